@@ -1,0 +1,100 @@
+"""The tree of errors. Every message says what is wrong, where, and what to do next.
+
+An error never carries audio, a phrase, a name or a key: messages may reach the journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class IdiolectError(Exception):
+    """Anything this project raises on purpose; ``exit_code`` is what a program that dies of it returns.
+
+    Exit codes follow sysexits(3), which systemd knows by name.
+    """
+
+    exit_code = 70  # EX_SOFTWARE
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a configuration: where (file, line from 1, dotted field), what, and the fix."""
+
+    source: str
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.field}: {self.message}"
+
+
+class ConfigError(IdiolectError):
+    """The configuration is unusable; ``problems`` holds every reason at once, in order of line."""
+
+    exit_code = 78  # EX_CONFIG
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class BundleError(IdiolectError):
+    """A bundle is missing, truncated or not what its manifest says; the message names the file."""
+
+    exit_code = 78
+
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(f"bundle file {file}: {message}")
+        self.file = file
+
+
+class MicrophoneError(IdiolectError):
+    """Audio cannot be captured now. The service stays up and tries again; ``fix`` tells the next step."""
+
+    exit_code = 74  # EX_IOERR
+    state = "failed"
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+class MicrophoneAbsent(MicrophoneError):
+    """There is no such device, or it was unplugged."""
+
+    state = "absent"
+
+
+class MicrophoneBusy(MicrophoneError):
+    """Another program holds the device."""
+
+    state = "busy"
+
+
+class MicrophoneStalled(MicrophoneError):
+    """The device is open and delivers nothing."""
+
+    state = "stalled"
+
+
+class MicrophoneFormat(MicrophoneError):
+    """The device gives a rate, channel count or sample format that cannot be used."""
+
+    state = "format"
+
+
+class SourceEnded(MicrophoneError):
+    """A recording that is played once has come to its end: nothing is wrong."""
+
+    state = "ended"
+
+
+class RequestError(IdiolectError):
+    """A caller of the control API asked for something wrong; ``field`` names the part at fault."""
+
+    def __init__(self, status: int, field: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.field = field

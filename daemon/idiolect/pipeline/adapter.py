@@ -1,0 +1,133 @@
+"""The adapter: from a window of embeddings to the posterior of every class.
+
+The base head is a small network: a convolution over three neighbouring embeddings, one column per position of the
+window (the order in time is kept), a projection to whitened features z, and one linear score per class. The class
+scores are one matrix product; a profile's shifted prototypes and taught phrases are further rows of that matrix,
+which is where personalization enters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.values import EMBEDDING, WINDOW
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TAPS = 3
+"""Embeddings that the convolution spans."""
+COLUMNS = WINDOW - TAPS + 1
+"""Positions of the convolution inside a window: no column looks outside it."""
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The base head's arrays, float32. H = hidden width, Z = features, C = classes."""
+
+    classes: tuple[str, ...]
+    convolution: Array
+    """(3 * 96, H): the oldest embedding's rows first; the standardisation of embeddings is folded in."""
+    convolution_bias: Array
+    """(H,)"""
+    projection: Array
+    """(14 * H, Z): rows in order of time."""
+    projection_bias: Array
+    """(Z,)"""
+    scores: Array
+    """(Z, C)"""
+    scores_bias: Array
+    """(C,)"""
+
+    @classmethod
+    def from_arrays(cls, classes: tuple[str, ...], arrays: Mapping[str, NDArray[np.floating]]) -> Head:
+        """Check shapes and take the arrays in, as float32; ValueError names the array that does not fit."""
+        hidden, features = arrays["convolution_bias"].size, arrays["projection_bias"].size
+        shapes = {
+            "convolution": (TAPS * EMBEDDING, hidden),
+            "convolution_bias": (hidden,),
+            "projection": (COLUMNS * hidden, features),
+            "projection_bias": (features,),
+            "scores": (features, len(classes)),
+            "scores_bias": (len(classes),),
+        }
+        taken = {}
+        for name, shape in shapes.items():
+            array = np.ascontiguousarray(arrays[name], np.float32)
+            if array.shape != shape:
+                raise ValueError(f"array {name} has shape {array.shape}, expected {shape}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"array {name} holds numbers that are not finite")
+            taken[name] = array
+        return cls(classes=classes, **taken)
+
+    def features(self, windows: Array) -> Array:
+        """z of a batch of windows, (n, 16, 96) -> (n, Z)."""
+        columns = np.lib.stride_tricks.sliding_window_view(windows, TAPS, axis=1)  # (n, 14, 96, 3)
+        taps = columns.transpose(0, 1, 3, 2).reshape(len(windows), COLUMNS, -1)
+        hidden: Array = taps @ self.convolution
+        hidden += self.convolution_bias
+        np.maximum(hidden, 0.0, out=hidden)
+        z: Array = hidden.reshape(len(windows), -1) @ self.projection + self.projection_bias
+        return z
+
+    def posteriors(self, windows: Array) -> Array:
+        """Posteriors of a batch of windows, (n, 16, 96) -> (n, C); each row sums to 1."""
+        return softmax(self.features(windows) @ self.scores + self.scores_bias)
+
+
+def softmax(logits: Array) -> Array:
+    """Along the last axis, in place."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=-1, keepdims=True)
+    return logits
+
+
+class Scorer:
+    """The head on a stream: each embedding costs one column, the rest of the window is remembered.
+
+    Rings are written twice, a window's length apart, so that the newest window is always one contiguous view.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        width = head.convolution_bias.size
+        self._embeddings = np.zeros((2 * TAPS, EMBEDDING), np.float32)
+        self._columns = np.zeros((2 * COLUMNS, width), np.float32)
+        self._steps = 0
+
+    def reset(self) -> None:
+        """Forget the window; it refills with what follows."""
+        self._embeddings[:] = 0.0
+        self._columns[:] = 0.0
+        self._steps = 0
+
+    def push(self, embedding: Array) -> Array:
+        """Take the next embedding, (96,); return the posteriors of the window that ends with it, (C,)."""
+        head = self.head
+        slot = self._steps % TAPS
+        self._embeddings[slot] = self._embeddings[slot + TAPS] = embedding
+        taps = self._embeddings[slot + 1 : slot + 1 + TAPS].reshape(-1)
+        column: Array = taps @ head.convolution
+        column += head.convolution_bias
+        np.maximum(column, 0.0, out=column)
+        slot = self._steps % COLUMNS
+        self._columns[slot] = self._columns[slot + COLUMNS] = column
+        z: Array = self._columns[slot + 1 : slot + 1 + COLUMNS].reshape(-1) @ head.projection
+        z += head.projection_bias
+        logits: Array = z @ head.scores
+        logits += head.scores_bias
+        self._steps += 1
+        return softmax(logits)
+
+    def window(self, window: Array) -> Array:
+        """Posteriors of one window that is not the stream's, (16, 96) -> (C,)."""
+        posteriors: Array = self.head.posteriors(window[None])[0]
+        return posteriors

@@ -1,0 +1,188 @@
+"""The chain: samples in, detections out. Every stage is streaming, deterministic and free of I/O.
+
+Samples are cut into blocks of 1280 whatever sizes they come in, so the same samples give the same detections.
+While the gate is shut only the last 27 blocks are kept; at the next onset they are replayed, which is as long as
+the encoder (10 steps), the window (16 embeddings) and the smoothing remember. So a gated chain goes on in the very
+state that an ungated one has, and makes the same detections.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.pipeline.adapter import Head, Scorer
+from idiolect.pipeline.decoder import SMOOTHING, Decoder, Listening, State
+from idiolect.pipeline.encoder import WARM_UP, Encoder
+from idiolect.pipeline.frontend import Frontend
+from idiolect.pipeline.gate import Gate
+from idiolect.values import BLOCK, EMBEDDING, WINDOW, Detection
+
+UNSETTLED = WARM_UP + WINDOW - 1
+"""Steps after a fresh start whose window still reaches back before it."""
+MEMORY = UNSETTLED + SMOOTHING
+"""Blocks after which nothing of the past is left in the encoder, the window or the smoothed scores."""
+LONGEST = 50
+"""Embeddings (4 s) of an utterance that are resampled to one window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one processed block brought. ``position`` is the sample behind the block's last."""
+
+    position: int
+    embedding: NDArray[np.float32]
+    posteriors: NDArray[np.float32]
+    detection: Detection | None
+
+
+def resample_window(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch or squeeze a sequence, float32 (n >= 2, 96), linearly in time to one window, (16, 96)."""
+    place = np.linspace(0.0, len(embeddings) - 1.0, WINDOW)
+    low = np.minimum(place.astype(np.intp), len(embeddings) - 2)
+    part = (place - low).astype(np.float32)[:, None]
+    window: NDArray[np.float32] = embeddings[low] * (1 - part) + embeddings[low + 1] * part
+    return window
+
+
+class Chain:
+    """One audio stream from samples to detections."""
+
+    def __init__(self, encoder: Encoder, head: Head, listening: Listening, *, gated: bool = True) -> None:
+        self._frontend = Frontend()
+        self._encoder = encoder
+        self._scorer = Scorer(head)
+        self._decoder = Decoder(listening)
+        self._gate = Gate() if gated else None
+        self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
+        self._held: deque[NDArray[np.int16]] = deque(maxlen=MEMORY)
+        self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=LONGEST)
+        self.position = 0
+        self.reset()
+
+    @property
+    def state(self) -> State:
+        """Whether a turn is open."""
+        return self._decoder.state
+
+    @property
+    def awake(self) -> bool:
+        """Whether the encoder is running, that is, whether there is sound."""
+        return self._awake
+
+    @property
+    def runtime(self) -> str:
+        """The TFLite runtime in use."""
+        return self._encoder.runtime
+
+    def listen_for(self, listening: Listening) -> None:
+        """Change what is listened for; an open turn ends, the audio goes on unbroken."""
+        self._decoder = Decoder(listening)
+
+    def reset(self) -> None:
+        """Forget all audio, as after a gap: nothing heard before can be part of an event. ``position`` goes on."""
+        self._frontend.reset()
+        self._encoder.reset()
+        self._scorer.reset()
+        self._decoder.reset()
+        if self._gate:
+            self._gate.reset()
+        self._held.clear()
+        self._embeddings.clear()
+        self._filled = 0
+        self._skipped = 0
+        self._awake = True
+
+    def lose(self, samples: int) -> None:
+        """Say that ``samples`` are missing here, after an overrun or while the microphone was away."""
+        self.position += samples + self._filled
+        self.reset()
+
+    def process(self, samples: NDArray[np.int16]) -> list[Detection]:
+        """Take any number of samples, int16 mono at 16 kHz; return what became certain, in order."""
+        steps = self.steps(samples)
+        return [step.detection for step in steps if step.detection]
+
+    def steps(self, samples: NDArray[np.int16]) -> list[Step]:
+        """Like ``process``, with what every processed block brought (none for a block skipped in silence)."""
+        if not self._filled and len(samples) == BLOCK:  # what a microphone brings: no copies
+            return self._block(samples)
+        steps: list[Step] = []
+        while len(samples):
+            part = samples[: BLOCK - self._filled]
+            self._rest[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            samples = samples[len(part) :]
+            if self._filled == BLOCK:
+                self._filled = 0
+                steps += self._block(self._rest)
+        return steps
+
+    def _block(self, block: NDArray[np.int16]) -> list[Step]:
+        self.position += BLOCK
+        if self._gate is None:
+            return [self._step(block, self.position, active=True)]
+        opened = self._gate.hear(block)
+        self._held.append(block.copy())
+        if not opened and self._decoder.state is not State.TURN:
+            self._skipped += 1
+            self._awake = False
+            return []
+        self._awake = True
+        if self._skipped:
+            return self._replay()
+        return [self._step(block, self.position, active=self._gate.active)]
+
+    def _replay(self) -> list[Step]:
+        """Catch up with the blocks that were held in silence, the newest included."""
+        missed, self._skipped = self._skipped + 1, 0
+        blocks = list(self._held)[-missed:]
+        settle = 0
+        if missed > MEMORY:  # longer than anything remembers: a fresh start from the oldest held
+            self._frontend.reset()
+            self._encoder.reset()
+            settle = UNSETTLED
+            self._decoder.skip(missed - MEMORY + settle)
+        steps = []
+        for i, block in enumerate(blocks):
+            behind = len(blocks) - 1 - i
+            embedding = self._encode(block)
+            posteriors = self._scorer.push(embedding)
+            if i >= settle:
+                active = behind == 0 and self._gate is not None and self._gate.active
+                steps.append(self._decide(embedding, posteriors, self.position - BLOCK * behind, active=active))
+        return steps
+
+    def _step(self, block: NDArray[np.int16], position: int, *, active: bool) -> Step:
+        embedding = self._encode(block)
+        return self._decide(embedding, self._scorer.push(embedding), position, active=active)
+
+    def _encode(self, block: NDArray[np.int16]) -> NDArray[np.float32]:
+        embedding = self._encoder.step(self._frontend.frames(block))
+        self._embeddings.append(embedding)
+        return embedding
+
+    def _decide(
+        self, embedding: NDArray[np.float32], posteriors: NDArray[np.float32], position: int, *, active: bool
+    ) -> Step:
+        detection = None
+        if self._decoder.ending and not active:
+            detection = self._whole_utterance(position)
+        detection = detection or self._decoder.push(posteriors, active=active, position=position)
+        return Step(position, embedding, posteriors, detection)
+
+    def _whole_utterance(self, position: int) -> Detection | None:
+        """Judge an utterance that ends unanswered and was longer than a window, resampled to one."""
+        start, end = self._decoder.utterance
+        newest = (position - end) // BLOCK
+        length = (end - start) // BLOCK
+        if not WINDOW < length <= LONGEST - newest:
+            return None
+        every = np.array(self._embeddings, np.float32).reshape(-1, EMBEDDING)
+        if len(every) < length + newest:
+            return None
+        spoken = every[len(every) - newest - length : len(every) - newest]
+        return self._decoder.hear_whole(self._scorer.window(resample_window(spoken)))

@@ -1,0 +1,278 @@
+"""The decoder: posteriors in, one detection per utterance out.
+
+Theory of operation. Each step brings the posterior of every class for the window that ends now. Two things are
+decided apart:
+
+* ``Peaks`` smooths posteriors and decides *that a phrase was spoken*: a class that is listened for crosses its
+  threshold, its peak is waited for (two steps at most), and it is reported once. It is then disarmed until its score
+  has fallen to half the threshold and the refractory period is over; every other phrase must wait a third of a second.
+* ``Decoder`` decides *what that means now*, by the table ``TURNS``: a wake word opens a turn, a phrase closes it,
+  speech that was no phrase is rejected, and a turn in which nothing is said times out. Some phrases ("stop") need
+  no turn, and with ``always`` none does.
+
+Everything is counted in blocks of 80 ms and in sample positions; there is no clock in here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.values import BLOCK, SAMPLE_RATE, Detection, EventKind
+
+SMOOTHING = 2
+"""Steps over which posteriors are averaged."""
+PEAK_WAIT = 2
+"""Steps that a score above its threshold may go on rising before it is reported."""
+SEPARATION = 4
+"""Blocks (0.32 s) between two events of different phrases."""
+RELEASE = 0.5
+"""Part of its threshold to which a phrase's score must fall before it can be reported again."""
+UTTERANCE_GAP = 7
+"""Blocks (0.56 s) without sound that end an utterance."""
+UTTERANCE_LEAST = 3
+"""Active blocks (0.24 s) that make an utterance worth rejecting; less is a click."""
+
+
+class State(Enum):
+    """Where in a conversation the decoder is."""
+
+    IDLE = "idle"
+    """Waiting for a wake word; only always-on phrases count besides."""
+    TURN = "listening"
+    """A wake word was heard: any phrase counts, until one is heard or time is up."""
+    OPEN = "always"
+    """Every phrase counts at any time."""
+
+
+class Signal(Enum):
+    """What can happen to a conversation."""
+
+    WAKE = "wake"
+    PHRASE = "phrase"
+    UNKNOWN_SPEECH = "unknown speech"
+    TIME_OUT = "time-out"
+
+
+TURNS: dict[tuple[State, Signal], tuple[State, EventKind | None]] = {
+    (State.IDLE, Signal.WAKE): (State.TURN, "wake"),
+    (State.IDLE, Signal.PHRASE): (State.IDLE, "phrase"),
+    (State.TURN, Signal.WAKE): (State.TURN, "wake"),
+    (State.TURN, Signal.PHRASE): (State.IDLE, "phrase"),
+    # The person may try again until the turn's time is up.
+    (State.TURN, Signal.UNKNOWN_SPEECH): (State.TURN, "rejected"),
+    (State.TURN, Signal.TIME_OUT): (State.IDLE, None),
+    (State.OPEN, Signal.WAKE): (State.OPEN, "wake"),
+    (State.OPEN, Signal.PHRASE): (State.OPEN, "phrase"),
+}
+"""(state, signal) -> (next state, event to report). What is not listed changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What is listened for. ``classes`` are those of the head, in order; all masks and thresholds follow it."""
+
+    classes: tuple[str, ...]
+    wake: NDArray[np.bool_]
+    """Which classes are enabled wake words."""
+    phrases: NDArray[np.bool_]
+    """Which classes are enabled phrases."""
+    always_on: NDArray[np.bool_]
+    """Which enabled phrases need no wake word."""
+    thresholds: NDArray[np.float32]
+    """Per class, 0..1; for classes that are no phrase the value is never looked at."""
+    mode: State = State.IDLE
+    """Where a conversation rests: ``IDLE`` or ``OPEN``."""
+    timeout: int = 75
+    """Blocks that a turn lasts."""
+    refractory: int = 10
+    """Blocks until the same phrase can be heard again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A phrase that was spoken: class index, score, margin to the best other class."""
+
+    index: int
+    score: float
+    margin: float
+
+
+class Peaks:
+    """Turns posteriors into peaks, each reported once."""
+
+    def __init__(self, listening: Listening) -> None:
+        self._l = listening
+        count = len(listening.classes)
+        self._recent = np.zeros((SMOOTHING, count), np.float32)
+        self._release = listening.thresholds * RELEASE
+        self._high = np.zeros(count, np.bool_)  # up since the last report: part of the same utterance
+        self._until = np.zeros(count, np.int64)  # step before which a class is not reported again
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._recent[:] = 0.0
+        self._scores = self._recent[0]
+        self._best: Peak | None = None
+        self._waited = 0
+        self._step = 0
+        self._until[:] = 0
+        self._high[:] = False
+
+    def push(self, posteriors: NDArray[np.float32], eligible: NDArray[np.bool_]) -> Peak | None:
+        """Take one step's posteriors, float32 (classes,); return the peak that is certain now, if any."""
+        self._step += 1
+        self._recent[self._step % SMOOTHING] = posteriors
+        self._scores = scores = self._recent.mean(axis=0)
+        self._high &= scores > self._release
+        over = (scores >= self._l.thresholds) & eligible & ~self._high & (self._until <= self._step)
+        if not over.any():
+            # The score has fallen below the threshold again: what was seen was the peak.
+            return self._report() if self._best else None
+        index = int(np.argmax(np.where(over, scores, -1.0)))
+        score = float(scores[index])
+        if self._best is None or score > self._best.score:
+            others = np.delete(scores, index)
+            self._best = Peak(index, score, score - float(others.max(initial=0.0)))
+            self._waited += 1
+            if self._waited <= PEAK_WAIT:
+                return None
+        return self._report()
+
+    def skip(self, steps: int) -> None:
+        """Let time pass in silence."""
+        self._step += steps
+
+    def suppress(self, index: int) -> None:
+        """Hold a class back as if it had been reported just now, and for a moment all others."""
+        np.maximum(self._until, self._step + SEPARATION, out=self._until)
+        self._until[index] = self._step + self._l.refractory
+        np.greater(self._scores, self._release, out=self._high)
+        self._high[index] = True
+
+    def _report(self) -> Peak | None:
+        best, self._best, self._waited = self._best, None, 0
+        if best:
+            self.suppress(best.index)
+        return best
+
+
+class Decoder:
+    """One microphone's conversation. Feed it every step; it returns at most one detection a step."""
+
+    def __init__(self, listening: Listening) -> None:
+        self._l = listening
+        self._peaks = Peaks(listening)
+        anything = listening.wake | listening.phrases
+        self._eligible = {
+            State.IDLE: listening.wake | listening.always_on,
+            State.TURN: anything,
+            State.OPEN: anything,
+        }
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to rest, as after broken audio: no event may rest on what was heard before."""
+        self.state = self._l.mode
+        self._peaks.reset()
+        self._turn_left = 0
+        self._active = 0  # active blocks in the current utterance
+        self._quiet = 0  # blocks since the last active one
+        self._start = self._end = 0
+        self._answered = True  # whether the current utterance has had its event
+        self._best = 0.0  # best phrase score of the current utterance
+
+    def push(self, posteriors: NDArray[np.float32], *, active: bool, position: int) -> Detection | None:
+        """Take one step.
+
+        ``posteriors`` float32 (classes,), each 0..1; ``active`` whether the block holds sound; ``position`` the
+        sample behind its last. Returns the detection that became certain with this step.
+        """
+        ended = self._follow(active, position)
+        eligible = self._eligible[self.state]
+        peak = self._peaks.push(posteriors, eligible)
+        if peak:
+            signal = Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE
+            return self._signal(signal, peak)
+        if self.state is not State.TURN:
+            return None
+        self._best = max(self._best, float(posteriors[eligible].max(initial=0.0)))
+        if ended and not self._answered:
+            return self._signal(Signal.UNKNOWN_SPEECH, None)
+        return self._tick(active)
+
+    def skip(self, blocks: int) -> None:
+        """Let blocks of silence pass that nobody scored."""
+        self._peaks.skip(blocks)
+        self._quiet += blocks
+
+    def hear_whole(self, posteriors: NDArray[np.float32]) -> Detection | None:
+        """Judge a whole utterance that was too long for one window, resampled in time to one.
+
+        Call it when ``utterance`` has just ended, before any further ``push``; wake words are not taken from it.
+        """
+        if self._answered or self.state is State.IDLE:
+            return None
+        scores = np.where(self._l.phrases & (posteriors >= self._l.thresholds), posteriors, -1.0)
+        index = int(np.argmax(scores))
+        if scores[index] < 0.0:
+            return None
+        others = np.delete(posteriors, index)
+        peak = Peak(index, float(scores[index]), float(scores[index] - others.max(initial=0.0)))
+        self._peaks.suppress(index)
+        return self._signal(Signal.PHRASE, peak)
+
+    @property
+    def utterance(self) -> tuple[int, int]:
+        """Sample positions of the current or last utterance: its first and one behind its last active block."""
+        return self._start, self._end
+
+    @property
+    def ending(self) -> bool:
+        """Whether the next silent block ends an utterance that has had no event."""
+        return self._quiet == UTTERANCE_GAP - 1 and not self._answered
+
+    def _follow(self, active: bool, position: int) -> bool:
+        """Keep track of the utterance; return whether it ended with this block."""
+        if active:
+            if self._quiet >= UTTERANCE_GAP or not self._end:
+                self._start, self._active, self._best = position - BLOCK, 0, 0.0
+            self._active += 1
+            self._quiet = 0
+            self._end = position
+            if self._active == UTTERANCE_LEAST:
+                self._answered = False
+            return False
+        self._quiet += 1
+        return self._quiet == UTTERANCE_GAP
+
+    def _tick(self, active: bool) -> Detection | None:
+        self._turn_left -= 1
+        if self._turn_left <= 0 and not active:  # nobody is cut off in mid-word
+            return self._signal(Signal.TIME_OUT, None)
+        return None
+
+    def _signal(self, signal: Signal, peak: Peak | None) -> Detection | None:
+        if (self.state, signal) not in TURNS:
+            return None
+        self.state, kind = TURNS[self.state, signal]
+        if signal is Signal.WAKE and self.state is State.TURN:
+            self._turn_left = self._l.timeout
+        # What follows in the same breath is an utterance of its own, once the word itself has died away.
+        self._answered, self._active = True, -SEPARATION
+        if kind is None:
+            return None
+        if peak is None:
+            return Detection(kind, "", self._best, 0.0, 0.0, self._start, self._end)
+        threshold = float(self._l.thresholds[peak.index])
+        name = self._l.classes[peak.index]
+        return Detection(kind, name, peak.score, peak.margin, threshold, self._start, self._end)
+
+
+def blocks(seconds: float) -> int:
+    """Whole blocks in a span of time, at least one."""
+    return max(1, round(seconds * SAMPLE_RATE / BLOCK))

@@ -1,0 +1,60 @@
+"""The gate: is anybody making a sound? Four numpy calls a block decide whether the encoder has to run at all.
+
+Energy is taken on the first difference of the samples, which is blind to DC and nearly so to hum and lifts the
+consonants that words begin and end with. The noise floor follows minima at once and rises slowly (R. Martin,
+"Noise power spectral density estimation based on optimal smoothing and minimum statistics", IEEE Transactions on
+Speech and Audio Processing 9(5), 2001, is the full-grown form). Words dip to the floor several times a second, so
+speech cannot lift it; a fan that starts is absorbed within seconds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.values import BLOCK, SAMPLE_RATE
+
+OPEN_RATIO = 2.0
+"""A block is active when its energy is 3 dB above the floor; 1280 samples of steady noise vary by 0.2 dB."""
+QUIETEST = 9.0
+"""Mean square of the difference, in S16 steps: 3 steps RMS. A floor below it is rounding noise, not a room."""
+RISE = 10.0 ** (2.0 / 10.0 * BLOCK / SAMPLE_RATE)
+"""The floor rises by 2 dB a second."""
+HANG = 16
+"""Blocks (1.28 s) that the gate stays open behind the last active one: a phrase is decided well before."""
+
+
+class Gate:
+    """Tells, block by block, whether there is sound (``active``) and whether to process it (``open``)."""
+
+    def __init__(self) -> None:
+        self._samples = np.zeros(BLOCK + 1, np.float32)
+        self._difference = np.empty(BLOCK, np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew and open: the floor starts at its lowest, so nothing can be missed."""
+        self._samples[:] = 0.0
+        self._floor = QUIETEST
+        self._hang = HANG
+        self.active = False
+
+    @property
+    def open(self) -> bool:
+        """Whether blocks have to be processed now."""
+        return self._hang > 0
+
+    def hear(self, block: NDArray[np.int16]) -> bool:
+        """Take one block, int16 (1280,); return whether the gate is open for it."""
+        samples = self._samples
+        samples[0] = samples[BLOCK]
+        samples[1:] = block
+        np.subtract(samples[1:], samples[:-1], out=self._difference)
+        energy = float(np.dot(self._difference, self._difference)) / BLOCK
+        self._floor = max(QUIETEST, min(energy, self._floor * RISE))
+        self.active = energy > self._floor * OPEN_RATIO
+        if self.active:
+            self._hang = HANG
+        elif self._hang:
+            self._hang -= 1
+        return self._hang > 0

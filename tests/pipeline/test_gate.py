@@ -1,0 +1,53 @@
+"""The gate: closed in silence, open before anything is missed."""
+
+import numpy as np
+import pytest
+
+from idiolect.pipeline.gate import HANG, Gate
+from tests import speech
+
+
+def run(gate, samples):
+    return [gate.hear(b) for b in samples[: len(samples) // 1280 * 1280].reshape(-1, 1280)]
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 10.0, 300.0, 3000.0])
+def test_steady_noise_closes_it(level):
+    opened = run(Gate(), speech.silence(90, level))
+    assert opened[0]
+    assert not any(opened[-100:])
+
+
+@pytest.mark.parametrize("samples", [np.full(16_000 * 5, 20_000, np.int16), np.zeros(16_000 * 5, np.int16)])
+def test_dc_and_zeros_are_silence(samples):
+    assert not any(run(Gate(), samples)[HANG + 2 :])
+
+
+def test_hum_is_silence():
+    hum = (3000 * np.sin(2 * np.pi * 50 / 16_000 * np.arange(16_000 * 40))).astype(np.int16)
+    assert not any(run(Gate(), hum)[-50:])
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.1, 0.01])
+def test_speech_after_silence_opens_it_within_the_word(gain):
+    word = (speech.digit(6) * gain).astype(np.int16)
+    gate = Gate()
+    run(gate, speech.silence(30, 1.0))
+    assert not gate.open
+    assert any(run(gate, word))
+
+
+def test_it_stays_open_through_a_minute_of_speech():
+    gate = Gate()
+    talk = speech.sentences(40)
+    assert len(talk) > 60 * 16_000
+    opened = run(gate, talk)
+    assert np.mean(opened) > 0.97
+
+
+def test_reset_opens_it():
+    gate = Gate()
+    run(gate, speech.silence(30, 1.0))
+    assert not gate.open
+    gate.reset()
+    assert gate.open
