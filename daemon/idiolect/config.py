@@ -1,0 +1,305 @@
+"""The configuration: what its keys are, and YAML files in, one frozen `Config` out.
+
+Each key is a field below, annotated with its kind (what values it takes) and a sentence for people. The rest follows
+from these: the checks, `config.schema.json` (`json_schema`) and what ``config show`` prints (`as_dict`).
+`config/idiolect.yaml` repeats the defaults with comments; tests hold the three together.
+
+Every problem of every file is reported at once, as a `ConfigError`. Messages repeat at most 40 characters of a value.
+This module reads files and nothing else of the machine: whether a device, group or directory exists is asked later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
+
+from idiolect.configkinds import Choice, Flag, Kind, Name, Names, Number, Schema, Section, Table, Text, nearest
+from idiolect.configparse import Place, Reading, label, read_file, read_tree, shown
+from idiolect.errors import ConfigError, Problem
+
+T = TypeVar("T")
+
+SCHEMA = 1
+"""The version of the keys below; raised when an old file would be misread."""
+
+_DEVICE = Text(
+    "an ALSA PCM name such as plughw:CARD=Array,DEV=0, or file: or fifo: and an absolute path",
+    r"(?:file|fifo):/.+|(?!file:|fifo:).+",
+    limit=1024,
+)
+_BUNDLE = Text("builtin or an absolute directory", r"builtin|/.+", 1024, lambda t: t if t == "builtin" else Path(t))
+_DIRECTORY = Text("an absolute directory", r"/.+", 1024, Path)
+_SOCKET = Text("an absolute path of at most 107 bytes, Linux's limit for sockets", r"/.*[^/]", 107, Path)
+# beyond ASCII the pattern takes anything; Name then keeps to letters, marks and numbers
+_PHRASE = Name("a phrase: 1 to 64 letters, digits, spaces, _ - or '", "[0-9A-Za-z '_\u00a1-\U0010ffff-]{1,64}", 256)
+_GROUP = Name("the name of a Unix group", r"[A-Za-z_][0-9A-Za-z_.-]{0,30}\$?", 32)
+_NOT_SET = Place("built-in defaults", 1)
+_TPM = "the TPM key store arrives with the trust module; until then only file is available"
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Where sound comes from."""
+
+    device: Annotated[str, _DEVICE, "ALSA PCM name, or file:/path.wav, or fifo:/path."] = "default"
+    channel: Annotated[
+        int | Literal["mix"],
+        Number(0, 31, whole=True, word="mix"),
+        "The channel to hear, counted from 0, or the mean of all.",
+    ] = "mix"
+    gain_db: Annotated[float, Number(-20, 40, "dB"), "Gain applied before recognition, in dB."] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What is listened for, and when."""
+
+    mode: Annotated[
+        Literal["wake", "always"],
+        Choice(("wake", "always")),
+        "wake: a wake word opens a turn; always: every phrase is heard at any time.",
+    ] = "wake"
+    wake_words: Annotated[
+        tuple[str, ...] | Literal["all"],
+        Names(_PHRASE, "[computer]", word="all"),
+        "The bundle's wake words to listen for.",
+    ] = "all"
+    phrases: Annotated[
+        tuple[str, ...] | Literal["all"],
+        Names(_PHRASE, "[yes, no, stop]", word="all"),
+        "The bundle's phrases to listen for.",
+    ] = "all"
+    always_on: Annotated[
+        tuple[str, ...],
+        Names(_PHRASE, "[stop]"),
+        "Phrases of the bundle that are heard without a wake word.",
+    ] = ("stop",)
+    timeout_s: Annotated[float, Number(1, 60, "s"), "How long a turn waits for a phrase, in seconds."] = 6.0
+    refractory_s: Annotated[float, Number(0.2, 5, "s"), "Quiet time after an event, in seconds."] = 0.8
+    sensitivity: Annotated[
+        float,
+        Number(0, 1),
+        "0 hears least and 1 most; 0.5 keeps the thresholds calibrated in the bundle.",
+    ] = 0.5
+    thresholds: Annotated[
+        Mapping[str, float],
+        Table(_PHRASE, Number(0.01, 0.999)),
+        "The score that a phrase or wake word must reach, in place of the calibrated one.",
+    ] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    gate: Annotated[bool, Flag(), "Stop the encoder in silence."] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Unix groups whose members may do what; root and the daemon's own user are always admin."""
+
+    observer: Annotated[tuple[str, ...], Names(_GROUP, "[audio]"), "Groups that may see status and events."] = ()
+    user: Annotated[tuple[str, ...], Names(_GROUP, "[audio]"), "Groups that may also pause and teach."] = ()
+    admin: Annotated[tuple[str, ...], Names(_GROUP, "[sudo]"), "Groups that may do everything."] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """How other programs talk to the daemon."""
+
+    socket: Annotated[Path, _SOCKET, "Path of the Unix socket."] = Path("/run/idiolect/control.sock")
+    roles: Roles = field(default_factory=Roles)
+    max_clients: Annotated[int, Number(1, 256, whole=True), "Connections served at once."] = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set. ``places`` tells where each key that was set stands; equality ignores it."""
+
+    schema: Annotated[int, Number(SCHEMA, SCHEMA, whole=True), "Version of these keys."] = SCHEMA
+    audio: Audio = field(default_factory=Audio)
+    bundle: Annotated[Path | Literal["builtin"], _BUNDLE, "The model: builtin, or the directory of a bundle."] = (
+        "builtin"
+    )
+    keystore: Annotated[
+        Literal["file"],
+        Choice(("file",), {"tpm": _TPM}),
+        "Where keys are kept. file is for development: not hardware protected.",
+    ] = "file"
+    state_dir: Annotated[Path, _DIRECTORY, "Directory for everything that is stored."] = Path("/var/lib/idiolect")
+    listening: Listening = field(default_factory=Listening)
+    control: Control = field(default_factory=Control)
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Choice(("debug", "info", "warning", "error")),
+        "The least severe messages that are logged.",
+    ] = "info"
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+
+
+class _Key(NamedTuple):
+    """A key: what values it takes, a sentence about it and, for a section, its dataclass."""
+
+    kind: Kind
+    about: str
+    section: type[Any] | None = None
+
+
+def _keys(cls: type[Any]) -> dict[str, _Key]:
+    """The keys that a dataclass declares: its annotated fields and its nested dataclasses."""
+    found = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            kind = Section({key: inner.kind for key, inner in _keys(hint).items()})
+            found[name] = _Key(kind, (hint.__doc__ or "").partition("\n")[0], hint)
+        elif get_origin(hint) is Annotated:
+            found[name] = _Key(*hint.__metadata__)
+    return found
+
+
+def _homes(cls: type[Any], prefix: str = "") -> dict[str, str]:
+    """The dotted name of each key by its last part."""
+    found: dict[str, str] = {}
+    for name, key in _keys(cls).items():
+        found[name] = prefix + name
+        if key.section:
+            found |= _homes(key.section, f"{prefix}{name}.")
+    return found
+
+
+_ROOT = Section({name: key.kind for name, key in _keys(Config).items()})
+_HOMES = _homes(Config)
+
+
+def defaults() -> Config:
+    """The configuration of an empty file."""
+    return Config()
+
+
+def parse(text: str | bytes, source: str) -> Config:
+    """One file's content; ``source`` names it in problems. Raises ConfigError."""
+    return _merge([_read(text, Reading(label(source), _HOMES))])
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """Several files in order: a later one's keys win one by one, its lists replace whole. Raises ConfigError."""
+    readings = []
+    for path in paths:
+        reading = Reading(str(path) if str(path).isprintable() else ascii(str(path)), _HOMES)
+        readings.append(_read(read_file(path, reading), reading))
+    return _merge(readings)
+
+
+def config_files(main: Path) -> tuple[Path, ...]:
+    """``main``, then the ``conf.d/*.yaml`` beside it, sorted. Raises ConfigError where conf.d cannot be listed."""
+    extra = main.parent / "conf.d"
+    try:
+        found = sorted(path for path in extra.iterdir() if path.suffix == ".yaml" and not path.name.startswith("."))
+    except FileNotFoundError:
+        found = []
+    except OSError as error:
+        raise ConfigError((Problem(str(extra), 1, "file", f"cannot be listed: {error.strerror}"),)) from None
+    return (main, *found)
+
+
+def as_dict(config: Config) -> dict[str, object]:
+    """The configuration as YAML and JSON carry it; to parse it again gives an equal one."""
+    return {name: _plain(getattr(config, name)) for name in _keys(Config)}
+
+
+def check_phrases(config: Config, wake_words: Sequence[str], phrases: Sequence[str]) -> tuple[Problem, ...]:
+    """The names in ``config`` that a bundle offering ``wake_words`` and ``phrases`` does not know, with their lines.
+
+    Only what somebody wrote is checked: where the default of always_on names a phrase that the bundle does not
+    have, nothing is listened for, and nothing is wrong.
+    """
+    roles = (
+        ("wake_words", wake_words, phrases, "a phrase"),
+        ("phrases", phrases, wake_words, "a wake word"),
+        ("always_on", phrases, wake_words, "a wake word"),
+    )
+    problems = []
+    for key, offered, others, other in roles:
+        names = getattr(config.listening, key)
+        place = config.places.get(f"listening.{key}")
+        if place is None:
+            continue
+        for index, name in enumerate(() if names == "all" else names):
+            if name not in offered:
+                line = place.items[index] if place.items else place.line
+                why = f"{shown(name)} is {other} in the bundle" if name in others else _unknown(name, offered)
+                problems.append(Problem(place.source, line, f"listening.{key}[{index}]", why))
+    for name in config.listening.thresholds:
+        if name not in wake_words and name not in phrases:
+            place = config.places.get(f"listening.thresholds.{name}", _NOT_SET)
+            why = _unknown(name, (*wake_words, *phrases))
+            problems.append(Problem(place.source, place.line, f"listening.thresholds.{label(name)}", why))
+    return _sorted(problems)
+
+
+def json_schema() -> Schema:
+    """What `config.schema.json` holds, for editors: JSON Schema 2020-12."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Idiolect configuration"}
+    return schema | _described(Config) | {"type": ["object", "null"]}
+
+
+def _read(data: str | bytes, reading: Reading) -> Reading:
+    tree = read_tree(data, reading)
+    if tree is not None:
+        _ROOT.read(tree, "", reading)
+    return reading
+
+
+def _merge(readings: Sequence[Reading]) -> Config:
+    problems = [problem for reading in readings for problem in reading.problems]
+    if problems:
+        raise ConfigError(_sorted(problems))
+    values: dict[str, object] = {}
+    places: dict[str, Place] = {}
+    for reading in readings:
+        values |= reading.values
+        places |= reading.places
+    return _build(Config, values, "", places=MappingProxyType(places))
+
+
+def _build(cls: type[T], values: Mapping[str, object], prefix: str, **given: object) -> T:
+    """An instance of a dataclass from dotted keys; what is not there keeps its default."""
+    for name, key in _keys(cls).items():
+        dotted = prefix + name
+        if key.section:
+            given[name] = _build(key.section, values, f"{dotted}.")
+        elif isinstance(key.kind, Table):
+            start = f"{dotted}."
+            inside = {each.removeprefix(start): value for each, value in values.items() if each.startswith(start)}
+            given[name] = MappingProxyType(inside)
+        elif dotted in values:
+            given[name] = values[dotted]
+    return cls(**given)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _unknown(name: str, offered: Sequence[str]) -> str:
+    return f"the bundle does not offer {shown(name)}{nearest(name, offered)}"
+
+
+def _described(cls: type[Any]) -> Schema:
+    """A section's rules with a description and a default for each key."""
+    standard = cls()
+    properties: Schema = {}
+    for name, key in _keys(cls).items():
+        rules = (
+            _described(key.section) if key.section else {"default": _plain(getattr(standard, name))} | key.kind.schema()
+        )
+        properties[name] = {"description": key.about} | rules
+    return {"type": ["object", "null"], "additionalProperties": False, "properties": properties}
+
+
+def _sorted(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: (problem.source, problem.line)))
