@@ -1,0 +1,263 @@
+"""Capture: keeps one source of audio open, whatever happens to it, and hands its blocks on.
+
+``Capture.run`` is the body of a thread that the service owns. It opens the source, puts what it reads into a
+``BlockQueue`` and, when the source fails, closes it and tries again, more and more slowly: a microphone that is busy,
+unplugged or stalled never ends the process. Everything that other threads may look at is one frozen value,
+``MicrophoneHealth``, replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from idiolect.errors import MicrophoneError, SourceEnded
+from idiolect.host.convert import level_dbfs
+from idiolect.values import BLOCK, SAMPLE_RATE, Captured, MicrophoneHealth
+
+FIRST_BACKOFF_S = 0.25
+LONGEST_BACKOFF_S = 8.0
+"""Also the longest time between two calls of ``alive`` (plus one open): a watchdog must allow twice as much."""
+LEVEL_EVERY = 13
+"""Blocks between two measurements of the level: about a second."""
+_SPACE_WAIT_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What was really opened: ``rate`` in Hz and ``channels`` as the device gives them, before conversion.
+
+    A ``live`` source goes on whether it is read or not; another one (a file read as fast as possible, a pipe) waits.
+    """
+
+    device: str
+    rate: int
+    channels: int
+    live: bool = True
+
+
+class Source(Protocol):
+    """An open microphone or recording. One thread opens, reads and closes it."""
+
+    @property
+    def description(self) -> SourceInfo:
+        """What was opened."""
+        ...
+
+    @property
+    def overruns(self) -> int:
+        """How often samples were lost since it was opened because they were not read in time."""
+        ...
+
+    def read(self) -> Captured | None:
+        """The next block; None when there is none within about 0.25 s and nothing is known to be wrong.
+
+        Raises a ``MicrophoneError`` (Absent, Busy, Stalled, Format, ...) when it has to be opened again, and
+        ``SourceEnded`` at the end of a recording. Never returns samples that nobody recorded.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device within 0.1 s; closing twice is allowed."""
+        ...
+
+
+class BlockQueue:
+    """Blocks on their way from one thread to another: when full it forgets the oldest and says so on the next one."""
+
+    def __init__(self, capacity: int) -> None:
+        """``capacity`` in blocks, from 1."""
+        self._capacity = capacity
+        self._blocks: deque[Captured] = deque()
+        self._changed = threading.Condition()
+        self._lost = 0  # samples forgotten in front of the oldest block
+        self._dropped = 0
+        self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        """Blocks forgotten so far."""
+        return self._dropped
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left and nothing more will come."""
+        with self._changed:
+            return self._closed and not self._blocks
+
+    def put(self, block: Captured) -> None:
+        """Append a block, in place of the oldest one when the queue is full."""
+        with self._changed:
+            if len(self._blocks) >= self._capacity:
+                self._lost += self._blocks.popleft().lost + BLOCK
+                self._dropped += 1
+            self._blocks.append(block)
+            self._changed.notify_all()
+
+    def get(self, timeout: float) -> Captured | None:
+        """The oldest block, or None after ``timeout`` seconds, or at once when the queue is finished."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._blocks or self._closed, timeout)
+            if not self._blocks:
+                return None
+            block = self._blocks.popleft()
+            if self._lost:
+                block = replace(block, lost=block.lost + self._lost)
+                self._lost = 0
+            self._changed.notify_all()
+            return block
+
+    def wait_for_space(self, timeout: float) -> bool:
+        """Wait until a block can be put without forgetting one; False after ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._blocks) < self._capacity, timeout)
+
+    def close(self) -> None:
+        """Say that no more blocks come: whoever waits in ``get`` goes on."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Capture:
+    """Supervises one source. ``run`` belongs to one thread; everything else may be called from any.
+
+    ``open_source`` opens it or raises a ``MicrophoneError``. ``alive`` is called once per bounded step of the loop:
+    a read (a block or none), a failed attempt, a wait. It feeds the watchdog and must return quickly.
+    """
+
+    def __init__(self, open_source: Callable[[], Source], queue: BlockQueue, alive: Callable[[], None]) -> None:
+        self._open_source = open_source
+        self._queue = queue
+        self._alive = alive
+        self._health = MicrophoneHealth()
+        self._wake = threading.Event()  # cuts a wait short after a flag below was changed
+        self._stopping = False
+        self._paused = False
+        self._reopen = False
+        self._backoff = FIRST_BACKOFF_S
+        self._failed = False  # a fault lies between the last block and the next
+        self._heard_at: float | None = None  # monotonic time of the last block
+        self._until_level = 0
+
+    @property
+    def health(self) -> MicrophoneHealth:
+        """How capture is doing. The state leaves "opening" when the first attempt has ended, well or badly."""
+        return self._health
+
+    def stop(self) -> None:
+        """Make ``run`` return: within 0.1 s out of a wait, at the next block or within 0.3 s out of a read."""
+        self._stopping = True
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Close the device and leave it closed; it is free when the state is "paused"."""
+        self._paused = True
+        self._wake.set()
+
+    def resume(self) -> None:
+        """Open the device again."""
+        self._paused = False
+        self._wake.set()
+
+    def reopen(self) -> None:
+        """Close the source and open it again, as when the configuration names another one."""
+        self._reopen = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """Capture until ``stop`` or the end of a recording; then the queue is closed.
+
+        Faults of the source are handled here. Anything else that is raised is a bug and ends the thread.
+        """
+        try:
+            while not self._stopping:
+                if self._paused:
+                    self._report(state="paused", reason="", fix="")
+                    self._wait(LONGEST_BACKOFF_S)
+                else:
+                    self._attempt()
+        except SourceEnded as end:
+            self._report(state=end.state, reason=str(end), fix=end.fix)
+        finally:
+            self._queue.close()
+
+    def _attempt(self) -> None:
+        """Open, listen until something ends it, close; after a fault wait before the next attempt."""
+        if self._health.state == "paused":
+            self._report(state="opening")
+        self._reopen = False
+        try:
+            source = self._open_source()
+            try:
+                self._listen(source)
+            finally:
+                source.close()  # before any other open: a device that was unplugged hangs otherwise
+        except SourceEnded:
+            raise
+        except MicrophoneError as fault:
+            self._failed = True
+            self._report(state=fault.state, reason=str(fault), fix=fault.fix)
+            self._wait(self._backoff)
+            self._backoff = min(2 * self._backoff, LONGEST_BACKOFF_S)
+
+    def _listen(self, source: Source) -> None:
+        """Read until stopped, paused or raised out of."""
+        fresh = True
+        overruns = 0
+        while not (self._stopping or self._paused or self._reopen):
+            block = source.read()
+            self._alive()
+            if source.overruns != overruns:
+                self._report(overruns=self._health.overruns + source.overruns - overruns)
+                overruns = source.overruns
+            if block is not None:
+                self._hand_on(self._opened(source, block) if fresh else block, source.description.live)
+                fresh = False
+
+    def _opened(self, source: Source, block: Captured) -> Captured:
+        """The first block of a source: capture works, again. Marked with what was missed while it did not."""
+        info = source.description
+        reopened = self._health.reopened + self._failed
+        self._report(
+            state="running",
+            reason="",
+            fix="",
+            device=info.device,
+            rate=info.rate,
+            channels=info.channels,
+            reopened=reopened,
+        )
+        self._backoff = FIRST_BACKOFF_S
+        self._failed = False
+        self._until_level = 0
+        if self._heard_at is None:
+            return block
+        missed = round((time.monotonic() - self._heard_at) * SAMPLE_RATE) - BLOCK
+        return replace(block, lost=max(1, missed, block.lost))
+
+    def _hand_on(self, block: Captured, live: bool) -> None:
+        """Queue a block, note its level now and then, and count what the queue forgot."""
+        self._heard_at = time.monotonic()
+        if self._until_level == 0:
+            self._report(level_dbfs=level_dbfs(block.samples))
+        self._until_level = (self._until_level + 1) % LEVEL_EVERY
+        while not (live or self._stopping or self._queue.wait_for_space(_SPACE_WAIT_S)):
+            self._alive()
+        self._queue.put(block)
+        if self._queue.dropped != self._health.dropped_blocks:
+            self._report(dropped_blocks=self._queue.dropped)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, unless a flag changes; the caller looks at the flags next."""
+        self._alive()
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _report(self, **changes: object) -> None:
+        """Replace the health that others see; only the thread of ``run`` calls this."""
+        self._health = replace(self._health, **changes)  # type: ignore[arg-type]
