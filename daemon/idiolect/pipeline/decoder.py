@@ -184,6 +184,7 @@ class Decoder:
         self._quiet = 0  # blocks since the last active one
         self._start = self._end = 0
         self._answered = True  # whether the current utterance has had its event
+        self._settled = False  # whether what follows the next pause is a new utterance
         self._best = 0.0  # best phrase score of the current utterance
 
     def push(self, posteriors: NDArray[np.float32], *, active: bool, position: int) -> Detection | None:
@@ -239,8 +240,11 @@ class Decoder:
     def _follow(self, active: bool, position: int) -> bool:
         """Keep track of the utterance; return whether it ended with this block."""
         if active:
-            if self._quiet >= UTTERANCE_GAP or not self._end:
-                self._start, self._active, self._best = position - BLOCK, 0, 0.0
+            # After an event any pause will do: "seven" and "five" are two utterances, however close.
+            if self._quiet >= (1 if self._settled else UTTERANCE_GAP) or not self._end:
+                self._active = 0 if self._quiet >= SEPARATION else min(self._active, 0)
+                self._start, self._best = position - BLOCK, 0.0
+                self._settled = False
             self._active += 1
             self._quiet = 0
             self._end = position
@@ -264,6 +268,7 @@ class Decoder:
             self._turn_left = self._l.timeout
         # What follows in the same breath is an utterance of its own, once the word itself has died away.
         self._answered, self._active = True, -SEPARATION
+        self._settled = True
         if kind is None:
             return None
         if peak is None:

@@ -16,6 +16,10 @@ the floor is reached by digital silence only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,7 +66,14 @@ class Frontend:
         self._audio = np.zeros(CONTEXT + BLOCK, np.float32)
         view = np.lib.stride_tricks.sliding_window_view(self._audio, FRAME_LENGTH)
         self._windows = view[::HOP]
-        self._framed = np.empty((FRAMES, FRAME_LENGTH), np.float32)
+        # Padded once here: rfft would allocate and pad anew for each block.
+        self._padded = np.zeros((FRAMES, FFT_LENGTH), np.float32)
+        self._framed = self._padded[:, :FRAME_LENGTH]
+        spectrum = np.empty((FRAMES, FFT_LENGTH // 2 + 1), np.complex64)
+        # numpy 2 transforms float32 as such, and into a given array; numpy 1 (for tflite-runtime) does neither.
+        self._rfft: Callable[[NDArray[np.float32]], NDArray[Any]] = np.fft.rfft
+        if np.__version__ >= "2":
+            self._rfft = partial(np.fft.rfft, out=spectrum)  # type: ignore[arg-type]  # the stubs know complex128 only
         self._power = np.empty((FRAMES, self._bins), np.float32)
         self._square = np.empty((FRAMES, self._bins), np.float32)
 
@@ -80,7 +91,7 @@ class Frontend:
         audio[:CONTEXT] = audio[BLOCK:]
         audio[CONTEXT:] = block
         np.multiply(self._windows, self._window, out=self._framed)
-        spectrum = np.fft.rfft(self._framed, FFT_LENGTH)[:, : self._bins]
+        spectrum = self._rfft(self._padded)[:, : self._bins]
         np.square(spectrum.real, out=self._power, casting="same_kind")
         np.square(spectrum.imag, out=self._square, casting="same_kind")
         np.add(self._power, self._square, out=self._power)

@@ -1,0 +1,41 @@
+"""`idiolectd`: the daemon's command line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+DEFAULT = Path("/etc/idiolect/idiolect.yaml")
+
+
+def main() -> int:
+    """Parse the command line and serve; exit codes follow sysexits(3): 0, 70 (bug), 78 (configuration or bundle)."""
+    about = "Voice daemon: wake words and phrases, recognised on the device."
+    parser = argparse.ArgumentParser(prog="idiolectd", description=about)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help=f"YAML configuration; may be given several times, later ones win (default: {DEFAULT} and conf.d/*.yaml "
+        "beside it, or built-in defaults where there is none)",
+    )
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format=_format(), stream=sys.stderr)
+    # One thread suffices for vectors this small, and each further one would cost memory. Must precede numpy.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from idiolect.service import start
+
+    return start(options.config, installed=DEFAULT)
+
+
+def _format() -> str:
+    # journald keeps the time of each line by itself
+    return "%(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Putting parts together: a bundle's bytes and the integrator's wishes become a chain. Used by service and scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import BundleError, ConfigError
+from idiolect.host.files import TooLarge, read_capped
+from idiolect.pipeline.adapter import Head
+from idiolect.pipeline.chain import Chain
+from idiolect.pipeline.decoder import Listening, State, blocks
+from idiolect.pipeline.encoder import Encoder
+from idiolect.trust.bundle import Bundle, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from idiolect.config import Config
+
+BUILTIN = "builtin"
+"""What the configuration calls the bundle that comes with the package."""
+SENSITIVITY_SPAN = 4.0
+"""Log-odds by which sensitivity 0 raises and 1 lowers every threshold, half of it each way."""
+
+
+def bundle_directory(name: str | Path) -> Path:
+    """Where the bundle that ``config.bundle`` names lies."""
+    return Path(str(resources.files("idiolect") / "bundles" / "default")) if name == BUILTIN else Path(name)
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read and check a bundle; ``BundleError`` names the file that is missing, too large or wrong."""
+
+    def read(name: str, cap: int) -> bytes:
+        try:
+            return read_capped(directory / name, cap)
+        except FileNotFoundError:
+            raise BundleError(name, f"is missing from {directory}: install the bundle again") from None
+        except TooLarge:
+            raise BundleError(name, f"is larger than the {cap} bytes that it may have") from None
+        except OSError as error:
+            raise BundleError(name, f"cannot be read in {directory}: {error.strerror}") from None
+
+    return load(read)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognizer:
+    """What was loaded once and serves every stream: a bundle and its head."""
+
+    bundle: Bundle
+    head: Head
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> Recognizer:
+        """Build the head. ``BundleError`` names head.bin when its arrays do not fit together."""
+        try:
+            return cls(bundle, Head.from_arrays(bundle.classes, bundle.arrays))
+        except (KeyError, ValueError) as error:
+            raise BundleError("head.bin", f"does not make a head: {error}") from None
+
+    def chain(self, listening: Listening, *, gated: bool = True, runtime: str = "auto") -> Chain:
+        """A new stream, with an encoder of its own."""
+        encoder = Encoder(self.bundle.encoder, runtime=runtime)
+        return Chain(encoder, self.head, listening, gated=gated)
+
+
+def thresholds(
+    bundle: Bundle, sensitivity: float = 0.5, overrides: dict[str, float] | None = None
+) -> NDArray[np.float32]:
+    """Per class of the head: the bundle's calibrated threshold moved by ``sensitivity`` 0..1, or the override.
+
+    Sensitivity shifts the log-odds, so that no setting reaches 0 or 1. Classes that are no phrase get 1.
+    """
+    values = np.ones(len(bundle.classes), np.float32)
+    shift = (0.5 - sensitivity) * SENSITIVITY_SPAN
+    for phrase in bundle.phrases:
+        odds = phrase.threshold / (1.0 - phrase.threshold) * np.exp(shift)
+        values[bundle.classes.index(phrase.name)] = odds / (1.0 + odds)
+    for name, value in (overrides or {}).items():
+        values[bundle.classes.index(name)] = value
+    return values
+
+
+def listening(
+    bundle: Bundle,
+    *,
+    wake_words: Iterable[str] | None = None,
+    phrases: Iterable[str] | None = None,
+    always_on: Iterable[str] = (),
+    always: bool = False,
+    sensitivity: float = 0.5,
+    overrides: dict[str, float] | None = None,
+    timeout_s: float = 6.0,
+    refractory_s: float = 0.8,
+) -> Listening:
+    """What the decoder listens for; ``None`` means everything that the bundle has, names it lacks count for nothing.
+
+    A phrase that is always on is listened for whether or not ``phrases`` lists it.
+    """
+
+    def mask(names: Iterable[str]) -> NDArray[np.bool_]:
+        chosen = set(names)
+        return np.array([name in chosen for name in bundle.classes], np.bool_)
+
+    always_mask = mask(set(always_on) & set(bundle.commands))
+    commands = mask(bundle.commands if phrases is None else phrases) | always_mask
+    return Listening(
+        classes=bundle.classes,
+        wake=mask(bundle.wake_words if wake_words is None else wake_words),
+        phrases=commands,
+        always_on=always_mask,
+        thresholds=thresholds(bundle, sensitivity, overrides),
+        mode=State.OPEN if always else State.IDLE,
+        timeout=blocks(timeout_s),
+        refractory=blocks(refractory_s),
+    )
+
+
+def listening_for(config: Config, bundle: Bundle) -> Listening:
+    """What the configuration asks for. ``ConfigError`` names every phrase that the bundle does not have."""
+    from idiolect.config import check_phrases
+
+    if problems := check_phrases(config, bundle.wake_words, bundle.commands):
+        raise ConfigError(problems)
+    wish = config.listening
+    return listening(
+        bundle,
+        wake_words=None if wish.wake_words == "all" else wish.wake_words,
+        phrases=None if wish.phrases == "all" else wish.phrases,
+        always_on=wish.always_on,
+        always=wish.mode == "always",
+        sensitivity=wish.sensitivity,
+        overrides=dict(wish.thresholds),
+        timeout_s=wish.timeout_s,
+        refractory_s=wish.refractory_s,
+    )

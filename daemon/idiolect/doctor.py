@@ -1,0 +1,81 @@
+"""What `idiolect doctor` asks the running daemon: each check says what was found, and what to do when it is bad."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from idiolect.values import MicrophoneHealth
+
+LOUD_DBFS, QUIET_DBFS = -3.0, -75.0
+"""Levels of a block beyond which a microphone is over-driven or as good as dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. ``level`` is ok, warn or fail; ``fix`` is empty when all is well."""
+
+    check: str
+    level: str
+    detail: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """As the API carries it."""
+        return {**asdict(self), "ok": self.level == "ok"}
+
+
+def microphone(health: MicrophoneHealth) -> Iterable[Check]:
+    """Is audio coming in, unbroken and at a sensible level?"""
+    if health.state != "running":
+        level = "warn" if health.state in ("opening", "paused", "ended") else "fail"
+        yield Check("microphone", level, f"{health.state}: {health.reason or 'no audio is coming in'}", health.fix)
+        return
+    yield Check("microphone", "ok", f"{health.device}, {health.rate} Hz, {health.channels} channel(s)")
+    if health.overruns or health.dropped_blocks:
+        detail = f"{health.overruns} overruns, {health.dropped_blocks} blocks dropped since the start"
+        yield Check("audio lost", "warn", detail, "is another process using all cores? see the CPU of idiolectd in top")
+    if health.level_dbfs > LOUD_DBFS:
+        fix = "lower audio.gain_db or the capture volume"
+        yield Check("level", "warn", f"{health.level_dbfs:.0f} dBFS: clipping", fix)
+    elif health.level_dbfs < QUIET_DBFS:
+        fix = "unmute it in alsamixer (F4), or raise audio.gain_db"
+        yield Check("level", "warn", f"{health.level_dbfs:.0f} dBFS: as good as silent", fix)
+    else:
+        yield Check("level", "ok", f"{health.level_dbfs:.0f} dBFS")
+
+
+def listening(mode: str, wake_words: Sequence[str], always_on: Sequence[str]) -> Iterable[Check]:
+    """Is there anything to listen for?"""
+    if mode == "wake" and not wake_words and not always_on:
+        fix = "set listening.wake_words or listening.always_on, or listening.mode: always"
+        yield Check("listening", "warn", "no wake word is enabled, so no phrase can ever be heard", fix)
+
+
+def state_directory(path: Path) -> Iterable[Check]:
+    """Can state be kept?"""
+    if os.access(path, os.W_OK | os.X_OK):
+        yield Check("state directory", "ok", str(path))
+    else:
+        fix = f"create {path} and give it to the user that runs idiolectd"
+        detail = f"{path} is missing or not writable: a pause will not survive a restart"
+        yield Check("state directory", "warn", detail, fix)
+
+
+def keystore() -> Iterable[Check]:
+    """How well keys are kept."""
+    yield Check("keystore", "warn", "file: not hardware protected", "meant for development")
+
+
+def bundle(name: str, version: int, *, signed: bool) -> Iterable[Check]:
+    """Which model runs, and whether anyone vouches for it."""
+    level = "ok" if signed else "warn"
+    fix = "" if signed else "an unsigned bundle is meant for development"
+    yield Check("bundle", level, f"{name} v{version}, {'signed' if signed else 'unsigned'}", fix)
+
+
+def examine(*checks: Callable[[], Iterable[Check]]) -> list[dict[str, object]]:
+    """Run checks in order."""
+    return [finding.as_dict() for check in checks for finding in check()]

@@ -1,0 +1,268 @@
+"""The daemon: owns every thread and queue, and the order in which they start and stop.
+
+| thread | does | ends |
+| --- | --- | --- |
+| main | asyncio: control socket, signals, timed pauses | when asked to stop, or when another thread died |
+| capture | microphone -> ``BlockQueue`` (2 s) | when told to; it closes the queue |
+| inference | ``BlockQueue`` -> chain -> ``Hub`` | when the queue is closed and empty |
+
+Stopping goes the way the data goes: capture, inference, then control, so that the last event is still told. A thread
+that dies of a bug takes the process with it (exit code 70): systemd restarts a dead daemon, nobody a deaf one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from idiolect import __version__, doctor
+from idiolect.assembly import Recognizer, bundle_directory, listening_for, read_bundle
+from idiolect.config import Config, as_dict, config_files, load
+from idiolect.control.hub import Hub, StateChange
+from idiolect.control.server import ControlServer
+from idiolect.errors import ConfigError, IdiolectError
+from idiolect.host import process
+from idiolect.host.capture import BlockQueue, Capture, Source
+from idiolect.host.files import read_capped, write_durably
+from idiolect.host.microphone import list_devices, open_source
+from idiolect.inference import Inference, Names
+
+log = logging.getLogger(__name__)
+
+QUEUE_BLOCKS = 25
+"""Two seconds of audio: longer than any hiccup that leaves a board usable."""
+STOP_S = 0.4
+"""What each thread gets to end."""
+PAUSE_FILE = "listening.json"
+
+
+class Service:
+    """One running daemon. ``run`` returns the exit code; the rest is what the control API asks for."""
+
+    def __init__(self, config: Config, paths: Sequence[Path]) -> None:
+        self._config = config
+        self._paths = paths
+        self.hub = Hub()
+        self._names = Names()
+        self._bundle = read_bundle(bundle_directory(config.bundle))
+        chain = Recognizer.from_bundle(self._bundle).chain(
+            listening_for(config, self._bundle), gated=config.listening.gate
+        )
+        self._runtime = chain.runtime
+        self._queue = BlockQueue(QUEUE_BLOCKS)
+        self._capture = Capture(self._open_source, self._queue, alive=_nothing)
+        self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
+        self._server = ControlServer(self, config.control)
+        self._first_block_ms: float | None = None
+        self._paused_until: float | None = None
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._exit_code = 0
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; 0 then, 70 when a thread died."""
+        asyncio.run(self._main())
+        return self._exit_code
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
+        self._restore_pause()
+        threads = [self._thread("capture", self._capture.run), self._thread("inference", self._inference.run)]
+        try:
+            await self._server.start()
+            log.info("serving %s; bundle %s v%d", self._config.control.socket, self._bundle.name, self._bundle.version)
+            log.warning("the bundle is not signed and keys are not hardware protected: for development only")
+            for thread in threads:
+                thread.start()
+            await self._stop.wait()
+        finally:
+            self._capture.stop()
+            for thread in threads:
+                if thread.ident:
+                    await asyncio.to_thread(thread.join, STOP_S)
+            await self._server.stop()
+            log.info("stopped")
+
+    def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                body()
+            except BaseException as error:
+                # The type only: an exception's text may quote what it choked on.
+                log.critical("thread %s died: %s in %s", name, type(error).__name__, _where(error))
+                self._exit_code = 70
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+        return threading.Thread(target=run, name=name, daemon=True)
+
+    def _open_source(self) -> Source:
+        audio = self._config.audio
+        return open_source(audio.device, channel=audio.channel, gain_db=audio.gain_db)
+
+    def _heard(self) -> None:
+        self._first_block_ms = process.age_ms()
+        log.info("first block after %.0f ms", self._first_block_ms)
+
+    # -- configuration ------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again; on any error say so and keep the old one. No audio is lost."""
+        try:
+            config = load(self._paths)
+            listening = listening_for(config, self._bundle)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("reload: %s", problem)
+            log.error("reload refused: the configuration in force stays as it is")
+            return
+        old, self._config = self._config, config
+        self._inference.listen_for(listening)
+        if config.audio != old.audio:
+            self._capture.reopen()
+        logging.getLogger().setLevel(config.log_level.upper())
+        kept = [
+            name
+            for name, changed in (
+                ("bundle", config.bundle != old.bundle),
+                ("control", config.control != old.control),
+                ("keystore", config.keystore != old.keystore),
+                ("state_dir", config.state_dir != old.state_dir),
+                ("listening.gate", config.listening.gate != old.listening.gate),
+            )
+            if changed
+        ]
+        log.info("reloaded%s", f"; takes effect at the next start: {', '.join(kept)}" if kept else "")
+
+    def config(self) -> dict[str, object]:
+        """The configuration in force."""
+        return as_dict(self._config)
+
+    # -- pausing ------------------------------------------------------------------------------------------------
+
+    def pause(self, seconds: float | None) -> None:
+        """Release the microphone, for so long or until resumed."""
+        self._set_pause(True, None if seconds is None else time.time() + seconds)
+
+    def resume(self) -> None:
+        """Listen again."""
+        self._set_pause(False, None)
+
+    def _set_pause(self, paused: bool, until: float | None) -> None:
+        self._apply_pause(paused, until)
+        state = json.dumps({"paused": paused, "until": until}).encode()
+        try:
+            write_durably(Path(self._config.state_dir) / PAUSE_FILE, state)
+        except OSError as error:
+            log.warning("%s cannot be written (%s): the pause will not survive a restart", PAUSE_FILE, error.strerror)
+        self.hub.publish(StateChange(self._names(), time.time(), {"listening": self._state()}))
+
+    def _apply_pause(self, paused: bool, until: float | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._paused, self._paused_until = paused, until
+        if not paused:
+            self._capture.resume()
+            return
+        self._capture.pause()
+        if until is not None:
+            self._timer = self._loop.call_later(max(0.0, until - time.time()), self.resume)
+
+    def _restore_pause(self) -> None:
+        """A pause survives a restart; a state file that cannot be understood means: paused, to be on the safe side."""
+        path = Path(self._config.state_dir) / PAUSE_FILE
+        try:
+            state: Any = json.loads(read_capped(path, 1024))
+            paused, until = bool(state["paused"]), state["until"]
+            until = None if until is None else float(until)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            log.warning("%s is damaged: staying paused until `idiolect resume listening`", path)
+            paused, until = True, None
+        if paused and (until is None or until > time.time()):
+            self._apply_pause(paused, until)
+
+    def _state(self) -> str:
+        return "paused" if self._paused else self._inference.state
+
+    # -- what others ask ----------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """Everything at a glance."""
+        health = self._capture.health
+        return {
+            "version": __version__,
+            "uptime_s": round(process.age_ms() / 1000, 1),
+            "listening": {"state": self._state(), "paused_until": self._paused_until},
+            "microphone": {name: getattr(health, name) for name in health.__slots__},
+            "bundle": {
+                "name": self._bundle.name,
+                "version": self._bundle.version,
+                "signed": False,
+                "encoder": self._bundle.encoder_id[:16],
+                "wake_words": list(self._bundle.wake_words),
+                "phrases": list(self._bundle.commands),
+            },
+            "keystore": "file (not hardware protected)",
+            "personalization": "off: this version has the base model only",
+            "interpreter": self._runtime,
+            "events": self._inference.events,
+            "first_block_ms": self._first_block_ms,
+            "rss_mib": round(process.rss_mib(), 1),
+        }
+
+    async def devices(self) -> list[dict[str, object]]:
+        """Capture devices; asking libasound may take a moment, so it happens aside."""
+        return [{"name": d.name, "description": d.description} for d in await asyncio.to_thread(list_devices)]
+
+    async def doctor(self) -> list[dict[str, object]]:
+        """Findings about the running daemon."""
+        wish = self._config.listening
+        return doctor.examine(
+            lambda: doctor.microphone(self._capture.health),
+            lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
+            lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=False),
+            doctor.keystore,
+            lambda: doctor.state_directory(Path(self._config.state_dir)),
+        )
+
+
+def _nothing() -> None:
+    """Nobody watches yet."""
+
+
+def _where(error: BaseException) -> str:
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
+
+
+def start(given: Sequence[Path] | None, *, installed: Path) -> int:
+    """Load the configuration and run; returns the exit code, with every reason on stderr.
+
+    Without ``given`` files those at ``installed`` count, and without these the built-in defaults.
+    """
+    try:
+        paths = given or (config_files(installed) if installed.exists() else ())
+        config = load(paths)
+        logging.getLogger().setLevel(config.log_level.upper())
+        return Service(config, paths).run()
+    except IdiolectError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
