@@ -12,7 +12,7 @@ DEFAULT = Path("/etc/idiolect/idiolect.yaml")
 
 
 def main() -> int:
-    """Parse the command line and serve; exit codes follow sysexits(3): 0, 70 (bug), 78 (configuration or bundle)."""
+    """Parse the command line and serve; exit codes follow sysexits(3): 0, 70 (bug), 73 (socket), 78 (configuration, bundle)."""
     about = "Voice daemon: wake words and phrases, recognised on the device."
     parser = argparse.ArgumentParser(prog="idiolectd", description=about)
     parser.add_argument(

@@ -79,7 +79,7 @@ class Inference:
             log.info("event: %s", detection.kind)  # which phrase, the journal need not know
         if self._chain.state is not self._state:
             self._state = self._chain.state
-            self._hub.publish(StateChange(self._names(), time.time(), {"listening": self._state.value}))
+            self._hub.publish(StateChange(self._names(), time.time(), {"listening": {"state": self._state.value}}))
         if self._first_block:
             self._first_block()
             self._first_block = None

@@ -168,7 +168,7 @@ class Service:
             write_durably(Path(self._config.state_dir) / PAUSE_FILE, state)
         except OSError as error:
             log.warning("%s cannot be written (%s): the pause will not survive a restart", PAUSE_FILE, error.strerror)
-        self.hub.publish(StateChange(self._names(), time.time(), {"listening": self._state()}))
+        self.hub.publish(StateChange(self._names(), time.time(), {"listening": self._listening()}))
 
     def _apply_pause(self, paused: bool, until: float | None) -> None:
         if self._timer:
@@ -197,8 +197,9 @@ class Service:
         if paused and (until is None or until > time.time()):
             self._apply_pause(paused, until)
 
-    def _state(self) -> str:
-        return "paused" if self._paused else self._inference.state
+    def _listening(self) -> dict[str, object]:
+        state = "paused" if self._paused else self._inference.state
+        return {"state": state, "paused_until": self._paused_until}
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -208,7 +209,7 @@ class Service:
         return {
             "version": __version__,
             "uptime_s": round(process.age_ms() / 1000, 1),
-            "listening": {"state": self._state(), "paused_until": self._paused_until},
+            "listening": self._listening(),
             "microphone": {name: getattr(health, name) for name in health.__slots__},
             "bundle": {
                 "name": self._bundle.name,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-class TooLarge(Exception):  # noqa: N818  # OSError's siblings are not called Error either
+class TooLarge(Exception):
     """A file holds more than its cap."""
 
 

@@ -1,0 +1,240 @@
+"""The command line `idiolect`: asks the daemon over its socket and prints the answer.
+
+It imports neither numpy nor aiohttp, and what only some commands need it imports when they run: it starts in a tenth
+of a second on a small board.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from idiolect import __version__
+from idiolect import cli_output as show
+from idiolect.control.client import Client, NoAnswerError, ServerEvent, UnreachableError
+from idiolect.errors import ConfigError, IdiolectError
+
+DEFAULT_SOCKET = "/run/idiolect/control.sock"
+DEFAULT_CONFIG = "/etc/idiolect/idiolect.yaml"
+_MAX_PAUSE_S = 604_800.0
+_PATIENCE_S = 30.0
+"""How long `listen` waits for a daemon that went away, such as for a restart."""
+
+_EPILOG = """\
+exit codes:
+  0    done
+  1    the answer is no: doctor found a failure, or listen timed out before --count events
+  2    wrong usage
+  69   the daemon cannot be reached; the message says how to start it
+  70   the daemon refused or failed
+  77   no permission; the message says which group to join
+  78   the configuration is wrong
+  130  interrupted with Ctrl-C;  141  the reader of the output went away
+
+environment:
+  IDIOLECT_SOCKET  the control socket, unless --socket names one
+  NO_COLOR         no colours
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        standard = argparse.Namespace(socket=os.environ.get("IDIOLECT_SOCKET") or DEFAULT_SOCKET, json=False)
+        options = _parser().parse_args(arguments, standard)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a phrase in any script, a terminal in ASCII
+        run: Callable[[argparse.Namespace], int] = options.run
+        code = run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return 141
+    except IdiolectError as error:
+        print(f"idiolect: {error}", file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+def _status(options: argparse.Namespace) -> int:
+    status = _client(options).get("/v1/status")
+    return _print(options, status, show.status_lines)
+
+
+def _pause(options: argparse.Namespace) -> int:
+    limit = {} if options.for_s is None else {"for_s": options.for_s}
+    return _set_listening(options, {"active": False, **limit})
+
+
+def _resume(options: argparse.Namespace) -> int:
+    return _set_listening(options, {"active": True})
+
+
+def _set_listening(options: argparse.Namespace, body: Mapping[str, object]) -> int:
+    answer = _client(options).post("/v1/listening", body)
+    return _print(options, answer, lambda each: [show.plain(show.listening_text(each.get("listening", {})))])
+
+
+def _devices(options: argparse.Namespace) -> int:
+    answer = _client(options).get("/v1/devices")
+    return _print(options, answer, lambda each: show.device_lines(each.get("devices", [])) or ["no capture device"])
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    def as_yaml(config: dict[str, Any]) -> list[str]:
+        import yaml
+
+        return [yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()]
+
+    return _print(options, _client(options).get("/v1/config"), as_yaml)
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    from idiolect.config import load
+
+    try:
+        load([Path(file) for file in options.files])
+    except ConfigError as error:
+        problems = [{"file": p.source, "line": p.line, "field": p.field, "message": p.message} for p in error.problems]
+        lines = [show.plain(problem) for problem in error.problems]
+        _print(options, {"problems": problems}, lambda _: lines)
+        return error.exit_code
+    return _print(options, {"problems": []}, lambda _: ["OK"])
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from idiolect.cli_doctor import local_checks
+
+    checks = local_checks(Path(options.config))
+    try:
+        answer = _client(options).get("/v1/doctor").get("checks")
+        checks.append({"check": "daemon", "ok": True, "level": "ok", "detail": "is running and answers", "fix": ""})
+        checks.extend(answer if isinstance(answer, list) else [])
+    except NoAnswerError as error:
+        failed = {"check": "daemon", "ok": False, "level": "fail", "detail": error.message, "fix": error.fix}
+        checks.append(failed)
+    _print(options, {"checks": checks}, lambda _: show.check_lines(checks))
+    return int(any(check.get("level") == "fail" for check in checks))
+
+
+def _listen(options: argparse.Namespace) -> int:
+    heard = 0
+    if sys.stderr.isatty():
+        print("listening; Ctrl-C ends it", file=sys.stderr)
+    for event in _follow(_client(options), options.timeout):
+        print(json.dumps(event.data) if options.json else show.event_line(event.data), flush=True)
+        heard += event.kind != "state"
+        if heard == options.count:
+            return 0
+    return 0 if options.count is None else 1  # time is up
+
+
+def _follow(client: Client, seconds: float | None) -> Iterator[ServerEvent]:
+    """Events until ``seconds`` are over, across restarts of the daemon; none twice, and none lost without a word."""
+    ends = float("inf") if seconds is None else time.monotonic() + seconds
+    last_id, patience = "", 0.0  # the first time it must be there
+    while True:
+        left = ends - time.monotonic()
+        try:
+            for event in client.events(last_id, None if seconds is None else left):
+                if event.kind == "lagged":
+                    print("idiolect: too slow, some events are lost", file=sys.stderr)
+                    continue
+                last_id = event.id
+                yield event
+            print("idiolect: the daemon ended the stream; waiting for it", file=sys.stderr)
+            patience = time.monotonic() + _PATIENCE_S
+        except TimeoutError:
+            return
+        except UnreachableError:
+            if time.monotonic() > patience:
+                raise
+        time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
+
+
+def _client(options: argparse.Namespace) -> Client:
+    return Client(options.socket)
+
+
+def _print(options: argparse.Namespace, answer: dict[str, Any], lines: Callable[[dict[str, Any]], list[str]]) -> int:
+    """The answer itself with --json, else what ``lines`` makes of it."""
+    print(json.dumps(answer, indent=2) if options.json else "\n".join(lines(answer)))
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        return show.parse_duration(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 15m, 2h or 1d") from None
+
+
+def _pause_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if not 1 <= seconds <= _MAX_PAUSE_S:
+        raise argparse.ArgumentTypeError("a pause lasts from 1s to 7d; without --for it lasts until resumed")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Given both before and after the command; only what is really given overrides.
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the daemon's control socket")
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
+    parser = argparse.ArgumentParser(
+        prog="idiolect",
+        description="Talk to idiolectd, the voice daemon.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"idiolect {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add(commands, common, "status", "show what the daemon is doing", _status)
+    listen = _add(commands, common, "listen", "print events as they happen, until Ctrl-C", _listen)
+    listen.add_argument("--count", type=_count, metavar="N", help="end after N events; changes of state do not count")
+    listen.add_argument("--timeout", type=_seconds, metavar="TIME", help="end after this time (20, 30s, 5m)")
+    pause = _add(commands, common, "pause", "stop listening; survives a restart", _pause)
+    pause.add_argument("what", choices=["listening"])
+    pause.add_argument("--for", dest="for_s", type=_pause_seconds, metavar="TIME", help="30s, 15m, 2h, 1d; up to 7d")
+    resume = _add(commands, common, "resume", "listen again", _resume)
+    resume.add_argument("what", choices=["listening"])
+    _add(commands, common, "devices", "list the sound cards one could capture from", _devices)
+    config = commands.add_parser("config", help="check or show the configuration")
+    parts = config.add_subparsers(metavar="COMMAND", required=True)
+    check = _add(parts, common, "check", "check configuration files, without the daemon", _config_check)
+    check.add_argument("files", nargs="+", metavar="FILE", help="several are read in order, later ones override")
+    _add(parts, common, "show", "print the configuration in force", _config_show)
+    doctor = _add(commands, common, "doctor", "find out what is wrong and what to do about it", _doctor)
+    doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    name: str,
+    about: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", parents=[common])
+    command.set_defaults(run=run)
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

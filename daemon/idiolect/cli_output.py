@@ -1,0 +1,157 @@
+"""How the command line speaks: the daemon's JSON as lines for people, durations from people as seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from "90", "30s", "15m", "2h", "1d" or "1h30m". Raises ``ValueError`` for anything else."""
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text, re.ASCII):
+        raise ValueError(text)
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+
+
+def duration(seconds: float) -> str:
+    """The two largest units: "3 d 4 h", "1 h 5 min", "42 s"."""
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])
+
+
+def plain(value: object) -> str:
+    """Text from the daemon, harmless to a terminal: what cannot be printed is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def coloured(text: str, level: str) -> str:
+    """In the colour of ``level`` (ok, warn, fail) on a terminal that wants colours, else as it is."""
+    wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{_COLOURS[level]}m{text}\x1b[0m" if wanted and level in _COLOURS else text
+
+
+def event_line(data: Mapping[str, object]) -> str:
+    """One event on one line: time, kind, phrase, how sure."""
+    clock = _clock(_number(data, "time"), "%H:%M:%S")
+    millis = f"{_number(data, 'time') % 1 * 1000:03.0f}"[:3]
+    kind = plain(data.get("kind", ""))
+    if kind == "state":
+        return f"{clock}.{millis}  {kind:<8}  {_state(data)}"
+    who = plain(data.get("profile", ""))
+    scores = f"score {_number(data, 'score'):.2f}  margin {_number(data, 'margin'):.2f}"
+    return f"{clock}.{millis}  {kind:<8}  {plain(data.get('phrase') or '-'):<16}  {scores}  {who}".rstrip()
+
+
+def _state(data: Mapping[str, object]) -> str:
+    parts = []
+    for name in (key for key in data if key not in ("id", "time", "kind")):
+        value = data[name]
+        state = value.get("state", "") if isinstance(value, Mapping) else value
+        if name == "listening":
+            parts.append(listening_text(value if isinstance(value, Mapping) else {"state": value}))
+        else:
+            parts.append(f"{name} {state}")
+    return plain(", ".join(parts))
+
+
+def listening_text(listening: Mapping[str, object]) -> str:
+    """ "listening", "paused until 14:05 (1 h 3 min)", ..."""
+    state = str(listening.get("state", "unknown"))
+    if state != "paused":
+        return {"idle": "waiting for a wake word", "listening": "listening for a phrase"}.get(state, state)
+    until = listening.get("paused_until")
+    if "paused_until" not in listening:
+        return "paused"
+    if not isinstance(until, int | float):
+        return "paused until resumed (idiolect resume listening)"
+    left = until - time.time()
+    clock = _clock(until, "%H:%M" if left < 12 * 3_600 else "%Y-%m-%d %H:%M")
+    return f"paused until {clock} ({duration(left)}; idiolect resume listening)"
+
+
+def status_lines(status: Mapping[str, object]) -> list[str]:
+    """The daemon's state for a person, a line per part; what this client does not know is left to --json."""
+    bundle = _part(status, "bundle")
+    signed = "signed" if bundle.get("signed") else "unsigned"
+    rows = [
+        ("idiolectd", f"{status.get('version', '?')}, up {duration(_number(status, 'uptime_s'))}"),
+        ("listening", listening_text(_part(status, "listening"))),
+        ("microphone", _microphone(_part(status, "microphone"))),
+        ("bundle", f"{bundle.get('name', '?')} version {bundle.get('version', '?')}, {signed}"),
+        ("encoder", f"{bundle.get('encoder', '?')} on {status.get('interpreter', '?')}"),
+        ("keystore", str(status.get("keystore", "?"))),
+        ("personal", _short(status.get("personalization", "?"))),
+        ("events", f"{status.get('events', '?')} since the start"),
+    ]
+    return [f"{name:<11} {plain(text)}" for name, text in rows]
+
+
+def _microphone(health: Mapping[str, object]) -> str:
+    text = str(health.get("state", "?"))
+    if health.get("device"):
+        text += f", {health['device']}"
+    if health.get("rate"):
+        text += f", {health['rate']} Hz, {health.get('channels')} channel(s), {_number(health, 'level_dbfs'):.0f} dBFS"
+    counts = [(health.get(key), key.replace("_", " ")) for key in ("overruns", "dropped_blocks", "reopened")]
+    text += "".join(f", {count} {name}" for count, name in counts if count)
+    if health.get("reason"):
+        text += f": {health['reason']}"
+    return f"{text}: {health['fix']}" if health.get("fix") else text
+
+
+def device_lines(devices: Iterable[Mapping[str, object]]) -> list[str]:
+    """A line per device: the name to put into the configuration, then whatever else is known."""
+    lines = []
+    for device in devices:
+        rest = [f"{key} {_short(device[key])}" for key in device if key not in ("name", "description")]
+        words = [str(device.get("description", "")), *rest]
+        lines.append(plain(f"{device.get('name', '?'):<24} {', '.join(word for word in words if word)}".rstrip()))
+    return lines
+
+
+def check_lines(checks: Iterable[Mapping[str, object]]) -> list[str]:
+    """A line per check, and one with the next step where something is wrong."""
+    lines = []
+    for check in checks:
+        level = str(check.get("level", "fail"))
+        lines.append(
+            f"{coloured(f'{level:<4}', level)}  {plain(check.get('check', '?'))}: {plain(check.get('detail'))}"
+        )
+        if level != "ok" and check.get("fix"):
+            lines.append(f"      -> {plain(check['fix'])}")
+    return lines
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_short(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return "/".join(str(each) for each in value)
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _part(data: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = data.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(data: Mapping[str, object], name: str) -> float:
+    value = data.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _clock(when: float, form: str) -> str:
+    return time.strftime(form, time.localtime(when))

@@ -1,0 +1,189 @@
+"""The control API's vocabulary: what can be asked, by whom, and what comes back. No sockets and no HTTP in here.
+
+| request | role | answer |
+| --- | --- | --- |
+| GET /v1/status | observer | the daemon's state |
+| GET /v1/events | observer | Server-Sent Events: wake, phrase, rejected, state; `lagged` ends a slow client's |
+| GET /v1/events/recent?limit=1..256 | observer | {"events": [...]}, oldest first |
+| POST /v1/listening {"active": bool, "for_s": 1..604800} | user | {"listening": {...}}; for_s only to pause |
+| GET /v1/devices | observer | {"devices": [...]} |
+| GET /v1/config | observer | the configuration in force |
+| GET /v1/doctor | observer | {"checks": [...]} |
+
+Errors are {"error": {"field", "message"}}; ``RequestError`` carries their status.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+from idiolect.control.hub import RING, Hub
+from idiolect.control.peers import Role
+from idiolect.errors import RequestError
+
+MAX_PAUSE_S = 604_800
+"""A week: whoever wants a longer silence pauses without an end."""
+
+
+class Daemon(Protocol):
+    """What the service offers to the API. Quick and thread-safe; called on the event loop's thread."""
+
+    @property
+    def hub(self) -> Hub:
+        """Where the daemon's happenings are published."""
+
+    def status(self) -> dict[str, object]:
+        """Everything about the daemon at a glance; "listening" holds {"state", "paused_until"}."""
+
+    def pause(self, seconds: float | None) -> None:
+        """Stop listening, for so long or until resumed (None); survives a restart."""
+
+    def resume(self) -> None:
+        """Listen again."""
+
+    def config(self) -> dict[str, object]:
+        """The configuration in force, defaults included."""
+
+    async def devices(self) -> list[dict[str, object]]:
+        """The sound cards one could capture from."""
+
+    async def doctor(self) -> list[dict[str, object]]:
+        """Checks of the running daemon: {"check", "ok", "level": ok | warn | fail, "detail", "fix"}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request's arguments, syntactically sound and otherwise unchecked."""
+
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, object] = field(default_factory=dict)
+
+
+Answer = Callable[[Daemon, Call], Awaitable[dict[str, object]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who may ask (``role`` or more), and how it is answered; ``answer`` is None for the event stream."""
+
+    role: Role
+    answer: Answer | None
+
+
+async def _status(daemon: Daemon, call: Call) -> dict[str, object]:
+    check_keys(call.query, ())
+    return daemon.status()
+
+
+async def _recent(daemon: Daemon, call: Call) -> dict[str, object]:
+    check_keys(call.query, ("limit",))
+    text = call.query.get("limit", str(RING))
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= RING):
+        raise RequestError(422, "limit", f"must be a whole number from 1 to {RING}")
+    return {"events": daemon.hub.recent(int(text))}
+
+
+async def _listening(daemon: Daemon, call: Call) -> dict[str, object]:
+    check_keys(call.query, ())
+    check_keys(call.body, ("active", "for_s"))
+    active = call.body.get("active")
+    if not isinstance(active, bool):
+        raise RequestError(422, "active", "is needed, and must be true or false")
+    seconds = _pause_length(call.body)
+    if not active:
+        daemon.pause(seconds)
+    elif seconds is None:
+        daemon.resume()
+    else:
+        raise RequestError(422, "for_s", 'limits a pause: send it with "active": false, or leave it out')
+    return {"listening": daemon.status()["listening"]}
+
+
+def _pause_length(body: Mapping[str, object]) -> float | None:
+    if "for_s" not in body:
+        return None
+    value = body["for_s"]
+    # bool is an int to Python, not to a caller
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_PAUSE_S:
+        raise RequestError(
+            422, "for_s", f"must be a number of seconds from 1 to {MAX_PAUSE_S}; left out: until resumed"
+        )
+    return float(value)
+
+
+async def _devices(daemon: Daemon, call: Call) -> dict[str, object]:
+    check_keys(call.query, ())
+    return {"devices": await daemon.devices()}
+
+
+async def _config(daemon: Daemon, call: Call) -> dict[str, object]:
+    check_keys(call.query, ())
+    return daemon.config()
+
+
+async def _doctor(daemon: Daemon, call: Call) -> dict[str, object]:
+    check_keys(call.query, ())
+    return {"checks": await daemon.doctor()}
+
+
+ROUTES: Mapping[str, Mapping[str, Route]] = {
+    "/v1/status": {"GET": Route(Role.OBSERVER, _status)},
+    "/v1/events": {"GET": Route(Role.OBSERVER, None)},
+    "/v1/events/recent": {"GET": Route(Role.OBSERVER, _recent)},
+    "/v1/listening": {"POST": Route(Role.USER, _listening)},
+    "/v1/devices": {"GET": Route(Role.OBSERVER, _devices)},
+    "/v1/config": {"GET": Route(Role.OBSERVER, _config)},
+    "/v1/doctor": {"GET": Route(Role.OBSERVER, _doctor)},
+}
+
+
+def find_route(method: str, path: str) -> Route:
+    """The route asked for; ``RequestError`` 404 with a suggestion, or 405 with what would do."""
+    methods = ROUTES.get(path)
+    if methods is None:
+        raise RequestError(404, "path", f"there is no such path; {_suggest(path, tuple(ROUTES))}")
+    route = methods.get(method)
+    if route is None:
+        raise RequestError(405, "method", f"use {' or '.join(methods)} here")
+    return route
+
+
+def check_keys(given: Mapping[str, object], known: tuple[str, ...]) -> None:
+    """Raise ``RequestError`` 422 for the first name that is not ``known``."""
+    for name in given:
+        if name not in known:
+            hint = _suggest(name, known) if known else "nothing can be said here"
+            raise RequestError(422, name[:64], f"unknown; {hint}")
+
+
+def _suggest(name: str, known: tuple[str, ...]) -> str:
+    import difflib  # only for callers in error: a megabyte otherwise unused
+
+    close = difflib.get_close_matches(name[:64], known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def parse_body(raw: bytes) -> dict[str, object]:
+    """A JSON object without duplicate names, NaN or infinities. ``RequestError`` 400 (not JSON), 422 (no object)."""
+    try:
+        body = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise RequestError(400, "body", "is not valid JSON in UTF-8") from None
+    if not isinstance(body, dict):
+        raise RequestError(422, "body", "must be a JSON object")
+    return body
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    body = dict(pairs)
+    if len(body) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RequestError(422, next(name for name in names if names.count(name) > 1)[:64], "is given twice")
+    return body
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError

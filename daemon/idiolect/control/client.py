@@ -1,0 +1,209 @@
+"""A small blocking client of the control API: HTTP over a Unix socket, standard library only, quick to import."""
+
+from __future__ import annotations
+
+import grp
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from idiolect.errors import IdiolectError, RequestError
+
+_MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of one answer: more is no answer of ours."""
+_MAX_LINE = 65_536
+"""Bytes of one line in the event stream."""
+_JOURNAL = "journalctl -u idiolectd -n 50"
+_SILENCE_S = 40.0
+"""A stream without a line for so long is dead: the daemon sends a heartbeat every 15 s."""
+
+
+class NoAnswerError(IdiolectError):
+    """The daemon gave no answer; ``fix`` is the next step."""
+
+    exit_code = 69  # EX_UNAVAILABLE
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(f"{message}: {fix}")
+        self.message = message
+        self.fix = fix
+
+
+class UnreachableError(NoAnswerError):
+    """There is no daemon at the socket, or it has no time for us."""
+
+
+class NotPermittedError(NoAnswerError):
+    """The daemon, or its socket's mode, refuses us; ``fix`` says which group to join."""
+
+    exit_code = 77  # EX_NOPERM
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One Server-Sent Event: ``kind`` is wake, phrase, rejected, state or lagged (``id`` is "" then)."""
+
+    id: str
+    kind: str
+    data: dict[str, object]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """Requests to the daemon at ``socket_path``.
+
+    Every method raises ``UnreachableError``, ``NotPermittedError``, or ``RequestError`` with the daemon's reason.
+    """
+
+    def __init__(self, socket_path: str, timeout: float = 15.0) -> None:
+        self.socket_path = socket_path
+        self._timeout = timeout
+
+    def get(self, path: str) -> dict[str, object]:
+        """The JSON object at ``path``."""
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: Mapping[str, object]) -> dict[str, object]:
+        """The JSON object that comes back for ``body``."""
+        return self._ask("POST", path, body)
+
+    def events(self, last_id: str = "", seconds: float | None = None) -> Iterator[ServerEvent]:
+        """The event stream from now on, or from after ``last_id``, until the daemon ends it or dies.
+
+        Raises ``TimeoutError`` once ``seconds`` are over, whatever has come until then.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._exchange("GET", "/v1/events", None, {"Last-Event-ID": last_id} if last_id else {}) as exchange:
+            fields: dict[str, str] = {}
+            while line := exchange.line(deadline):
+                name, _, value = line.partition(": ")
+                if line == "\n" and "data" in fields:
+                    yield ServerEvent(fields.get("id", ""), fields.get("event", ""), _parse(fields["data"].encode()))
+                    fields = {}
+                elif name:
+                    fields[name] = value.rstrip("\n")
+
+    def _ask(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, object]:
+        with self._exchange(method, path, body, {}) as exchange:
+            return exchange.object()
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, object] | None, headers: Mapping[str, str]
+    ) -> Iterator[_Exchange]:
+        """Send, and give the answer if it is a good one; otherwise raise the reason."""
+        connection = _UnixConnection(self.socket_path, self._timeout)
+        payload = None if body is None else json.dumps(body)
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            connection.request(method, path, payload, {**headers, **kind})
+            sock = connection.sock  # getresponse drops it, as the daemon closes after each answer
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise explain(self.socket_path, error) from None
+        with closing(connection), closing(response):
+            exchange = _Exchange(self.socket_path, sock, response)
+            if response.status != http.client.OK:
+                raise _refusal(response, exchange.object())
+            yield exchange
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """An answer that is being read."""
+
+    path: str
+    sock: socket.socket
+    response: http.client.HTTPResponse
+
+    def object(self) -> dict[str, object]:
+        """All of it, as a JSON object."""
+        try:
+            return _parse(self.response.read(_MAX_ANSWER))
+        except (OSError, http.client.HTTPException) as error:
+            raise explain(self.path, error) from None
+
+    def line(self, deadline: float | None) -> str:
+        """The next line with its end; "" where the stream ends. ``TimeoutError`` after ``deadline``."""
+        left = _SILENCE_S if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.sock.settimeout(min(left, _SILENCE_S))
+        try:
+            return self.response.readline(_MAX_LINE).decode(errors="replace")
+        except TimeoutError:
+            if left <= _SILENCE_S and deadline is not None:
+                raise
+            return ""  # without even a heartbeat: the daemon hangs
+        except (OSError, http.client.HTTPException):
+            return ""
+
+
+def _parse(raw: bytes) -> dict[str, object]:
+    try:
+        answer = json.loads(raw)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise UnreachableError("what answers there does not talk like idiolectd", "is --socket right?")
+    return answer
+
+
+def _refusal(response: http.client.HTTPResponse, answer: Mapping[str, object]) -> IdiolectError:
+    error = answer.get("error")
+    details = error if isinstance(error, dict) else {}
+    field, message = str(details.get("field", "")), str(details.get("message", response.reason))
+    if response.status in (http.client.FORBIDDEN, http.client.SERVICE_UNAVAILABLE):
+        kind = NotPermittedError if response.status == http.client.FORBIDDEN else UnreachableError
+        what, _, fix = message.partition(": ")  # so the daemon words its refusals
+        return kind(what, fix or "try again")
+    return RequestError(response.status, field, f"{field}: {message}" if field else message)
+
+
+def explain(path: str, error: Exception) -> NoAnswerError:
+    """Why the daemon at ``path`` did not answer, and what to do."""
+    if isinstance(error, PermissionError):
+        return NotPermittedError(f"no permission to use {path}", _which_group(path))
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return UnreachableError(f"idiolectd is not running (nobody answers at {path})", how_to_start())
+    if isinstance(error, TimeoutError):
+        return UnreachableError(f"idiolectd at {path} does not answer in time", f"see '{_JOURNAL}'")
+    if isinstance(error, ConnectionError):
+        return UnreachableError(f"idiolectd at {path} hung up", "it is stopping, or has too many clients; try again")
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else type(error).__name__
+    return UnreachableError(f"idiolectd at {path} cannot be asked ({reason})", "is --socket right?")
+
+
+def how_to_start() -> str:
+    """The next step for somebody without a running daemon."""
+    if Path("/run/systemd/system").is_dir():
+        return f"start it with 'sudo systemctl start idiolectd', or see why it stopped with '{_JOURNAL}'"
+    return "start it with 'idiolectd', or name the socket of a running one with --socket"
+
+
+def _which_group(path: str) -> str:
+    """The group that may use the socket, as far as we can see it: of the socket, or of the directory it hides in."""
+    for place in (Path(path), Path(path).parent):
+        try:
+            name = grp.getgrgid(place.stat().st_gid).gr_name
+        except (OSError, KeyError):
+            continue
+        if name != "root":
+            return f"join the group {name} (sudo usermod -aG {name} $USER), then log in again"
+    return "join the group that control.roles in the daemon's configuration names, or use sudo"

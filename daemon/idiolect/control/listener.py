@@ -1,0 +1,137 @@
+"""The control API's listening Unix socket: made here with the right mode, or inherited from systemd."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from idiolect.errors import IdiolectError
+
+_BACKLOG = 128
+"""Connections the kernel holds for us while the event loop is busy."""
+_MODE_MASK = 0o117
+"""What 0777 loses to become 0660: the owner and the group may connect, the roles decide the rest."""
+_FIRST_FD = 3
+"""Where systemd's file descriptors begin, sd_listen_fds(3)."""
+
+
+class ListenError(IdiolectError):
+    """The control socket cannot be opened; the message names the path and the next step."""
+
+    exit_code = 73  # EX_CANTCREAT
+
+
+class Listener:
+    """A listening socket and, where we made one, its file."""
+
+    def __init__(self, sock: socket.socket, path: Path | None) -> None:
+        self.socket = sock
+        self._path = path
+        self._identity = _identity(path) if path else None
+
+    def close(self) -> None:
+        """Close, and remove the file if it is still ours: another daemon may have put its own there."""
+        self.socket.close()
+        if self._path and self._identity and _identity(self._path) == self._identity:
+            self._path.unlink(missing_ok=True)
+
+
+def open_listener(path: Path) -> Listener:
+    """systemd's socket if it passed one, else a new one at ``path``. Raises ``ListenError``."""
+    inherited = _from_systemd()
+    if inherited is not None:
+        return Listener(inherited, None)
+    try:
+        return Listener(_bind(path), path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ListenError(f"control socket {path}: {reason}: check control.socket in the configuration") from None
+
+
+def _from_systemd() -> socket.socket | None:
+    """The first stream socket on a Unix path among systemd's descriptors; None if there is nothing for us."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)  # no child of ours shall think they are its own
+    for fd in range(_FIRST_FD, _FIRST_FD + count):
+        os.set_inheritable(fd, False)
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            continue
+        sock = socket.socket(fileno=fd)
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_STREAM) and listening:
+            return sock
+        sock.detach()  # somebody else's: leave it open
+    return None
+
+
+def _bind(path: Path) -> socket.socket:
+    _make_directory(path.parent)
+    with _alone(path):
+        _clear(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(_MODE_MASK)  # at bind, not after it: there is no moment with a wider mode
+        try:
+            sock.bind(str(path))
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        finally:
+            os.umask(mask)
+    return sock
+
+
+def _make_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        directory.mkdir(mode=0o750, parents=True)
+        directory.chmod(0o750)  # whatever the umask took from it, the group needs
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two daemons starting at once must not each remove the other's fresh socket as a stale one."""
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ListenError(f"control socket {path}: another daemon is starting there") from None
+        yield
+    finally:
+        os.close(fd)  # and the lock with it
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of a daemon that is gone; refuse to touch a living one's, or anything but a socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"control socket {path}: something else is there: move it, or change control.socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: busy, not gone
+    raise ListenError(f"control socket {path}: another idiolectd runs there: stop it, or change control.socket")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

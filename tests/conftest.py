@@ -1,0 +1,50 @@
+"""What every test may ask for: the recordings beside the checkout, and one thread per library."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Before a test imports numpy: results must not depend on how many cores share a sum.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))  # what the scripts are made of is tested too
+DATA = Path(os.environ.get("IDIOLECT_DATA", ROOT.parent / "shared" / "data"))
+"""Real recordings, laid out as their README says; never part of the repository."""
+IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
+
+
+def absent(what: str) -> None:
+    """Skip a test whose material is missing, or fail it in CI, where nothing may be missing silently."""
+    if IN_CI:
+        pytest.fail(f"missing in CI: {what}", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real recordings (speech_commands, digits, phrases, coffee_orders, noise)."""
+    if not (DATA / "digits").is_dir():
+        absent("no recordings: set IDIOLECT_DATA to a folder of them")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def sounds() -> Path:
+    """The recordings of Debian's asterisk-core-sounds-en-wav."""
+    folder = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+    if not folder.is_dir():
+        absent("no /usr/share/asterisk/sounds: run scripts/setup")
+    return folder
+
+
+def pytest_report_header() -> str:
+    """Which of the two interpreters the encoder will find: both run the pipeline's tests."""
+    runtimes = [name for name in ("ai_edge_litert", "tflite_runtime") if find_spec(name)]
+    return f"interpreters: {', '.join(runtimes) or 'none'}; recordings: {'yes' if DATA.is_dir() else 'no'}"

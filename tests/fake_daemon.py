@@ -1,0 +1,165 @@
+"""A daemon without ears: the real control server on a real Unix socket, around the simplest possible ``Daemon``."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idiolect.config import Control
+from idiolect.control.client import Client
+from idiolect.control.hub import Hub
+from idiolect.control.server import ControlServer, Limits
+from idiolect.values import Detection, Event
+
+HASTY = Limits(request_s=0.4, answer_s=0.4, connection_s=0.8, write_s=0.4, heartbeat_s=0.1)
+"""For tests of time-outs."""
+
+
+@dataclass
+class FakeDaemon:
+    """Implements ``control.api.Daemon``; ``broken`` and ``hanging`` make what the tests of faults need."""
+
+    hub: Hub = field(default_factory=Hub)
+    paused: bool = False
+    paused_until: float | None = None
+    broken: bool = False
+    hanging: bool = False
+    checks: list[dict[str, object]] = field(default_factory=list)
+
+    def status(self) -> dict[str, object]:
+        if self.broken:
+            raise ValueError("secret phrase 12345")
+        state = "paused" if self.paused else "idle"
+        return {
+            "version": "0.1.0",
+            "uptime_s": 3725.0,
+            "listening": {"state": state, "paused_until": self.paused_until},
+            "microphone": {"state": "running", "device": "plughw:Seeed", "rate": 16000, "channels": 1, "overruns": 2},
+            "bundle": {"name": "default", "version": 3, "signed": False, "encoder": "abc123"},
+            "keystore": "file (not hardware protected)",
+            "events": self.hub.published,
+            "interpreter": "litert",
+            "personalization": "base model only",
+        }
+
+    def pause(self, seconds: float | None) -> None:
+        self.paused, self.paused_until = True, None if seconds is None else time.time() + seconds
+
+    def resume(self) -> None:
+        self.paused, self.paused_until = False, None
+
+    def config(self) -> dict[str, object]:
+        return {"schema": 1, "audio": {"device": "default", "gain_db": 0.0}}
+
+    async def devices(self) -> list[dict[str, object]]:
+        if self.hanging:
+            await asyncio.sleep(60)
+        return [{"name": "plughw:CARD=Seeed,DEV=0", "description": "Seeed 2-mic"}]
+
+    async def doctor(self) -> list[dict[str, object]]:
+        return self.checks
+
+
+@dataclass
+class Running:
+    """A server in a thread of its own, as the daemon's main thread has it."""
+
+    daemon: FakeDaemon
+    server: ControlServer
+    loop: asyncio.AbstractEventLoop
+    path: Path
+
+    @property
+    def client(self) -> Client:
+        return Client(str(self.path), timeout=5)
+
+    def submit(self, coroutine) -> Future:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def stop(self) -> float:
+        """Stop the server; the seconds that took."""
+        begin = time.perf_counter()
+        self.submit(self.server.stop()).result(5)
+        return time.perf_counter() - begin
+
+    def publish(self, *names: str) -> None:
+        """From this thread, which is not the loop's."""
+        for name in names:
+            self.daemon.hub.publish(event(name))
+
+    def await_subscribers(self, count: int) -> None:
+        wait_for(lambda: self.daemon.hub.subscribers == count)
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(5)
+        sock.connect(str(self.path))
+        return sock
+
+    def send(self, data: bytes) -> tuple[int, dict]:
+        """Raw bytes in, the status and JSON of the answer out."""
+        with self.connect() as sock:
+            sock.sendall(data)
+            return read_answer(sock)
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, dict, dict]:
+        """Status, JSON and headers for a request that ``Client`` would be too well-behaved to send."""
+        with self.connect() as sock:
+            connection = http.client.HTTPConnection("localhost")
+            connection.sock = sock
+            payload = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+            given = {"Content-Type": "application/json"} if payload is not None else {}
+            given |= {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, payload, given)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read()), dict(response.headers)
+
+
+def event(name: str) -> Event:
+    """A detection of phrase ``name``, whose id is ``name`` too."""
+    return Event(name, 1_700_000_000.25, Detection("phrase", name, 0.91, 0.4, 0.6, 16_000, 32_000))
+
+
+def read_answer(sock: socket.socket) -> tuple[int, dict]:
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    return response.status, json.loads(response.read())
+
+
+def wait_for(condition, seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+@contextmanager
+def running(
+    path: Path, daemon: FakeDaemon | None = None, limits: Limits | None = None, **settings: object
+) -> Iterator[Running]:
+    """Serve until the block ends. ``settings`` are those of ``config.Control``."""
+    daemon = daemon or FakeDaemon()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        server = ControlServer(daemon, Control(socket=path, **settings), limits)
+        it = Running(daemon, server, loop, path)
+        it.submit(server.start()).result(5)
+        try:
+            yield it
+        finally:
+            it.stop()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
