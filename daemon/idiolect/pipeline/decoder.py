@@ -4,8 +4,9 @@ Theory of operation. Each step brings the posterior of every class for the windo
 decided apart:
 
 * ``Peaks`` smooths posteriors and decides *that a phrase was spoken*: a class that is listened for crosses its
-  threshold, its peak is waited for (two steps at most), and it is reported once. It is then disarmed until its score
-  has fallen to half the threshold and the refractory period is over; every other phrase must wait a third of a second.
+  threshold, its peak is waited for (two steps at most, none when the lead is clear), and it is reported once. It is
+  then disarmed until its score has fallen to half the threshold and the refractory period is over; every other phrase
+  must wait a third of a second.
 * ``Decoder`` decides *what that means now*, by the table ``TURNS``: a wake word opens a turn, a phrase closes it,
   speech that was no phrase is rejected, and a turn in which nothing is said times out. Some phrases ("stop") need
   no turn, and with ``always`` none does.
@@ -27,6 +28,8 @@ SMOOTHING = 2
 """Steps over which posteriors are averaged."""
 PEAK_WAIT = 2
 """Steps that a score above its threshold may go on rising before it is reported."""
+CLEAR = 0.5
+"""Margin over every other class at which nothing is worth waiting for."""
 SEPARATION = 4
 """Blocks (0.32 s) between two events of different phrases."""
 RELEASE = 0.5
@@ -139,7 +142,7 @@ class Peaks:
             others = np.delete(scores, index)
             self._best = Peak(index, score, score - float(others.max(initial=0.0)))
             self._waited += 1
-            if self._waited <= PEAK_WAIT:
+            if self._waited <= PEAK_WAIT and self._best.margin < CLEAR:
                 return None
         return self._report()
 
