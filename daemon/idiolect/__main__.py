@@ -12,7 +12,10 @@ DEFAULT = Path("/etc/idiolect/idiolect.yaml")
 
 
 def main() -> int:
-    """Parse the command line and serve; exit codes follow sysexits(3): 0, 70 (bug), 73 (socket), 78 (configuration, bundle)."""
+    """Parse the command line and serve.
+
+    Exit codes follow sysexits(3): 0, 70 (a bug), 73 (no socket), 78 (configuration or bundle).
+    """
     about = "Voice daemon: wake words and phrases, recognised on the device."
     parser = argparse.ArgumentParser(prog="idiolectd", description=about)
     parser.add_argument(

@@ -1,0 +1,146 @@
+"""`scripts/bench`: what the daemon costs, beside what others cost, on the same speech in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmark import daemon, latency, machine, speech
+from benchmark.listeners import PEERS, WAKE_WORD
+from benchmark.report import budgets, table
+from benchmark.rounds import Figures, Worker, WorkerError, ratio, run_rounds
+
+ROOT = Path(__file__).parents[2]
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+SPEECH_S = 60.0
+STARTS = 3
+"""Times that the daemon is started; memory is looked at in the first run, the start time is the median."""
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--audio", type=Path, metavar="WAV", help="speech to feed instead of Debian's recordings")
+    parser.add_argument("--peers", action="store_true", help="also run openWakeWord, pyopen- and pymicro-wakeword")
+    parser.add_argument("--bundle", default="builtin", metavar="DIR", help="the bundle to listen with")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="DIR", help="more digits")
+    parser.add_argument("--repetitions", type=int, default=7, metavar="N", help="rounds of each CPU figure (7)")
+    parser.add_argument("--listen", type=float, default=20.0, metavar="S", help="seconds that the daemon runs (20)")
+    options = parser.parse_args()
+    if options.repetitions < 1 or options.listen <= 0:
+        parser.error("--repetitions and --listen must be more than 0")
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.parent}")  # said now, not after minutes
+    return options
+
+
+def main() -> int:
+    """Measure, print a table, write the JSON file; 0 unless something could not be measured."""
+    options = parse()
+    load_before = machine.load()
+    try:
+        with tempfile.TemporaryDirectory(prefix="idiolect-bench-") as folder:
+            report = _measure(options, Path(folder))
+    except (speech.NoSpeechError, WorkerError, daemon.DaemonError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    report["machine"] = {**machine.describe(), "load_before": load_before, "load_after": machine.load()}
+    spreads = {name: part["cpu_spread"] for name, part in report.items() if "cpu_spread" in part}
+    report["warnings"] = machine.warnings(load_before, spreads)
+    report["budgets"] = budgets(report)
+    print(table(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    return 0
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    spoken, origin = speech.continuous_speech(SPEECH_S, options.audio)
+    talk, room, nothing = folder / "speech.wav", folder / "room.wav", folder / "zeros.wav"
+    speech.write_wav(talk, spoken)
+    speech.write_wav(room, speech.hiss(SPEECH_S, -70.0))
+    speech.write_wav(nothing, speech.hiss(SPEECH_S, -200.0))
+    talking, quiet = _cpu(options, talk, (room, nothing))
+    ours = talking["idiolect"]
+    report: dict[str, Any] = {name: _entry(figures) for name, figures in talking.items()}
+    report["idiolect"].pop("rss_mib")  # that of the worker; the daemon's own comes below
+    report["idiolect"]["gate_open_share"] = latency.open_share(options.bundle, spoken)
+    report["idiolect"]["silence_cpu_per_audio_s"] = max(figures.median for figures in quiet)
+    report["idiolect"] |= _daemon_figures(options, folder, talk)
+    report["idiolect"] |= _latency_figures(options)
+    report["ratios"] = {name: ratio(ours, figures) for name, figures in talking.items() if name != "idiolect"}
+    report["ratios"]["silence"] = report["idiolect"]["silence_cpu_per_audio_s"] / ours.median
+    report["method"] = {
+        "speech": origin,
+        "speech_s": len(spoken) / speech.RATE,
+        "repetitions": options.repetitions,
+        "cpu": "process_time of a process of its own, one thread, blocks of 80 ms, median of interleaved rounds",
+        "peer_wake_word": WAKE_WORD,
+        "silence": "the worse of white noise at -70 dBFS and digital zeros",
+    }
+    return report
+
+
+def _cpu(
+    options: argparse.Namespace, talk: Path, silences: tuple[Path, ...]
+) -> tuple[dict[str, Figures], list[Figures]]:
+    with ExitStack() as stack:
+        ours = stack.enter_context(Worker("idiolect", arguments=[options.bundle]))
+        workers = [ours]
+        if options.peers:
+            workers += [stack.enter_context(Worker(name, PEERS_PYTHON)) for name in PEERS]
+        _say(f"CPU time on speech: {options.repetitions} rounds of {len(workers)}")
+        talking = run_rounds(workers, {worker.name: talk for worker in workers}, options.repetitions)
+        _say("CPU time on silence")
+        quiet = [run_rounds([ours], {"idiolect": wav}, options.repetitions)["idiolect"] for wav in silences]
+    return talking, quiet
+
+
+def _entry(figures: Figures) -> dict[str, Any]:
+    return {
+        "cpu_per_audio_s": figures.median,
+        "cpu_spread": figures.spread,
+        "cpu_rounds": figures.costs,
+        "rss_mib": figures.rss_mib,
+        "version": figures.version,
+    }
+
+
+def _daemon_figures(options: argparse.Namespace, folder: Path, talk: Path) -> dict[str, Any]:
+    _say(f"the daemon, {options.listen:.0f} s in real time")
+    first = daemon.run(folder, talk, options.listen, options.bundle)
+    starts = [first, *(daemon.run(folder, talk, 0.5, options.bundle) for _ in range(STARTS - 1))]
+    return {
+        "rss_mib": first.rss_mib,
+        "pss_mib": first.pss_mib,
+        "daemon_cpu_per_audio_s": first.cpu_per_audio_s,
+        "start_ms": statistics.median(run.start_ms for run in starts),
+        "stop_ms": max(run.stop_ms for run in starts),
+    }
+
+
+def _latency_figures(options: argparse.Namespace) -> dict[str, Any]:
+    spoken = latency.utterances(options.data)
+    _say(f"latency over {len(spoken)} utterances")
+    found = latency.measure(options.bundle, spoken)
+    return {
+        "latency_ms_p50": found.p50,
+        "latency_ms_p95": found.p95,
+        "latency_utterances": found.utterances,
+        "latency_heard": found.heard,
+    }
+
+
+def _say(step: str) -> None:
+    print(f"bench: {step}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The figures for people: what is promised, whether it was reached, and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+# what, limit, aim, unit; a figure meets its budget when it is at most the limit
+BUDGETS: tuple[tuple[str, float, float, str], ...] = (
+    ("ratios.pymicro-wakeword", 0.8, 0.5, "x"),
+    ("ratios.openwakeword", 1 / 9, 1 / 14, "x"),
+    ("ratios.silence", 0.1, 0.1, "x"),
+    ("idiolect.rss_mib", 80.0, 64.0, "MiB"),
+    ("idiolect.latency_ms_p95", 250.0, 250.0, "ms"),
+    ("idiolect.start_ms", 1500.0, 1500.0, "ms"),
+)
+
+
+def budgets(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every budget whose figure was measured: value, limit, aim and whether it is met."""
+    found = {}
+    for name, limit, aim, unit in BUDGETS:
+        part, key = name.split(".", 1)
+        if key in report[part]:
+            value = report[part][key]
+            found[name] = {
+                "value": value,
+                "limit": limit,
+                "aim": aim,
+                "unit": unit,
+                "met": value is not None and value <= limit,
+            }
+    return found
+
+
+def table(report: dict[str, Any]) -> str:
+    """Figures and budgets as text, at most 100 columns wide."""
+    return "\n".join([*_libraries(report), "", *_ours(report["idiolect"]), "", *_budgets(report), *_warnings(report)])
+
+
+def _libraries(report: dict[str, Any]) -> Iterator[str]:
+    yield f"{'library':18}{'CPU s / s of speech':>20}{'ours / theirs':>15}{'spread':>9}{'MiB':>8}  version"
+    for name, part in report.items():
+        if isinstance(part, dict) and "cpu_per_audio_s" in part:
+            ratio = report["ratios"].get(name)
+            yield (
+                f"{name:18}{part['cpu_per_audio_s']:20.5f}{'' if ratio is None else f'{ratio:.3f}':>15}"
+                f"{part['cpu_spread']:>9.0%}{part['rss_mib']:8.1f}  {part['version']}"
+            )
+
+
+def _ours(ours: dict[str, Any]) -> Iterator[str]:
+    yield f"silence {ours['silence_cpu_per_audio_s']:.6f} CPU s / s"
+    yield f"gate open for {ours['gate_open_share']:.1%} of the speech"
+    yield f"whole daemon in real time {ours['daemon_cpu_per_audio_s']:.4f} CPU s / s; Pss {ours['pss_mib']:.1f} MiB"
+    yield f"first block after {ours['start_ms']:.0f} ms, stopped after {ours['stop_ms']:.0f} ms"
+    middle, late = _number(ours["latency_ms_p50"], 0), _number(ours["latency_ms_p95"], 0)
+    heard = f"{ours['latency_heard']} of {ours['latency_utterances']} digits heard"
+    yield f"phrase end to event: p50 {middle} ms, p95 {late} ms, {heard}"
+
+
+def _budgets(report: dict[str, Any]) -> Iterator[str]:
+    for name, budget in report["budgets"].items():
+        mark = "met" if budget["met"] else "MISSED"
+        limits = f"limit {budget['limit']:.3f}, aim {budget['aim']:.3f} {budget['unit']}"
+        yield f"{mark:7} {name:28}{_number(budget['value'], 3):>10}  {limits}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "none" if value is None else f"{value:.{digits}f}"
+
+
+def _warnings(report: dict[str, Any]) -> Iterator[str]:
+    yield from (f"warning: {text}" for text in report["warnings"])
