@@ -54,7 +54,7 @@ class Conv:
     @property
     def over_time(self) -> bool:
         """Whether the kernel spans three rows of time, so that a stream has to remember two."""
-        return self.weight.shape[0] == 3
+        return bool(self.weight.shape[0] == 3)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,10 @@ def read_layers(model: bytes) -> list[Layer]:
         inputs = [constant(j) for j in operator.InputsAsNumpy()]
         if name == "CONV_2D":
             o = options(tflite.Conv2DOptions, operator)
-            layers.append(Conv(np.transpose(inputs[1], (1, 2, 3, 0)), inputs[2], padding(o.Padding())))
+            weight, bias = inputs[1], inputs[2]
+            if weight is None or bias is None:
+                raise ValueError("a convolution without constant weights is not this encoder")
+            layers.append(Conv(np.transpose(weight, (1, 2, 3, 0)), bias, padding(o.Padding())))
         elif name == "MAX_POOL_2D":
             o = options(tflite.Pool2DOptions, operator)
             size, stride = (o.FilterHeight(), o.FilterWidth()), (o.StrideH(), o.StrideW())
@@ -210,12 +213,14 @@ def _state_shapes(tf: Any, layers: list[Layer]) -> list[tuple[int, ...]]:
 
 
 def _streaming_module(tf: Any, layers: list[Layer], ranges: Ranges | None) -> Any:
+    block = tf.TensorSpec((1, FRAMES, MELS, 1), name="frames")
+
     class Streaming(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.rows = [tf.Variable(tf.zeros(s), trainable=False) for s in _state_shapes(tf, layers)]
 
-        @tf.function(input_signature=[tf.TensorSpec((1, FRAMES, MELS, 1), name="frames")])
+        @tf.function(input_signature=[block])  # type: ignore[untyped-decorator]
         def step(self, frames: Any) -> dict[str, Any]:
             embedding, kept = _apply(tf, layers, frames, [row.read_value() for row in self.rows], ranges)
             for row, new in zip(self.rows, kept, strict=True):
@@ -228,7 +233,8 @@ def _streaming_module(tf: Any, layers: list[Layer], ranges: Ranges | None) -> An
 def convert(model: bytes, calibration: list[NDArray[np.float32]], workdir: Path, *, quantize: bool) -> bytes:
     """The streaming graph as a TFLite flatbuffer; ``calibration`` holds log-mel sequences, each (frames, 32).
 
-    With ``quantize`` weights (per channel) and activations are int8, input and output too. Resource variables need the converter's experimental switch to be quantized with the rest.
+    With ``quantize`` weights (per channel) and activations are int8, input and output too. Resource variables need
+    the converter's experimental switch to be quantized with the rest.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
