@@ -179,6 +179,14 @@ def test_sensitivity_moves_every_threshold_and_overrides_win():
     assert thresholds(loaded, 0.5, {"stop": 0.25})[loaded.classes.index("stop")] == 0.25
 
 
+def test_thresholds_in_a_turn_are_never_higher_and_wake_words_keep_theirs():
+    loaded = read_bundle(BUILTIN)
+    wish = listening(loaded)
+    assert (wish.turn_thresholds <= wish.thresholds).all()
+    assert (wish.turn_thresholds[wish.phrases] <= 0.5).all()
+    assert np.array_equal(wish.turn_thresholds[wish.wake], wish.thresholds[wish.wake])
+
+
 def test_an_always_on_phrase_is_listened_for_whether_listed_or_not():
     loaded = read_bundle(BUILTIN)
     wish = listening(loaded, phrases=["yes"], always_on=["stop", "not in this bundle"])

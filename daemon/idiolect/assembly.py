@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin"
 """What the configuration calls the bundle that comes with the package."""
+TURN_THRESHOLD = 0.5
+"""A phrase in a turn counts when it is likelier than everything else together, if its own threshold is not lower."""
 SENSITIVITY_SPAN = 4.0
 """Log-odds by which sensitivity 0 raises and 1 lowers every threshold, half of it each way."""
 
@@ -79,13 +82,16 @@ def thresholds(
     Sensitivity shifts the log-odds, so that no setting reaches 0 or 1. Classes that are no phrase get 1.
     """
     values = np.ones(len(bundle.classes), np.float32)
-    shift = (0.5 - sensitivity) * SENSITIVITY_SPAN
     for phrase in bundle.phrases:
-        odds = phrase.threshold / (1.0 - phrase.threshold) * np.exp(shift)
-        values[bundle.classes.index(phrase.name)] = odds / (1.0 + odds)
+        values[bundle.classes.index(phrase.name)] = _moved(phrase.threshold, sensitivity)
     for name, value in (overrides or {}).items():
         values[bundle.classes.index(name)] = value
     return values
+
+
+def _moved(threshold: float, sensitivity: float) -> float:
+    odds = threshold / (1.0 - threshold) * math.exp((0.5 - sensitivity) * SENSITIVITY_SPAN)
+    return odds / (1.0 + odds)
 
 
 def listening(
@@ -110,13 +116,15 @@ def listening(
         return np.array([name in chosen for name in bundle.classes], np.bool_)
 
     always_mask = mask(set(always_on) & set(bundle.commands))
+    limits = thresholds(bundle, sensitivity, overrides)
     commands = mask(bundle.commands if phrases is None else phrases) | always_mask
     return Listening(
         classes=bundle.classes,
         wake=mask(bundle.wake_words if wake_words is None else wake_words),
         phrases=commands,
         always_on=always_mask,
-        thresholds=thresholds(bundle, sensitivity, overrides),
+        thresholds=limits,
+        turn_thresholds=np.where(commands, np.minimum(limits, _moved(TURN_THRESHOLD, sensitivity)), limits),
         mode=State.OPEN if always else State.IDLE,
         timeout=blocks(timeout_s),
         refractory=blocks(refractory_s),

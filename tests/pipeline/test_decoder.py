@@ -27,6 +27,7 @@ def listening(**changes):
         "phrases": mask("stop", "seven"),
         "always_on": mask("stop"),
         "thresholds": np.full(5, 0.6, np.float32),
+        "turn_thresholds": np.full(5, 0.5, np.float32),
         "timeout": 20,
         "refractory": 10,
     }
@@ -141,7 +142,8 @@ def test_a_lone_spike_is_smoothed_away(script):
 
 
 def test_the_better_of_two_rising_phrases_wins():
-    script = Script(Decoder(listening(mode=State.OPEN, thresholds=np.full(5, 0.3, np.float32))))
+    low = np.full(5, 0.3, np.float32)
+    script = Script(Decoder(listening(mode=State.OPEN, thresholds=low, turn_thresholds=low)))
     script.step(SEVEN, 0.5).step(SEVEN, 0.55).step(STOP, 0.95).step(STOP, 0.95).quiet(4)
     assert script.events == ["phrase stop"]
 
@@ -152,6 +154,16 @@ def test_an_event_is_due_two_steps_after_the_threshold_at_the_latest(script):
         if script.events:
             break
     assert steps <= 4  # one of them is the smoothing
+
+
+def test_less_certainty_is_asked_for_in_a_turn(script):
+    for _ in range(4):
+        script.step(STOP, 0.55)
+    assert script.quiet(6).events == []
+    script.say(COMPUTER).quiet(4)
+    for _ in range(4):
+        script.step(STOP, 0.55)
+    assert script.quiet(2).events == ["wake computer", "phrase stop"]
 
 
 def test_reset_ends_the_turn(script):

@@ -87,6 +87,8 @@ class Listening:
     """Which enabled phrases need no wake word."""
     thresholds: NDArray[np.float32]
     """Per class, 0..1; for classes that are no phrase the value is never looked at."""
+    turn_thresholds: NDArray[np.float32]
+    """The same for a turn, in which somebody is known to speak to us: lower, as a miss costs more than a slip."""
     mode: State = State.IDLE
     """Where a conversation rests: ``IDLE`` or ``OPEN``."""
     timeout: int = 75
@@ -111,7 +113,7 @@ class Peaks:
         self._l = listening
         count = len(listening.classes)
         self._recent = np.zeros((SMOOTHING, count), np.float32)
-        self._release = listening.thresholds * RELEASE
+        self._release = np.minimum(listening.thresholds, listening.turn_thresholds) * RELEASE
         self._high = np.zeros(count, np.bool_)  # up since the last report: part of the same utterance
         self._until = np.zeros(count, np.int64)  # step before which a class is not reported again
         self.reset()
@@ -126,13 +128,15 @@ class Peaks:
         self._until[:] = 0
         self._high[:] = False
 
-    def push(self, posteriors: NDArray[np.float32], eligible: NDArray[np.bool_]) -> Peak | None:
+    def push(
+        self, posteriors: NDArray[np.float32], eligible: NDArray[np.bool_], thresholds: NDArray[np.float32]
+    ) -> Peak | None:
         """Take one step's posteriors, float32 (classes,); return the peak that is certain now, if any."""
         self._step += 1
         self._recent[self._step % SMOOTHING] = posteriors
         self._scores = scores = self._recent.mean(axis=0)
         self._high &= scores > self._release
-        over = (scores >= self._l.thresholds) & eligible & ~self._high & (self._until <= self._step)
+        over = (scores >= thresholds) & eligible & ~self._high & (self._until <= self._step)
         if not over.any():
             # The score has fallen below the threshold again: what was seen was the peak.
             return self._report() if self._best else None
@@ -176,6 +180,11 @@ class Decoder:
             State.TURN: anything,
             State.OPEN: anything,
         }
+        self._thresholds = {
+            State.IDLE: listening.thresholds,
+            State.TURN: listening.turn_thresholds,
+            State.OPEN: listening.thresholds,
+        }
         self.reset()
 
     def reset(self) -> None:
@@ -198,7 +207,7 @@ class Decoder:
         """
         ended = self._follow(active, position)
         eligible = self._eligible[self.state]
-        peak = self._peaks.push(posteriors, eligible)
+        peak = self._peaks.push(posteriors, eligible, self._thresholds[self.state])
         if peak:
             signal = Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE
             return self._signal(signal, peak)
@@ -221,7 +230,8 @@ class Decoder:
         """
         if self._answered or self.state is State.IDLE:
             return None
-        scores = np.where(self._l.phrases & (posteriors >= self._l.thresholds), posteriors, -1.0)
+        over = posteriors >= self._thresholds[self.state]
+        scores = np.where(self._l.phrases & over, posteriors, -1.0)
         index = int(np.argmax(scores))
         if scores[index] < 0.0:
             return None
@@ -266,6 +276,7 @@ class Decoder:
     def _signal(self, signal: Signal, peak: Peak | None) -> Detection | None:
         if (self.state, signal) not in TURNS:
             return None
+        thresholds = self._thresholds[self.state]
         self.state, kind = TURNS[self.state, signal]
         if signal is Signal.WAKE and self.state is State.TURN:
             self._turn_left = self._l.timeout
@@ -276,8 +287,7 @@ class Decoder:
             return None
         if peak is None:
             return Detection(kind, "", self._best, 0.0, 0.0, self._start, self._end)
-        threshold = float(self._l.thresholds[peak.index])
-        name = self._l.classes[peak.index]
+        name, threshold = self._l.classes[peak.index], float(thresholds[peak.index])
         return Detection(kind, name, peak.score, peak.margin, threshold, self._start, self._end)
 
 
