@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from idiolect.trust.bundle import Phrase
+
 from . import augment, calibrate, corpus, export, finish, guard, harvest, train, voices, words
 from .audio import RATE, Audio, read
 from .corpus import Clip
@@ -167,6 +169,6 @@ def assemble(
     return {
         "encoder.tflite": encoder,
         **export.head_files(arrays, words.CLASSES, kinds, {"language": "en"}),
-        **export.phrase_file([export.Phrase(n, n, kind, *limits[n]) for n, kind in kinds.items()]),
+        **export.phrase_file([Phrase(n, n, kind, *limits[n]) for n, kind in kinds.items()]),
         **guard.files(windows),
     }

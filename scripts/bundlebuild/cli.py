@@ -33,6 +33,7 @@ import numpy as np
 
 from idiolect.assembly import bundle_directory, read_bundle
 from idiolect.errors import IdiolectError
+from idiolect.trust.bundle import Phrase
 
 from . import base, export, finish, own
 
@@ -121,9 +122,9 @@ def _own(arguments: argparse.Namespace) -> None:
     shipped = finish.from_arrays(bundle.classes, bundle.arrays)
     result = own.add(shipped, wishes, bundle.encoder, arguments.cache, effort)
     arrays = finish.arrays(result.model, result.data, np.random.default_rng(effort.seed))
-    phrases = [export.Phrase(p.name, p.text, p.kind, p.threshold, p.turn_threshold) for p in bundle.phrases]
+    phrases = list(bundle.phrases)
     limits = result.thresholds
-    phrases += [export.Phrase(w.text, w.text, w.kind, limits[w.text], limits[w.text]) for w in wishes]
+    phrases += [Phrase(w.text, w.text, w.kind, limits[w.text], limits[w.text]) for w in wishes]
     files = {"encoder.tflite": bundle.encoder}
     files |= export.head_files(arrays, result.model.classes, {p.name: p.kind for p in phrases}, {"language": "en"})
     files |= export.phrase_file(phrases)

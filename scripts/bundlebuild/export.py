@@ -6,34 +6,19 @@ All JSON is canonical (sorted keys, no spaces), so that equal content is equal b
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from idiolect.trust.bundle import Phrase, canonical
+
 from .head import Array
 from .words import BACKGROUND, UNKNOWN
 
 ALIGN = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """One phrase of the bundle. Thresholds are smoothed posteriors, 0..1; in a turn the lower one holds."""
-
-    name: str
-    text: str
-    kind: str
-    threshold: float
-    turn_threshold: float
-
-
-def canonical(value: Any) -> bytes:
-    """JSON bytes with sorted keys and no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, list[dict[str, Any]]]:
@@ -68,8 +53,7 @@ def head_files(
 def phrase_file(phrases: Sequence[Phrase]) -> dict[str, bytes]:
     """``phrases.json``."""
     rows = [
-        {**asdict(p), "threshold": round(p.threshold, 4), "turn_threshold": round(p.turn_threshold, 4)}
-        for p in phrases
+        {**asdict(p), "threshold": round(p.threshold, 4), "turn_threshold": round(p.turn_threshold, 4)} for p in phrases
     ]
     return {"phrases.json": canonical(rows)}
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idiolect.trust.bundle import canonical
 from idiolect.values import BLOCK, WINDOW
 
 from . import augment
 from .audio import RATE, Audio, to_int16
 from .augment import SPEECH_DBFS, Utterance
-from .export import canonical
 from .features import Embedder
 from .head import Array
 

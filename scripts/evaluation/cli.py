@@ -6,8 +6,8 @@ DIR is laid out as the recordings' README says: speech_commands/, digits/, phras
 may be missing (its figures are null, with the reason). Nothing is trained or calibrated here. A clip that the head was
 trained on (the bundle lists the digests of all of them) is left out of every figure, and the report says how many were.
 A further phrase under phrases/ counts as speech that is no wake word. music/ and radio/ may hold long recordings for
-the false accepts of a room where nobody speaks to the device; without them Debian's music on hold and the spoken orders,
-back to back, stand in.
+the false accepts of a room where nobody speaks to the device; without them Debian's music on hold and the spoken
+orders, back to back, stand in.
 """
 
 from __future__ import annotations
