@@ -22,7 +22,7 @@ from .train import Trained, logits
 LEAD = (UNSETTLED + 1) * BLOCK
 MARGIN = 0.05
 """Distance kept above the highest score of other speech."""
-LOWEST, HIGHEST = 0.7, 0.8
+LOWEST, HIGHEST = 0.78, 0.8
 OPEN_LOWEST, OPEN_HIGHEST = 0.6, 0.9
 MISSED = 0.02
 """Part of the clips of a phrase that its threshold may lose at most, before that rule gives way to ``LOWEST``."""
