@@ -30,7 +30,7 @@ ALLISON = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 CHANNELS = Path("/usr/share/sounds/alsa")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ORDER = (3, 1, 4, 5, 9, 2, 6, 8, 7, 0)
-BESIDES = {1: "hello", 3: "Front_Center", 5: "goodbye", 7: "Rear_Center"}
+BESIDES = {1: "hello", 3: "Front_Center", 5: "goodbye", 7: "Side_Left"}
 """What else is said, and after how many digits: none of it is a digit, so none of it may be reported."""
 PAUSE_S = 0.45
 PACE = 1.6
