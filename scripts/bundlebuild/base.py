@@ -120,7 +120,8 @@ def thresholds(model: train.Trained, clips: Sequence[Clip], embed: Embedder) -> 
         else:
             other = ~own & single & (pure | (name not in words.DIGITS))
             turn = calibrate.balanced(column[own], column[other])
-            found[name] = calibrate.open_room(column[other], turn), turn
+            limit = calibrate.open_room(column[other], turn)
+            found[name] = max(limit, calibrate.ALWAYS_LOWEST) if name in words.ALWAYS_ON else limit, turn
     return found
 
 

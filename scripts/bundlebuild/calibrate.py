@@ -22,7 +22,9 @@ from .train import Trained, logits
 LEAD = (UNSETTLED + 1) * BLOCK
 MARGIN = 0.05
 """Distance kept above the highest score of other speech."""
-LOWEST, HIGHEST = 0.78, 0.8
+LOWEST, HIGHEST = 0.78, 0.85
+ALWAYS_LOWEST = 0.78
+"""For commands that need no wake word by default: an hour of anything else must not contain them."""
 OPEN_LOWEST, OPEN_HIGHEST = 0.6, 0.9
 MISSED = 0.02
 """Part of the clips of a phrase that its threshold may lose at most, before that rule gives way to ``LOWEST``."""

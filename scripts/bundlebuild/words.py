@@ -4,6 +4,8 @@ from __future__ import annotations
 
 WAKE = ("computer", "jarvis", "alexa")
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+ALWAYS_ON = ("stop",)
+"""Commands that the default configuration hears without a wake word."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 UNKNOWN, BACKGROUND = "_unknown_", "_background_"
 CLASSES = (*WAKE, *COMMANDS, *DIGITS, UNKNOWN, BACKGROUND)
