@@ -117,10 +117,10 @@ def listen(client: Client, said: list[Said], seconds: float) -> list[str]:
                 continue
             data = event.data
             heard.append(str(data["phrase"]))
-            middle = (float(data["start"]) + float(data["end"])) / 32_000
-            then = next((s.what for s in said if s.start - 0.3 < middle < s.end + 0.3), "silence")
+            end = float(data["end"]) / 16_000
+            then = next((s.what for s in said if s.start < end <= s.end + PAUSE_S), "silence")
             print(
-                f"  {float(data['end']) / 16_000:6.2f} s  {event.kind:6} {data['phrase']!s:8}"
+                f"  {end:6.2f} s  {event.kind:6} {data['phrase']!s:8}"
                 f" score {float(data['score']):.2f} (needs {float(data['threshold']):.2f})   while playing {then}",
                 flush=True,
             )
