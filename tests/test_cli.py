@@ -46,7 +46,13 @@ def idiolect(path: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
 
 def start(path: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV
+        command(path, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENV,
+        # Whoever runs the tests in the background of a shell has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 

@@ -283,12 +283,13 @@ class Decoder:
         # What follows in the same breath is an utterance of its own, once the word itself has died away.
         self._answered, self._active = True, -SEPARATION
         self._settled = True
+        start, self._start = self._start, self._end
         if kind is None:
             return None
         if peak is None:
-            return Detection(kind, "", self._best, 0.0, 0.0, self._start, self._end)
+            return Detection(kind, "", self._best, 0.0, 0.0, start, self._end)
         name, threshold = self._l.classes[peak.index], float(thresholds[peak.index])
-        return Detection(kind, name, peak.score, peak.margin, threshold, self._start, self._end)
+        return Detection(kind, name, peak.score, peak.margin, threshold, start, self._end)
 
 
 def blocks(seconds: float) -> int:
