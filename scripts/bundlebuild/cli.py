@@ -125,6 +125,8 @@ def _own(arguments: argparse.Namespace) -> None:
     phrases = list(bundle.phrases)
     limits = result.thresholds
     phrases += [Phrase(w.text, w.text, w.kind, limits[w.text], limits[w.text]) for w in wishes]
+    # The base head's own: in what was loaded they are folded into the convolution.
+    arrays |= finish.statistics(bundle.arrays["embedding_mean"], bundle.arrays["embedding_std"])
     files = {"encoder.tflite": bundle.encoder}
     files |= export.head_files(arrays, result.model.classes, {p.name: p.kind for p in phrases}, {"language": "en"})
     files |= export.phrase_file(phrases)

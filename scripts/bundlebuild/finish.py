@@ -51,10 +51,16 @@ def arrays(model: Trained, data: Labelled, rng: np.random.Generator) -> dict[str
     unknown, background = model.classes.index(UNKNOWN), model.classes.index(BACKGROUND)
     return {
         **found,
+        **statistics(model.mean, model.std),
         "prototypes": whiten.prototypes(z, labels, len(model.classes)),
         "unknown_prototypes": whiten.centroids(z[labels == unknown], UNKNOWN_CENTRES, rng),
         "background_prototypes": whiten.centroids(z[labels == background], BACKGROUND_CENTRES, rng),
     }
+
+
+def statistics(mean: Array, std: Array) -> dict[str, Array]:
+    """What embeddings look like, (96,) each: for whoever compares windows as they are, without the head."""
+    return {"embedding_mean": mean.astype(np.float32), "embedding_std": std.astype(np.float32)}
 
 
 def from_arrays(classes: tuple[str, ...], stored: Mapping[str, np.ndarray]) -> Trained:
