@@ -63,11 +63,14 @@ def synthetic_plan() -> list[tuple[str, str, int, bool]]:
     return known + other + near + [(s, words.UNKNOWN, 12, True) for s in words.SENTENCES]
 
 
-def prompts() -> list[Clip]:
-    """Telephone prompts in languages that have none of the phrases, without their digits and letters."""
+def prompts(languages: Sequence[str] = PROMPT_LANGUAGES) -> list[Clip]:
+    """Telephone prompts in languages that have none of the phrases, without their digits and letters.
+
+    Empty where Debian's asterisk-core-sounds-*-wav are not installed.
+    """
     clips = [
         clip
-        for language in PROMPT_LANGUAGES
+        for language in languages
         for clip in corpus.folder(PROMPTS / language, words.UNKNOWN, "prompts", running=True)
     ]
     return [c for c in clips if not {"digits", "letters", "phonetic", "silence"} & set(c.path.parts)]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from . import augment, calibrate, corpus, harvest, head, voices, words
+from . import base as base_head
 from .audio import read
 from .corpus import Clip
 from .features import Embedder, Labelled, windows
@@ -26,6 +27,10 @@ from .words import BACKGROUND, UNKNOWN
 RATE_OF_LEARNING, DECAY, BATCH, JITTER = 2e-3, 0.05, 256, 0.1
 RECORDED_TIMES = 4.0
 """How much more often than a synthetic clip a recording is used."""
+PROMPT_LANGUAGES = ("ru_RU_f_IvrvoiceRU", "fr_CA_f_June", "es_MX_f_Allison")
+"""People as other speech, where Debian's asterisk-core-sounds-{ru,fr,es}-wav are installed."""
+PROMPTS_TIMES = 60
+"""So many prompts for each utterance of another word."""
 APART = 5
 """Every fifth voice or recording is kept for the threshold."""
 _PHRASE = re.compile(r"[a-z][a-z']*( [a-z][a-z']*){0,5}")
@@ -169,7 +174,9 @@ def add(base: Trained, wishes: Sequence[Wish], encoder: bytes, cache: Path, effo
             raise ValueError(f"the bundle has the phrase {wish.text!r} already")
     synthetic = voices.library(cache / "voices", _plan(wishes, effort), neural=effort.neural)
     recorded = [clip for wish in wishes for clip in _recorded(wish)]
-    everything = [*synthetic, *recorded]
+    people = base_head.prompts(PROMPT_LANGUAGES)
+    people = people[:: max(1, len(people) // (PROMPTS_TIMES * effort.others))]
+    everything = [*synthetic, *recorded, *people]
     apart = everything[::APART]
     learnt = [c for i, c in enumerate(everything) if i % APART]
     classes = (
