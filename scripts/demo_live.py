@@ -13,22 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from idiolect.control.client import Client, UnreachableError  # noqa: E402
 from tests.alsa.wavmic import WavMic  # noqa: E402
+from tests.speech import DIGITS, SOUNDS, recording  # noqa: E402
 
-ALLISON = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 CHANNELS = Path("/usr/share/sounds/alsa")
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ORDER = (3, 1, 4, 5, 9, 2, 6, 8, 7, 0)
 BESIDES = {1: "hello", 3: "Front_Center", 5: "goodbye", 7: "Side_Left"}
 """What else is said, and after how many digits: none of it is a digit, so none of it may be reported."""
@@ -54,14 +51,6 @@ class Said:
     end: float
 
 
-def read(path: Path) -> np.ndarray:
-    """A mono WAV at 16 kHz, int16."""
-    with wave.open(str(path)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
-        samples = soxr.resample(samples, file.getframerate(), 16_000)
-    return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
-
-
 def compose() -> tuple[np.ndarray, list[Said]]:
     """The recording that the microphone will play, and what is said in it when."""
     room = np.random.default_rng(0)
@@ -73,15 +62,15 @@ def compose() -> tuple[np.ndarray, list[Said]]:
 
     def say(path: Path, what: str, phrase: str) -> None:
         start = sum(map(len, parts)) / 16_000
-        parts.append(read(path))
+        parts.append(recording(path))
         said.append(Said(what, phrase, start, start + len(parts[-1]) / 16_000))
         silence(PAUSE_S)
 
     silence(1.0)
     for count, number in enumerate(ORDER, 1):
-        say(ALLISON / "digits" / f"{number}.wav", f"“{DIGITS[number]}”", DIGITS[number])
+        say(SOUNDS / "digits" / f"{number}.wav", f"“{DIGITS[number]}”", DIGITS[number])
         if other := BESIDES.get(count):
-            folder = CHANNELS if other[0].isupper() else ALLISON
+            folder = CHANNELS if other[0].isupper() else SOUNDS
             say(folder / f"{other}.wav", f"“{other.replace('_', ' ').lower()}”", "")
     silence(1.0)
     return np.concatenate(parts), said

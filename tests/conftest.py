@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.fake_daemon import Running
 
 # Before a test imports numpy: results must not depend on how many cores share a sum.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -48,3 +53,27 @@ def pytest_report_header() -> str:
     """Which of the two interpreters the encoder will find: both run the pipeline's tests."""
     runtimes = [name for name in ("ai_edge_litert", "tflite_runtime") if find_spec(name)]
     return f"interpreters: {', '.join(runtimes) or 'none'}; recordings: {'yes' if DATA.is_dir() else 'no'}"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test's control socket lies."""
+    return tmp_path / "control.sock"
+
+
+@pytest.fixture
+def run(path: Path) -> Iterator[Running]:
+    """A control server on ``path`` with a daemon behind it."""
+    from tests import fake_daemon  # late: the environment of tflite-runtime has no aiohttp
+
+    with fake_daemon.running(path) as it:
+        yield it
+
+
+@pytest.fixture
+def hasty(path: Path) -> Iterator[Running]:
+    """The same with short time limits."""
+    from tests import fake_daemon
+
+    with fake_daemon.running(path, limits=fake_daemon.HASTY) as it:
+        yield it

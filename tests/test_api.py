@@ -8,30 +8,12 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from idiolect.control.client import Client
 from idiolect.control.server import Limits
 from tests.fake_daemon import HASTY, FakeDaemon, event, read_answer, running, wait_for
-
-
-@pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def run(path):
-    with running(path) as it:
-        yield it
-
-
-@pytest.fixture
-def hasty(path):
-    with running(path, limits=HASTY) as it:
-        yield it
 
 
 def collect(client: Client, count: int, last_id: str = "") -> list[str]:

@@ -23,17 +23,6 @@ DAEMON = Path(__file__).parents[1] / "daemon"
 ENV = {**os.environ, "PYTHONPATH": str(DAEMON), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 
 
-@pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def run(path):
-    with running(path) as it:
-        yield it
-
-
 def command(path: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "idiolect.cli", "--socket", str(path), *arguments]
 

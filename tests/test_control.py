@@ -29,23 +29,6 @@ from tests.fake_daemon import HASTY, FakeDaemon, read_answer, running, wait_for
 NOBODY = 65_534
 
 
-@pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def run(path):
-    with running(path) as it:
-        yield it
-
-
-@pytest.fixture
-def hasty(path):
-    with running(path, limits=HASTY) as it:
-        yield it
-
-
 # -- slow and greedy callers ------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bundlebuild.audio import RATE, Audio, to_int16
 from bundlebuild.corpus import speech_span
+from idiolect.values import BLOCK
 
-BLOCK = 1_280
 LEAD, TAIL = 26 * BLOCK, 13 * BLOCK
 ROOM = 2.5 / 32_768.0
 
