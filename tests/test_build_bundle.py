@@ -12,7 +12,6 @@ import pytest
 
 from idiolect.assembly import bundle_directory, read_bundle
 from idiolect.pipeline.adapter import Head
-from idiolect.trust.bundle import load
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -225,7 +224,7 @@ def test_a_phrase_that_cannot_be_spoken_is_refused(tmp_path: Path) -> None:
 
 def test_the_shipped_bundle_is_small_and_complete() -> None:
     folder = bundle_directory("builtin")
-    bundle = load(lambda name, _cap: (folder / name).read_bytes())
+    bundle = read_bundle(folder)
     assert sum(p.stat().st_size for p in folder.iterdir()) < 2 << 20
     described = json.loads((folder / "guard.json").read_text())
     assert described["shape"][0] >= 300

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import BundleError, ConfigError
-from idiolect.host.files import TooLarge, read_capped
+from idiolect.host.files import Directory
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening, State, blocks
 from idiolect.pipeline.encoder import Encoder
 from idiolect.trust.bundle import Bundle, load
+from idiolect.trust.keys import TrustedKeys
+from idiolect.trust.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,20 +37,20 @@ def bundle_directory(name: str | Path) -> Path:
     return Path(str(resources.files("idiolect") / "bundles" / "default")) if name == BUILTIN else Path(name)
 
 
-def read_bundle(directory: Path) -> Bundle:
-    """Read and check a bundle; ``BundleError`` names the file that is missing, too large or wrong."""
+def read_bundle(
+    directory: Path, keys: TrustedKeys | None = None, *, minimum: int = 0, allow_unsigned: bool = True
+) -> Bundle:
+    """Read and verify a bundle (``trust.verify`` numbers the checks); ``BundleError`` names the file at fault.
 
-    def read(name: str, cap: int) -> bytes:
-        try:
-            return read_capped(directory / name, cap)
-        except FileNotFoundError:
-            raise BundleError(name, f"is missing from {directory}: install the bundle again") from None
-        except TooLarge:
-            raise BundleError(name, f"is larger than the {cap} bytes that it may have") from None
-        except OSError as error:
-            raise BundleError(name, f"cannot be read in {directory}: {error.strerror}") from None
-
-    return load(read)
+    As it stands this is for scripts and tests: without ``keys`` nobody vouches for anything.
+    """
+    try:
+        source = Directory(directory)
+    except OSError as error:
+        message = f"{directory} cannot be read ({error.strerror}): check the path, or install the bundle again"
+        raise BundleError("manifest.json", message) from None
+    with source:
+        return load(verify(source, keys, minimum=minimum, allow_unsigned=allow_unsigned))
 
 
 @dataclass(frozen=True, slots=True)

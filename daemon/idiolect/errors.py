@@ -41,13 +41,49 @@ class ConfigError(IdiolectError):
 
 
 class BundleError(IdiolectError):
-    """A bundle is missing, truncated or not what its manifest says; the message names the file."""
+    """A bundle is missing, truncated, not what its manifest says, or not vouched for; the message names the file.
+
+    ``check`` is the number of the check in ``trust.verify`` that it failed, 0 where it never came to these.
+    """
 
     exit_code = 78
 
-    def __init__(self, file: str, message: str) -> None:
-        super().__init__(f"bundle file {file}: {message}")
+    def __init__(self, file: str, message: str, check: int = 0) -> None:
+        super().__init__(f"bundle file {file}: {f'refused ({check}): ' if check else ''}{message}")
         self.file = file
+        self.check = check
+
+
+class TrustError(IdiolectError):
+    """Keys or vault cannot be used now: everybody gets the base model and nothing is stored.
+
+    ``state`` is one word for programs, the message one sentence for people, ``fix`` their next step.
+    """
+
+    exit_code = 74
+    state = "failed"
+
+    def __init__(self, message: str, fix: str, state: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
+        if state:
+            self.state = state
+
+
+class KeystoreError(TrustError):
+    """The keystore does not give its secrets.
+
+    States: absent, busy, lockout (all three may pass), refused (the wrong model was measured), replaced, cleared,
+    unprovisioned, damaged, failed.
+    """
+
+
+class VaultError(TrustError):
+    """The vault cannot be read or written. Its file is left exactly as it is.
+
+    States: absent, damaged, foreign (another device's), older (from before a rotation), newer (of a later version),
+    full, readonly, failed.
+    """
 
 
 class MicrophoneError(IdiolectError):

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from idiolect.trust.bundle import Phrase, canonical
+from idiolect.trust.bundle import Phrase
+from idiolect.trust.canonical import encode as canonical
 
 from .head import Array
 from .words import BACKGROUND, UNKNOWN

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from idiolect.errors import BundleError
+from idiolect.trust.source import SIZE, irregular, missing, too_large, unreadable
+
+if TYPE_CHECKING:
+    from idiolect.trust.keys import TrustedKeys
+
+
+MAX_ENTRIES = 1024
+"""Of a directory that is read as a whole."""
+_IRREGULAR = {errno.ELOOP: "is a symbolic link", errno.ENXIO: "is a socket, or a device that is not there"}
 
 
 class TooLarge(Exception):
@@ -20,6 +36,74 @@ def read_capped(path: Path, cap: int) -> bytes:
     return data
 
 
+class Directory:
+    """The files of one directory, opened once: renaming it or putting a link in its place changes nothing any more.
+
+    A ``trust.source.Source`` and a context manager. Opening raises ``OSError``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self._descriptor)
+
+    def names(self) -> list[str]:
+        """Everything in it, sorted, whatever its kind. Raises ``BundleError`` (check 1) above ``MAX_ENTRIES``."""
+        with os.scandir(self._descriptor) as entries:
+            found = [entry.name for entry in islice(entries, MAX_ENTRIES + 1)]
+        if len(found) > MAX_ENTRIES:
+            raise BundleError(".", f"the directory holds more than {MAX_ENTRIES} files: is it the right one?", SIZE)
+        return sorted(found)
+
+    def read(self, name: str, cap: int) -> bytes:
+        """All bytes of a regular file in it. Raises ``BundleError``: check 1 above ``cap``, 5 when it is none."""
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise irregular(name, "is a path and not a name")
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block
+            descriptor = os.open(name, flags, dir_fd=self._descriptor)
+        except FileNotFoundError:
+            raise missing(name) from None
+        except OSError as error:
+            if error.errno in _IRREGULAR:
+                raise irregular(name, _IRREGULAR[error.errno]) from None
+            raise unreadable(name, error.strerror) from None
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise irregular(name, "is not a regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(cap + 1)
+        except OSError as error:
+            raise unreadable(name, error.strerror) from None
+        finally:
+            os.close(descriptor)
+        if len(data) > cap:
+            raise too_large(name, cap)
+        return data
+
+    def __enter__(self) -> Directory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_keys(directory: Path) -> TrustedKeys:
+    """Whom this device trusts: `keys.d`. Raises ``BundleError``, also where there is no such directory."""
+    from idiolect.trust.keys import KeyFileError, TrustedKeys  # cryptography: not for everybody who reads files
+
+    try:
+        with Directory(directory) as source:
+            return TrustedKeys.read(source)
+    except OSError as error:
+        message = f"cannot be read ({error.strerror}): create it and put the vendor's bundle.pem into it"
+        raise KeyFileError(str(directory), message) from None
+
+
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file so that after a crash at any instruction either the old or the new content is there."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -30,8 +114,13 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_directory(path.parent)  # the rename itself is durable only with its directory
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was created, renamed and removed in a directory durable."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)  # the rename itself is durable only with its directory
+        os.fsync(directory)
     finally:
         os.close(directory)

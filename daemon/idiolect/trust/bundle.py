@@ -1,32 +1,28 @@
-"""The bundle: bytes in, checked contents or a refusal out.
+"""The bundle's contents: verified bytes in, what the pipeline and the trainer need out.
 
 A bundle is a directory that never changes once made:
 
 | file | what it holds |
 | --- | --- |
-| `manifest.json` | canonical JSON: name, version, encoder (sha256), audio, files {name: {sha256, size}}, provenance |
+| `manifest.json` | name, version, and the digests of the files below (``trust.manifest``) |
+| `approvals.json` | which boots may have the keys (``trust.approvals``) |
+| `model.sig` | a signature over all other files (``trust.oms``) |
 | `encoder.tflite` | the streaming int8 encoder |
 | `head.json`, `head.bin` | the base head's arrays: names, types, shapes and offsets, then the numbers |
 | `phrases.json` | what can be said: name, text, kind (wake or phrase), two calibrated thresholds |
 | `guard.json`, `guard.bin` | the guard set: int8 windows of other speakers |
+| `trained_on.bin` | optional: truncated digests of the recordings it was trained on |
 
-``load`` checks, in this order:
-
-1. the manifest exists, has at most 64 KiB, and is canonical JSON with the fields above and no others;
-2. it lists every file above, nothing larger than its cap, and no name with a path in it;
-3. every file has the size and the digest that the manifest gives. What is returned are *the bytes that were
-   digested*: no path is ever read twice;
-4. the contents make sense: array bounds, class names, thresholds.
-
-Signatures, minimum versions and slots are not checked here yet: an unsigned bundle is for development only.
+The default bundle ships without `approvals.json` and `model.sig`: whoever makes a device signs it. ``trust.verify``
+says what is checked before anything here is parsed; ``load`` checks that the contents make sense: array bounds, class
+names, thresholds.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,24 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import BundleError
+from idiolect.trust.approvals import Approval
+from idiolect.trust.verify import Verified
 
-MANIFEST = "manifest.json"
-MANIFEST_CAP = 64 * 1024
-CAPS: Mapping[str, int] = {
-    "encoder.tflite": 4 << 20,
-    "head.json": 64 << 10,
-    "head.bin": 2 << 20,
-    "phrases.json": 64 << 10,
-    "guard.json": 256 << 10,
-    "guard.bin": 4 << 20,
-}
-"""The files of a bundle and the most bytes each may have."""
-OPTIONAL_CAPS: Mapping[str, int] = {"trained_on.bin": 1 << 20}
-_FIELDS = {"name", "version", "encoder", "audio", "files", "provenance"}
 _DTYPES = {"float16": "<f2", "float32": "<f4"}
-
-Read = Callable[[str, int], bytes]
-"""Gives all bytes of a named file of at most so many bytes; raises ``BundleError`` when it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +51,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose bytes match its manifest."""
+    """A verified bundle whose contents make sense."""
 
     name: str
     version: int
@@ -80,6 +62,10 @@ class Bundle:
     classes: tuple[str, ...]
     phrases: tuple[Phrase, ...]
     arrays: Mapping[str, NDArray[np.floating]]
+    signer: str
+    """Fingerprint of the bundle key, hex; "" when unsigned."""
+    approvals: tuple[Approval, ...]
+    """Which boots may have the keys; none when unsigned."""
 
     @property
     def wake_words(self) -> tuple[str, ...]:
@@ -92,31 +78,23 @@ class Bundle:
         return tuple(p.name for p in self.phrases if p.kind == "phrase")
 
 
-def load(read: Read) -> Bundle:
-    """Check a bundle (see above) and return it; ``BundleError`` names the file at fault."""
-    raw = read(MANIFEST, MANIFEST_CAP)
-    manifest = _manifest(raw)
-    files = {name: _checked(name, read(name, cap), manifest["files"][name]) for name, cap in CAPS.items()}
+def load(verified: Verified) -> Bundle:
+    """Read what was verified; ``BundleError`` (check 0) names the file whose contents make no sense."""
+    files, manifest = verified.files, verified.manifest
     head = _json("head.json", files["head.json"])
     classes = _classes(head)
-    encoder_id = hashlib.sha256(files["encoder.tflite"]).hexdigest()
-    if manifest["encoder"] != encoder_id:
-        raise BundleError(MANIFEST, "encoder is not the digest of encoder.tflite")
     return Bundle(
-        name=manifest["name"],
-        version=manifest["version"],
-        digest=hashlib.sha256(raw).hexdigest(),
-        encoder_id=encoder_id,
+        name=manifest.name,
+        version=manifest.version,
+        digest=verified.digest,
+        encoder_id=manifest.encoder,
         encoder=files["encoder.tflite"],
         classes=classes,
         phrases=_phrases(files["phrases.json"], classes),
         arrays=_arrays(head, files["head.bin"]),
+        signer=verified.signer,
+        approvals=verified.approvals,
     )
-
-
-def canonical(value: object) -> bytes:
-    """The one way to write a value as JSON here: sorted keys, no spaces, UTF-8, no floats that are not finite."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _json(name: str, raw: bytes) -> dict[str, Any]:
@@ -127,29 +105,6 @@ def _json(name: str, raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BundleError(name, "must be a JSON object")
     return value
-
-
-def _manifest(raw: bytes) -> dict[str, Any]:
-    manifest = _json(MANIFEST, raw)
-    if set(manifest) != _FIELDS:
-        odd = ", ".join(sorted(set(manifest) ^ _FIELDS))
-        raise BundleError(MANIFEST, f"fields missing or unknown: {odd[:200]}")
-    if canonical(manifest) != raw:
-        raise BundleError(MANIFEST, "is not canonical JSON")
-    version, files = manifest["version"], manifest["files"]
-    if not isinstance(manifest["name"], str) or type(version) is not int or version < 1:
-        raise BundleError(MANIFEST, "name must be text and version a whole number from 1")
-    if not isinstance(files, dict) or not set(CAPS) <= set(files) <= set(CAPS) | set(OPTIONAL_CAPS):
-        raise BundleError(MANIFEST, f"files must list {', '.join(CAPS)}")
-    return manifest
-
-
-def _checked(name: str, raw: bytes, entry: object) -> bytes:
-    if not isinstance(entry, dict) or entry.get("size") != len(raw):
-        raise BundleError(name, f"has {len(raw)} bytes, the manifest says otherwise: install the bundle again")
-    if entry.get("sha256") != hashlib.sha256(raw).hexdigest():
-        raise BundleError(name, "is not what the manifest says (sha256 differs): install the bundle again")
-    return raw
 
 
 def _classes(head: Mapping[str, Any]) -> tuple[str, ...]:
