@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from idiolect.trust import audit
+from tests.trust.vaults import House
+
+
+def chain(length: int) -> tuple[list[audit.Entry], audit.Mark]:
+    entries, mark = [], audit.start("ab")
+    for n in range(length):
+        entries.append(audit.append(mark, n, "put", {"count": n}))
+        mark = audit.Mark(entries[-1].seq, entries[-1].hash)
+    return entries, mark
+
+
+def test_the_chain_is_the_one_described():
+    entry = audit.append(audit.start("ab12"), 1_800_000_000, "put", {"purpose": "enrol", "count": 3})
+    first = hashlib.sha256(b"idiolect/audit/start/v1" + b"ab12").digest()
+    text = {"seq": 1, "time": 1_800_000_000, "kind": "put", "body": {"count": 3, "purpose": "enrol"}}
+    canonical = json.dumps(text, sort_keys=True, separators=(",", ":")).encode()
+    assert entry.hash == hashlib.sha256(b"idiolect/audit/entry/v1" + first + canonical).digest()
+
+
+def test_a_chain_walks_from_any_mark_on_it():
+    entries, end = chain(9)
+    assert audit.walk(audit.start("ab"), entries) == end
+    assert audit.walk(audit.Mark(4, entries[3].hash), entries[4:]) == end
+    with pytest.raises(audit.AuditError) as refusal:
+        audit.walk(audit.Mark(4, entries[2].hash), entries[4:])
+    assert refusal.value.entry == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("said", {}),
+        ("put", {"name": "ann"}),
+        ("put", {"count": "ann"}),
+        ("put", {"count": -1}),
+        ("put", {"count": True}),
+        ("put", {"count": 1.0}),
+        ("put", {"count": 2**53}),
+        ("put", {"purpose": "turn on the light"}),
+        ("put", {"profile": "Ann"}),
+        ("put", {"profile": "a" * 65}),
+        ("put", {"profile": 5}),
+        ("keys-released", {"bundle": "ab"}),
+        ("keys-released", {"bundle": None}),
+    ],
+)
+def test_nothing_but_the_table_gets_in_and_the_error_does_not_quote_it(kind, fields):
+    with pytest.raises(ValueError, match="audit entry") as refusal:
+        audit.append(audit.start("ab"), 0, kind, fields)
+    assert not any(str(value) in str(refusal.value) for value in fields.values() if isinstance(value, str))
+
+
+def test_every_kind_takes_its_fields_and_exports():
+    samples = {audit.NUMBER: 7, audit.DIGEST: "d" * 64, audit.ID: "ab", audit.PURPOSE: "enrol"}
+    entries, mark = [], audit.start("ab")
+    for kind, fields in audit.KINDS.items():
+        entries.append(audit.append(mark, 5, kind, {name: samples[pattern] for name, pattern in fields.items()}))
+        mark = audit.Mark(entries[-1].seq, entries[-1].hash)
+    raw = json.dumps(audit.export("ab", audit.start("ab"), entries)).encode()
+    assert audit.verify_export(raw, mark).kinds == dict.fromkeys(audit.KINDS, 1)
+
+
+@given(st.text(max_size=70) | st.integers())
+def test_a_word_or_number_is_refused_or_stays_as_it_is(value):
+    for field in ("profile", "purpose", "count"):
+        try:
+            entry = audit.append(audit.start("ab"), 0, "put", {field: value})
+        except ValueError:
+            continue
+        assert json.loads(entry.body) == {field: value}
+        assert entry.body.isascii()
+        assert "\n" not in entry.body
+
+
+@given(st.integers(0, 3000), st.integers(0, 8), st.integers(0, 20))
+def test_whole_old_segments_are_dropped_and_no_others(count, dropped, keep):
+    anchor, end = audit.Mark(dropped * audit.SEGMENT, b""), audit.Mark(count + dropped * audit.SEGMENT, b"")
+    last = audit.last_to_drop(anchor, end, keep)
+    assert last % audit.SEGMENT == 0
+    assert anchor.count <= last <= end.count
+    if last > anchor.count:
+        assert keep * audit.SEGMENT <= end.count - last < (keep + 1) * audit.SEGMENT
+
+
+def test_a_log_is_pruned_to_whole_segments_behind_an_anchor(tmp_path):
+    house = House(tmp_path)
+    with house.create() as vault:
+        for _ in range(600):
+            vault.log("put", count=1)
+        assert vault.prune(2) == 0
+        assert vault.prune(1) == 256
+        assert vault.counts().audit_entries == 600 - 256 + 1
+        assert vault.audit_entries(1)[0].as_dict()["body"] == {"count": 256}
+        assert vault.prune(0) == 256
+        head = vault.audit_head()
+    with house.open() as vault:
+        summary = audit.verify_export(json.dumps(vault.audit_export()).encode(), head)
+        assert (summary.anchor.count, summary.end.count) == (512, 602)
+        assert vault.audit_verify() == head
+
+
+def test_a_log_never_grows_past_what_is_read(tmp_path):
+    house = House(tmp_path)
+    with house.create() as vault:
+        most = 0
+        for _ in range(audit.MAX_ENTRIES + 600):
+            vault.log("put", count=1)
+            most = max(most, vault.counts().audit_entries)
+        assert most <= audit.MAX_ENTRIES
+    with house.open() as vault:
+        summary = audit.verify_export(json.dumps(vault.audit_export()).encode())
+        assert summary.kinds["pruned"] == 3
+        assert vault.audit_entries(0) == []
+        assert [e.seq for e in vault.audit_entries(2)] == [summary.end.count - 1, summary.end.count]
+
+
+def test_the_largest_log_fits_into_the_largest_export():
+    longest = max(len(kind) for kind in audit.KINDS) + audit.BODY_CAP + 200
+    assert audit.MAX_ENTRIES * longest < audit.EXPORT_CAP
+
+
+def test_a_quote_names_head_count_and_nonce():
+    one = audit.qualifying_data(bytes(32), 1, b"n")
+    others = [(bytes(32), 2, b"n"), (b"\x01" + bytes(31), 1, b"n"), (bytes(32), 1, b"m"), (bytes(32), 1, b"")]
+    assert one not in [audit.qualifying_data(*other) for other in others]
+
+
+def test_a_nonce_has_a_cap():
+    with pytest.raises(ValueError, match="nonce"):
+        audit.export("ab", audit.start("ab"), [], bytes(65))
+
+
+def test_verifying_loads_the_standard_library_alone():
+    code = "import sys, idiolect.trust.audit; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    daemon = Path(__file__).parents[2] / "daemon"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=daemon)
+    assert not set(done.stdout.split()) & {"cryptography", "sqlite3", "numpy"}
