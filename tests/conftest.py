@@ -64,7 +64,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(path: Path) -> Iterator[Running]:
     """A control server on ``path`` with a daemon behind it."""
-    from tests import fake_daemon  # late: the environment of tflite-runtime has no aiohttp
+    from tests import fake_daemon  # late: the environment of tflite-runtime has no h11
 
     with fake_daemon.running(path) as it:
         yield it

@@ -178,17 +178,17 @@ def test_what_each_role_may_do_as_the_kernel_tells_it(as_nobody):
     roles = Roles(observer=(observers.gr_name,), user=(users.gr_name,), admin=(admins.gr_name,))
     with running(path, roles=roles) as run:
         stranger = ask([], "GET /v1/status", "GET /v1/events", "GET /v1/nowhere", "POST /v1/listening")
-        assert stranger.count("HTTP/1.0 403 ") == 4
+        assert stranger.count("HTTP/1.1 403 ") == 4
         assert f"join the group {observers.gr_name}" in stranger
         observer = ask([observers.gr_gid], "GET /v1/status", "GET /v1/config", "POST /v1/listening")
-        assert observer.count("HTTP/1.0 200 ") == 2
-        assert observer.count("HTTP/1.0 403 ") == 1
+        assert observer.count("HTTP/1.1 200 ") == 2
+        assert observer.count("HTTP/1.1 403 ") == 1
         assert f"join the group {users.gr_name}" in observer
         assert not run.daemon.paused
-        assert ask([users.gr_gid], "POST /v1/listening").startswith("HTTP/1.0 200 ")
+        assert ask([users.gr_gid], "POST /v1/listening").startswith("HTTP/1.1 200 ")
         assert run.daemon.paused
         # more groups than Python's getsockopt can return: what the user database says counts, and nothing breaks
-        assert ask([observers.gr_gid, *range(20_000, 20_400)], "GET /v1/status").startswith("HTTP/1.0 403 ")
+        assert ask([observers.gr_gid, *range(20_000, 20_400)], "GET /v1/status").startswith("HTTP/1.1 403 ")
 
 
 def test_the_client_says_which_group_to_join(run, monkeypatch):

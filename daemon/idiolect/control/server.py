@@ -3,14 +3,14 @@
 What a caller can do to us is bounded here, in the order in which it is met:
 
 1. connections: at most twice ``max_clients`` + 16 are open; more are cut off at once;
-2. the request's head must have come within 5 s (408) and is at most 8 KiB a line (400);
+2. the request's head must have come within 5 s (408) and is at most 8 KiB a line and 16 KiB in all (400, ``wire``);
 3. strangers are refused by what the kernel says of them (403), then unknown paths (404) and methods (405);
 4. at most ``max_clients`` requests are served at once, event streams included (503); a few places beyond are kept
    for short requests, so that listening can be paused however many streams are open;
 5. a body is JSON (415), at most 16 KiB (413), and complete within 5 s (408);
 6. an answer has 10 s to be made (503) and the connection 30 s in all; a stream has 10 s to take each event.
 
-Whatever else goes wrong is a 500 that says nothing, and its type in the log.
+Whatever else goes wrong is a 500 that says nothing, and its type in the log. Nothing of a request is ever logged.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from aiohttp import web
-from aiohttp.http import HttpProcessingError
-
 from idiolect.control import api
-from idiolect.control.hub import LaggedError, Subscription, frame
+from idiolect.control.hub import LaggedError, frame
 from idiolect.control.listener import Listener, open_listener
 from idiolect.control.peers import Role, Roles, how_to_get, missing_groups, peer_of, role_of
+from idiolect.control.wire import Pieces, Request, Wire
 from idiolect.errors import RequestError
 
 log = logging.getLogger(__name__)
@@ -77,77 +75,111 @@ class ControlServer:
         self._daemon = daemon
         self._settings = settings
         self._limits = limits or Limits()
+        self._most = 2 * settings.max_clients + 16
         self._busy = 0
+        self._connections: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._server: asyncio.Server | None = None
-        self._http: web.Server | None = None
 
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
         self._listener = open_listener(self._settings.socket)
-        self._http = web.Server(self._serve, handler_cancellation=True)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._connection, sock=self._listener.socket)
+        self._server = await loop.create_unix_server(lambda: Pieces(self._accept), sock=self._listener.socket)
         if missing := missing_groups(self._settings.roles):
             log.warning("control.roles names groups that do not exist: %s", ", ".join(missing))
 
     async def stop(self) -> None:
         """End event streams, finish or drop the rest, remove the socket: within 300 ms."""
-        if self._server is None or self._http is None or self._listener is None:
+        if self._server is None or self._listener is None:
             return
         self._server.close()
         self._daemon.hub.hang_up()
-        transports = [connection.transport for connection in self._http.connections]
-        for connection in self._http.connections:
-            connection.close()  # those who have not asked for anything yet
-        await self._http.shutdown(_GRACE_S)
-        for transport in transports:
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()  # whoever still has not read its answer will not now
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=_GRACE_S)
+        for connection in self._connections:
+            connection.cancel()  # who has not asked for anything, waits for an answer, or does not read it
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=_GRACE_S)
         self._listener.close()
         self._server = None
 
-    def _connection(self) -> web.RequestHandler:
-        assert self._http is not None  # noqa: S101  # it was made before the socket opened
-        return _Connection(self._http, self._limits, 2 * self._settings.max_clients + 16)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= self._most:
+            writer.transport.abort()
+            return
+        task = asyncio.ensure_future(self._connection(Wire(reader, writer, self._limits.line_bytes)))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One request, whatever comes of it."""
-        if isinstance(request.protocol, _Connection):
-            request.protocol.asked()
+    async def _connection(self, wire: Wire) -> None:
+        """One connection from its first byte to its last; never raises but when cancelled."""
         try:
-            return await self._dispatch(request)
+            await self._converse(wire)
+        except (ConnectionError, TimeoutError):
+            pass  # the caller has gone, or has no time left
+        except Exception as error:  # in place of asyncio's traceback, which could quote what was sent
+            log.error("control: a connection failed: %s", type(error).__name__)
+        finally:
+            wire.abort()
+
+    async def _converse(self, wire: Wire) -> None:
+        linger = self._limits.request_s
+        asked: Request | RequestError
+        try:
+            async with asyncio.timeout(self._limits.request_s):
+                asked = await wire.head()
+        except TimeoutError:
+            asked, linger = RequestError(408, "request", "did not come in time"), 0.0
         except RequestError as error:
-            headers = {"Allow": ", ".join(api.ROUTES[request.path])} if error.status == 405 else {}
-            headers |= {"Retry-After": "1"} if error.status == 503 else {}
-            return _problem(error.status, error.field, str(error), headers)
-        except (ConnectionError, asyncio.CancelledError):
+            log.debug("control: refused with %d", error.status)
+            asked = error
+        async with asyncio.timeout(self._limits.connection_s) as whole:
+            if isinstance(asked, RequestError):
+                await _refuse(wire, asked)
+            else:
+                await self._serve(wire, asked, whole)
+            await wire.close(linger)
+
+    async def _serve(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> None:
+        """One request, whatever comes of it."""
+        try:
+            answer = await self._dispatch(wire, request, whole)
+        except RequestError as error:
+            allowed = api.ROUTES[request.path] if error.status == 405 else ()
+            await _refuse(wire, error, allowed)
+        except (ConnectionError, TimeoutError):
             raise
         except Exception as error:  # a bug: the caller learns nothing, the journal what kind it was
-            log.error("control: %s %s failed: %s", request.method[:8], request.path[:64], type(error).__name__)
-            return _problem(500, "", "internal error: see the journal of idiolectd")
+            what = request.path if request.path in api.ROUTES else "a request"
+            log.error("control: %s failed: %s", what, type(error).__name__)
+            await _refuse(wire, RequestError(500, "", "internal error: see the journal of idiolectd"))
+        else:
+            if answer is not None:
+                await wire.answer(200, _JSON, _encode(answer))
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        role = self._role(request)
+    async def _dispatch(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> dict[str, object] | None:
+        """The answer; None when it was a stream, and has been sent."""
+        role = role_of(peer_of(wire.socket), self._settings.roles)
         self._require(role, Role.OBSERVER)
         route = api.find_route(request.method, request.path)
         self._require(role, route.role)
         with self._place(0 if route.answer is None else _KEPT_FREE):
             if route.answer is None:
                 api.check_keys(request.query, ())
-                return await self._stream(request)
-            body = await self._body(request) if request.method == "POST" else {}
-            try:
-                async with asyncio.timeout(self._limits.answer_s):
-                    answer = await route.answer(self._daemon, api.Call(request.query, body))
-            except TimeoutError:
-                raise RequestError(503, "", "the daemon is too busy to answer: try again") from None
-            return _respond(200, answer)
+                whole.reschedule(None)  # no limit on the whole: each write has one
+                await wire.while_there(self._stream(wire, request.headers.get("last-event-id")))
+                whole.reschedule(asyncio.get_running_loop().time() + self._limits.write_s)
+                return None
+            body = await self._body(wire, request) if request.method == "POST" else {}
+            return await wire.while_there(self._answer(route.answer, api.Call(request.query, body)))
 
-    def _role(self, request: web.BaseRequest) -> Role | None:
-        if request.transport is None:
-            raise ConnectionResetError
-        return role_of(peer_of(request.transport.get_extra_info("socket")), self._settings.roles)
+    async def _answer(self, answer: api.Answer, call: api.Call) -> dict[str, object]:
+        try:
+            async with asyncio.timeout(self._limits.answer_s):
+                return await answer(self._daemon, call)
+        except TimeoutError:
+            raise RequestError(503, "", "the daemon is too busy to answer: try again") from None
 
     def _require(self, role: Role | None, needed: Role) -> None:
         if role is None or role < needed:
@@ -164,144 +196,48 @@ class ControlServer:
         finally:
             self._busy -= 1
 
-    async def _body(self, request: web.BaseRequest) -> dict[str, object]:
-        charset = (request.charset or "utf-8").lower()
-        plain = "Content-Encoding" not in request.headers
-        if request.content_type != "application/json" or charset != "utf-8" or not plain:
+    async def _body(self, wire: Wire, request: Request) -> dict[str, object]:
+        # no Content-Encoding: no small body that unpacks into a large one
+        if "content-encoding" in request.headers or not _is_json(request.headers.get("content-type", "")):
             raise RequestError(415, "Content-Type", "must be application/json, in UTF-8 and not compressed")
-        cap = self._limits.body_bytes
-        raw = bytearray()
         try:
             async with asyncio.timeout(self._limits.request_s):
-                while len(raw) <= cap and (request.content_length or 0) <= cap:
-                    piece = await request.content.readany()
-                    if not piece:
-                        return api.parse_body(bytes(raw))
-                    raw += piece
+                return api.parse_body(await wire.body(self._limits.body_bytes))
         except TimeoutError:
             raise RequestError(408, "body", f"did not come within {self._limits.request_s:g} s") from None
-        except (web.RequestPayloadError, HttpProcessingError):
-            raise RequestError(400, "body", "is not what its headers say") from None
-        raise RequestError(413, "body", f"is larger than {cap} bytes")
 
-    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The event stream, from after Last-Event-ID if that is given, until somebody hangs up."""
-        if isinstance(request.protocol, _Connection):
-            request.protocol.streaming()
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "idiolectd"}
-        response = web.StreamResponse(headers=headers)
-        response.force_close()
-        with self._daemon.hub.subscribe(request.headers.get("Last-Event-ID")) as subscription:
+    async def _stream(self, wire: Wire, last_id: str | None) -> None:
+        """The event stream, from after ``last_id`` if that is given, until somebody hangs up."""
+        with self._daemon.hub.subscribe(last_id) as subscription:
+            wire.begin({"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
             try:
-                await response.prepare(request)
-                await self._follow(response, subscription)
-            except TimeoutError:
-                if request.transport is not None:
-                    request.transport.abort()  # it has stopped reading
-            except ConnectionError:
-                pass  # it has gone
-        return response
+                await self._send(wire, b"retry: 1000\n: from here on nothing is missed\n\n")
+                while (entries := await subscription.take(self._limits.heartbeat_s)) is not None:
+                    await self._send(wire, b"".join(entry.frame for entry in entries) or b": heartbeat\n\n")
+            except LaggedError as error:
+                await self._send(wire, frame("lagged", {"missed": error.missed, "message": str(error)}))
+        wire.end()
 
-    async def _follow(self, response: web.StreamResponse, subscription: Subscription) -> None:
-        try:
-            await self._send(response, b"retry: 1000\n: from here on nothing is missed\n\n")
-            while (entries := await subscription.take(self._limits.heartbeat_s)) is not None:
-                await self._send(response, b"".join(entry.frame for entry in entries) or b": heartbeat\n\n")
-        except LaggedError as error:
-            await self._send(response, frame("lagged", {"missed": error.missed, "message": str(error)}))
-
-    async def _send(self, response: web.StreamResponse, data: bytes) -> None:
+    async def _send(self, wire: Wire, data: bytes) -> None:
         async with asyncio.timeout(self._limits.write_s):
-            await response.write(data)
+            await wire.send(data)
 
 
-class _Connection(web.RequestHandler):
-    """One connection: aiohttp's HTTP machine with deadlines, and with errors in our own form."""
-
-    __slots__ = ("_deadline", "_limits", "_most", "_others")
-
-    def __init__(self, manager: web.Server, limits: Limits, most: int) -> None:
-        super().__init__(
-            manager,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # as documented: no access log
-            tcp_keepalive=False,
-            auto_decompress=False,  # no small body that unpacks into a large one
-            max_line_size=limits.line_bytes,
-            max_field_size=limits.line_bytes,
-            lingering_time=limits.request_s,
-        )
-        self._limits = limits
-        self._others = manager
-        self._most = most
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock for the request's head."""
-        super().connection_made(transport)
-        if len(self._others.connections) > self._most and isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
-        self._set_deadline(self._limits.request_s)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Nothing can be late any more."""
-        self.streaming()
-        super().connection_lost(exc)
-
-    def asked(self) -> None:
-        """The head has come: the rest of the connection has a limit of its own."""
-        self._set_deadline(self._limits.connection_s)
-
-    def streaming(self) -> None:
-        """No limit on the whole; a stream limits each write."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        """Answer what is not HTTP at all; its bytes belong neither in the answer nor in the log."""
-        if request.writer.output_size > 0:
-            raise ConnectionResetError
-        log.debug("control: refused with %d: %s", status, type(exc).__name__)
-        return _problem(status, "request", "is not HTTP/1.1 with lines of up to 8 KiB")
-
-    def log_exception(self, *_: object, exc_info: object = None, **__: object) -> None:
-        """In place of aiohttp's traceback, which quotes what was sent."""
-        log.error("control: a connection failed: %s", type(exc_info).__name__)
-
-    def _set_deadline(self, seconds: float) -> None:
-        self.streaming()
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self._too_late)
-
-    def _too_late(self) -> None:
-        transport = self.transport
-        if isinstance(transport, asyncio.WriteTransport):
-            if self._request_count == 0:
-                transport.write(_LATE)
-                transport.close()
-            else:
-                transport.abort()
+_JSON = {"Content-Type": "application/json"}
 
 
-def _respond(status: int, answer: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
-    body = json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-    response = web.Response(status=status, body=body, content_type="application/json", headers=headers)
-    response.headers["Server"] = "idiolectd"
-    response.force_close()
-    return response
+async def _refuse(wire: Wire, error: RequestError, allowed: Iterable[str] = ()) -> None:
+    headers = {"Allow": ", ".join(allowed)} if allowed else {}
+    headers |= {"Retry-After": "1"} if error.status == 503 else {}
+    await wire.answer(error.status, _JSON | headers, _encode({"error": {"field": error.field, "message": str(error)}}))
 
 
-def _problem(status: int, field: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    return _respond(status, {"error": {"field": field, "message": message}}, headers)
+def _encode(answer: Mapping[str, object]) -> bytes:
+    return json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
-_LATE_BODY = b'{"error": {"field": "request", "message": "did not come in time"}}\n'
-_LATE = (
-    b"HTTP/1.1 408 Request Timeout\r\nServer: idiolectd\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b"
-) % (len(_LATE_BODY), _LATE_BODY)
+def _is_json(content_type: str) -> bool:
+    """application/json, RFC 8259; a charset is not its business, but utf-8 is what people write there."""
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    pairs = (parameter.partition("=")[::2] for parameter in parameters)
+    return kind == "application/json" and all(v.strip('"') == "utf-8" for name, v in pairs if name == "charset")
