@@ -18,6 +18,7 @@ from idiolect.config import Control
 from idiolect.control.client import Client
 from idiolect.control.hub import Hub
 from idiolect.control.server import ControlServer, Limits
+from idiolect.errors import RequestError
 from idiolect.values import Detection, Event
 
 HASTY = Limits(request_s=0.4, answer_s=0.4, connection_s=0.8, write_s=0.4, heartbeat_s=0.1)
@@ -46,6 +47,7 @@ class FakeDaemon:
             "microphone": {"state": "running", "device": "plughw:Seeed", "rate": 16000, "channels": 1, "overruns": 2},
             "bundle": {"name": "default", "version": 3, "signed": False, "encoder": "abc123"},
             "keystore": "file (not hardware protected)",
+            "keys": {"state": "released", "text": "released from a file: not hardware protected; for development"},
             "events": self.hub.published,
             "interpreter": "litert",
             "personalization": "base model only",
@@ -67,6 +69,30 @@ class FakeDaemon:
 
     async def doctor(self) -> list[dict[str, object]]:
         return self.checks
+
+    @property
+    def proofs(self) -> FakeProofs:
+        return FakeProofs()
+
+
+class FakeProofs:
+    """Implements ``control.trust_api.Proofs`` over a log of one entry."""
+
+    async def audit(self, limit: int) -> dict[str, object]:
+        entry = {"seq": 1, "time": 1_700_000_000, "kind": "provisioned", "body": {"generation": 2}, "hash": "00" * 32}
+        return {"entries": [entry][-limit:]}
+
+    async def audit_verify(self) -> dict[str, object]:
+        return {"count": 1, "head": "00" * 32}
+
+    async def audit_export(self, nonce: bytes) -> dict[str, object]:
+        return {"export": {"nonce": nonce.hex()}, "quote": None}
+
+    async def attest(self, nonce: bytes) -> dict[str, object]:  # noqa: ARG002 - as the interface has it
+        raise RequestError(409, "nonce", "keystore: file has no TPM that could vouch for anything")
+
+    async def mark_good(self) -> dict[str, object]:
+        return {"minimum": 3}
 
 
 @dataclass

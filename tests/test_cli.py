@@ -58,6 +58,7 @@ def test_status_for_people(run, path):
         "bundle      default version 3, unsigned",
         "encoder     abc123 on litert",
         "keystore    file (not hardware protected)",
+        "keys        released from a file: not hardware protected; for development",
         "personal    base model only",
         "events      0 since the start",
     ]

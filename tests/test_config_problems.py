@@ -54,9 +54,11 @@ TABLE = [  # text, line, field, what the message must say
     # words
     ("listening: {mode: alway}", 1, "listening.mode", 'expected wake or always; did you mean "always"?'),
     ("log_level: INFO", 1, "log_level", 'did you mean "info"?'),
-    ("keystore: tpm", 1, "keystore", "arrives with the trust module"),
+    ("keystore: vault", 1, "keystore", "expected file or tpm"),
+    ("trust: {tcti: 5}", 1, "trust.tcti", "expected a TCTI such as"),
+    ("trust: {keys_dir: keys.d}", 1, "trust.keys_dir", "an absolute directory"),
     ("state_dir: var/lib", 1, "state_dir", "expected an absolute directory"),
-    ("bundle: ./acme", 1, "bundle", "builtin or an absolute directory"),
+    ("bundle: ./acme", 1, "bundle", "builtin, installed, or an absolute directory"),
     ("audio: {device: 'file:x.wav'}", 1, "audio.device", "an absolute path"),
     ('audio: {device: "a\\nb"}', 1, "audio.device", r"'a\nb'"),
     ('audio: {device: "a\\ud800"}', 1, "audio.device", r"'a\ud800'"),

@@ -133,8 +133,13 @@ def test_neither_phrases_nor_audio_reach_the_log_or_the_disk(daemon, tmp_path):
     assert "event: phrase" in d.log  # the log is alive
     assert "four" not in d.log
     assert "seven" not in d.log
-    written = {p.relative_to(tmp_path).parts[0] for p in before}
-    assert written <= {"audio.raw", "idiolect.yaml", "stderr", "wavmic.conf", "wavmic.raw", "wavmic.ctl"}
+    written = {str(p.relative_to(tmp_path)).partition("wavmic.ctl/")[0] for p in before} - {""}
+    ours = {"audio.raw", "idiolect.yaml", "stderr", "wavmic.conf", "wavmic.raw", "wavmic.ctl"}
+    kept = {f"state/{name}" for name in ("device.json", "keystore.json", "vault.db", "vault.db-wal")}
+    assert written <= ours | kept
+    state = b"".join(p.read_bytes() for p in (tmp_path / "state").iterdir())
+    assert len(state) < 200_000  # keys and an audit log; seconds of audio would be more
+    assert b"four" not in state
 
 
 def test_sigterm_stops_within_a_second_and_removes_the_socket(daemon):
@@ -238,11 +243,11 @@ def test_an_unplugged_microphone_comes_back(daemon):
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (lambda b: (b / "encoder.tflite").unlink(), "encoder.tflite: is missing"),
-        (lambda b: (b / "head.bin").write_bytes((b / "head.bin").read_bytes()[:-7]), "head.bin: has"),
-        (lambda b: (b / "manifest.json").write_text("{}"), "manifest.json: fields missing"),
-        (lambda b: (b / "manifest.json").unlink(), "manifest.json: is missing"),
-        (lambda b: (b / "guard.bin").write_bytes(bytes(5 << 20)), "guard.bin: is larger"),
+        (lambda b: (b / "encoder.tflite").unlink(), "encoder.tflite: refused (5): is missing"),
+        (lambda b: (b / "head.bin").write_bytes((b / "head.bin").read_bytes()[:-7]), "head.bin: refused (6): has"),
+        (lambda b: (b / "manifest.json").write_text("{}"), "manifest.json: refused (2): has fields missing"),
+        (lambda b: (b / "manifest.json").unlink(), "manifest.json: refused (5): is missing"),
+        (lambda b: (b / "guard.bin").write_bytes(bytes(5 << 20)), "guard.bin: refused (1): is larger"),
     ],
 )
 def test_a_damaged_bundle_is_refused_by_name(daemon, tmp_path, damage, expected):

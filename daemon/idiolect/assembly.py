@@ -4,53 +4,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.boot import BUILTIN, builtin, read_verified
 from idiolect.errors import BundleError, ConfigError
-from idiolect.host.files import Directory
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening, State, blocks
 from idiolect.pipeline.encoder import Encoder
 from idiolect.trust.bundle import Bundle, load
 from idiolect.trust.keys import TrustedKeys
-from idiolect.trust.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from idiolect.config import Config
 
-BUILTIN = "builtin"
-"""What the configuration calls the bundle that comes with the package."""
 SENSITIVITY_SPAN = 4.0
 """Log-odds by which sensitivity 0 raises and 1 lowers every threshold, half of it each way."""
 
 
 def bundle_directory(name: str | Path) -> Path:
     """Where the bundle that ``config.bundle`` names lies."""
-    return Path(str(resources.files("idiolect") / "bundles" / "default")) if name == BUILTIN else Path(name)
+    return builtin() if name == BUILTIN else Path(name)
 
 
 def read_bundle(
     directory: Path, keys: TrustedKeys | None = None, *, minimum: int = 0, allow_unsigned: bool = True
 ) -> Bundle:
-    """Read and verify a bundle (``trust.verify`` numbers the checks); ``BundleError`` names the file at fault.
-
-    As it stands this is for scripts and tests: without ``keys`` nobody vouches for anything.
-    """
-    try:
-        source = Directory(directory)
-    except OSError as error:
-        message = f"{directory} cannot be read ({error.strerror}): check the path, or install the bundle again"
-        raise BundleError("manifest.json", message) from None
-    with source:
-        return load(verify(source, keys, minimum=minimum, allow_unsigned=allow_unsigned))
+    """Read and verify a bundle: for scripts and tests, as without ``keys`` nobody vouches for anything."""
+    return load(read_verified(directory, keys, minimum=minimum, allow_unsigned=allow_unsigned))
 
 
 @dataclass(frozen=True, slots=True)

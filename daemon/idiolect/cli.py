@@ -1,6 +1,6 @@
 """The command line `idiolect`: asks the daemon over its socket and prints the answer.
 
-It imports neither numpy nor aiohttp, and what only some commands need it imports when they run: it starts in a tenth
+It imports neither numpy nor h11, and what only some commands need it imports when they run: it starts in a tenth
 of a second on a small board.
 """
 
@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__
+from idiolect import __version__, cli_bundle, cli_trust
 from idiolect import cli_output as show
 from idiolect.control.client import Client, NoAnswerError, ServerEvent, UnreachableError
-from idiolect.errors import ConfigError, IdiolectError
+from idiolect.errors import ConfigError, IdiolectError, TrustError
 
 DEFAULT_SOCKET = "/run/idiolect/control.sock"
 DEFAULT_CONFIG = "/etc/idiolect/idiolect.yaml"
@@ -29,10 +29,12 @@ _PATIENCE_S = 30.0
 _EPILOG = """\
 exit codes:
   0    done
-  1    the answer is no: doctor found a failure, or listen timed out before --count events
+  1    the answer is no: doctor found a failure, listen timed out before --count events, or a proof does not hold
   2    wrong usage
   69   the daemon cannot be reached; the message says how to start it
+  65   an audit log was changed
   70   the daemon refused or failed
+  74   the keystore or the vault cannot be used; the message says what to do
   77   no permission; the message says which group to join
   78   the configuration is wrong
   130  interrupted with Ctrl-C;  141  the reader of the output went away
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 141
     except IdiolectError as error:
-        print(f"idiolect: {error}", file=sys.stderr)
+        fix = f"; {error.fix}" if isinstance(error, TrustError) else ""
+        print(f"idiolect: {error}{fix}", file=sys.stderr)
         return error.exit_code
     return code
 
@@ -221,6 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     _add(parts, common, "show", "print the configuration in force", _config_show)
     doctor = _add(commands, common, "doctor", "find out what is wrong and what to do about it", _doctor)
     doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+    cli_bundle.register(commands, common, _add)
+    cli_trust.register(commands, common, _add)
     return parser
 
 

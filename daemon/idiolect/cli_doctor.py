@@ -8,11 +8,24 @@ from pathlib import Path
 from idiolect.errors import ConfigError
 
 _SOUND = Path("/dev/snd")
+_TPM = Path("/sys/class/tpm/tpm0")
+_EFIVARS = Path("/sys/firmware/efi/efivars")
 
 
 def local_checks(config: Path) -> list[dict[str, object]]:
     """Checks of this machine: {"check", "ok", "level": ok | warn | fail, "detail", "fix"}."""
-    return [_configuration(config), _sound()]
+    return [_configuration(config), _sound(), *_tpm()]
+
+
+def _tpm() -> list[dict[str, object]]:
+    """Whether the PCR that approvals use by default is ours. Nothing is said where there is no TPM."""
+    if not _TPM.exists():
+        return []
+    if any(_EFIVARS.glob("MokListRT-*")):
+        detail = "this machine boots through shim, which measures its keys into PCR 14"
+        fix = "sign bundles with --pcr-start VALUE (doctor says which where keys are refused), or with another --pcr"
+        return [_check("pcr", "warn", detail, fix)]
+    return [_check("pcr", "ok", "no boot loader is known to use PCR 14 here")]
 
 
 def _configuration(path: Path) -> dict[str, object]:

@@ -93,10 +93,19 @@ def status_lines(status: Mapping[str, object]) -> list[str]:
         ("bundle", f"{bundle.get('name', '?')} version {bundle.get('version', '?')}, {signed}"),
         ("encoder", f"{bundle.get('encoder', '?')} on {status.get('interpreter', '?')}"),
         ("keystore", str(status.get("keystore", "?"))),
+        ("keys", str(_part(status, "keys").get("text", "?"))),
         ("personal", _short(status.get("personalization", "?"))),
         ("events", f"{status.get('events', '?')} since the start"),
     ]
     return [f"{name:<11} {plain(text)}" for name, text in rows]
+
+
+def audit_line(entry: Mapping[str, object]) -> str:
+    """One entry of the audit log on one line: number, time, kind, fields."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_number(entry, "time")))
+    body = _part(entry, "body")
+    fields = " ".join(f"{name} {body[name]}" for name in body)
+    return plain(f"{entry.get('seq', '?'):>6}  {when}  {entry.get('kind', '?'):<20} {fields}".rstrip())
 
 
 def _microphone(health: Mapping[str, object]) -> str:

@@ -30,14 +30,19 @@ _DEVICE = Text(
     r"(?:file|fifo):/.+|(?!file:|fifo:).+",
     limit=1024,
 )
-_BUNDLE = Text("builtin or an absolute directory", r"builtin|/.+", 1024, lambda t: t if t == "builtin" else Path(t))
+_BUNDLE = Text(
+    "builtin, installed, or an absolute directory",
+    r"builtin|installed|/.+",
+    1024,
+    lambda text: Path(text) if text.startswith("/") else text,
+)
+_TCTI = Text("a TCTI such as device:/dev/tpmrm0 or swtpm:path=/run/swtpm.sock", r"[a-z]+(?::.*)?", 1024)
 _DIRECTORY = Text("an absolute directory", r"/.+", 1024, Path)
 _SOCKET = Text("an absolute path of at most 107 bytes, Linux's limit for sockets", r"/.*[^/]", 107, Path)
 # beyond ASCII the pattern takes anything; Name then keeps to letters, marks and numbers
 _PHRASE = Name("a phrase: 1 to 64 letters, digits, spaces, _ - or '", "[0-9A-Za-z '_\u00a1-\U0010ffff-]{1,64}", 256)
 _GROUP = Name("the name of a Unix group", r"[A-Za-z_][0-9A-Za-z_.-]{0,30}\$?", 32)
 _NOT_SET = Place("built-in defaults", 1)
-_TPM = "the TPM key store arrives with the trust module; until then only file is available"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +116,34 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose models are trusted, and the TPM."""
+
+    keys_dir: Annotated[
+        Path,
+        _DIRECTORY,
+        "Public keys of those who may sign bundles: *.pem, and revoked, a list of fingerprints.",
+    ] = Path("/etc/idiolect/keys.d")
+    tcti: Annotated[str, _TCTI, "How to reach the TPM, where keystore is tpm."] = "device:/dev/tpmrm0"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be set. ``places`` tells where each key that was set stands; equality ignores it."""
 
     schema: Annotated[int, Number(SCHEMA, SCHEMA, whole=True), "Version of these keys."] = SCHEMA
     audio: Audio = field(default_factory=Audio)
-    bundle: Annotated[Path | Literal["builtin"], _BUNDLE, "The model: builtin, or the directory of a bundle."] = (
-        "builtin"
-    )
+    bundle: Annotated[
+        Path | Literal["builtin", "installed"],
+        _BUNDLE,
+        "The model: builtin, installed (idiolect bundle install), or the directory of a bundle.",
+    ] = "builtin"
     keystore: Annotated[
-        Literal["file"],
-        Choice(("file",), {"tpm": _TPM}),
-        "Where keys are kept. file is for development: not hardware protected.",
+        Literal["file", "tpm"],
+        Choice(("file", "tpm")),
+        "Where keys are kept: tpm, or file, which is for development: not hardware protected.",
     ] = "file"
+    trust: Trust = field(default_factory=Trust)
     state_dir: Annotated[Path, _DIRECTORY, "Directory for everything that is stored."] = Path("/var/lib/idiolect")
     listening: Listening = field(default_factory=Listening)
     control: Control = field(default_factory=Control)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from idiolect.custody import Finding, View
 from idiolect.values import MicrophoneHealth
 
 LOUD_DBFS, QUIET_DBFS = -3.0, -75.0
@@ -64,9 +65,14 @@ def state_directory(path: Path) -> Iterable[Check]:
         yield Check("state directory", "warn", detail, fix)
 
 
-def keystore() -> Iterable[Check]:
-    """How well keys are kept."""
-    yield Check("keystore", "warn", "file: not hardware protected", "meant for development")
+def keys(view: View, findings: Sequence[Finding]) -> Iterable[Check]:
+    """Are the keys there, and how well are they kept?"""
+    level = {"released": "ok", "waiting": "warn"}.get(view.state, "fail")
+    detail = view.detail if view.released else f"{view.state}: {view.detail}; everybody gets the base model"
+    yield Check("keys", level, detail, "" if view.released else view.fix)
+    yield from (Check(each.about, each.level, each.detail, each.fix) for each in findings)
+    if view.keystore == "file":
+        yield Check("keystore", "warn", "file: not hardware protected", "meant for development; set keystore: tpm")
 
 
 def bundle(name: str, version: int, *, signed: bool) -> Iterable[Check]:

@@ -3,6 +3,7 @@
 | thread | does | ends |
 | --- | --- | --- |
 | main | asyncio: control socket, signals, timed pauses | when asked to stop, or when another thread died |
+| keys | boot measurement, TPM, vault: all that may block on them | when told to, after what it does |
 | capture | microphone -> ``BlockQueue`` (2 s) | when told to; it closes the queue |
 | inference | ``BlockQueue`` -> chain -> ``Hub`` | when the queue is closed and empty |
 
@@ -23,17 +24,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__, doctor
-from idiolect.assembly import Recognizer, bundle_directory, listening_for, read_bundle
+from idiolect import __version__, boot, doctor
+from idiolect.assembly import Recognizer, listening_for
 from idiolect.config import Config, as_dict, config_files, load
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import ControlServer
+from idiolect.custody import Custody, View, sentence
 from idiolect.errors import ConfigError, IdiolectError
 from idiolect.host import process
 from idiolect.host.capture import BlockQueue, Capture, Source
 from idiolect.host.files import read_capped, write_durably
 from idiolect.host.microphone import list_devices, open_source
 from idiolect.inference import Inference, Names
+from idiolect.keysthread import Keys
+from idiolect.trust import bundle
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,8 @@ class Service:
         self._paths = paths
         self.hub = Hub()
         self._names = Names()
-        self._bundle = read_bundle(bundle_directory(config.bundle))
+        chosen = boot.choose(config, bundle.load)
+        self._bundle, self._model = chosen.content, chosen.model
         chain = Recognizer.from_bundle(self._bundle).chain(
             listening_for(config, self._bundle), gated=config.listening.gate
         )
@@ -61,6 +66,7 @@ class Service:
         self._capture = Capture(self._open_source, self._queue, alive=_nothing)
         self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
         self._server = ControlServer(self, config.control)
+        self.proofs = Keys(Custody(config, self._model), self._keys_changed)
         self._first_block_ms: float | None = None
         self._paused_until: float | None = None
         self._paused = False
@@ -81,16 +87,25 @@ class Service:
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, self.reload)
         self._restore_pause()
-        threads = [self._thread("capture", self._capture.run), self._thread("inference", self._inference.run)]
+        threads = [
+            self._thread("capture", self._capture.run),
+            self._thread("inference", self._inference.run),
+            self._thread("keys", self.proofs.run),
+        ]
+        keeping = asyncio.create_task(self.proofs.keep())
+        keeping.add_done_callback(self._keeping_ended)
         try:
             await self._server.start()
             log.info("serving %s; bundle %s v%d", self._config.control.socket, self._bundle.name, self._bundle.version)
-            log.warning("the bundle is not signed and keys are not hardware protected: for development only")
+            if not self._model.signed:
+                log.warning("the bundle is not signed: for development only")
             for thread in threads:
                 thread.start()
             await self._stop.wait()
         finally:
             self._capture.stop()
+            keeping.cancel()
+            self.proofs.stop()
             for thread in threads:
                 if thread.ident:
                     await asyncio.to_thread(thread.join, STOP_S)
@@ -102,12 +117,22 @@ class Service:
             try:
                 body()
             except BaseException as error:
-                # The type only: an exception's text may quote what it choked on.
-                log.critical("thread %s died: %s in %s", name, type(error).__name__, _where(error))
-                self._exit_code = 70
-                self._loop.call_soon_threadsafe(self._stop.set)
+                self._died(f"thread {name}", error)
 
         return threading.Thread(target=run, name=name, daemon=True)
+
+    def _died(self, what: str, error: BaseException) -> None:
+        # The type only: an exception's text may quote what it choked on.
+        log.critical("%s died: %s in %s", what, type(error).__name__, _where(error))
+        self._exit_code = 70
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _keeping_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._died("the keys' keeper", error)
+
+    def _keys_changed(self, view: View) -> None:
+        self.hub.publish(StateChange(self._names(), time.time(), {"keys": {"state": view.state}}))
 
     def _open_source(self) -> Source:
         audio = self._config.audio
@@ -140,6 +165,7 @@ class Service:
                 ("bundle", config.bundle != old.bundle),
                 ("control", config.control != old.control),
                 ("keystore", config.keystore != old.keystore),
+                ("trust", config.trust != old.trust),
                 ("state_dir", config.state_dir != old.state_dir),
                 ("listening.gate", config.listening.gate != old.listening.gate),
             )
@@ -205,7 +231,7 @@ class Service:
 
     def status(self) -> dict[str, object]:
         """Everything at a glance."""
-        health = self._capture.health
+        health, view = self._capture.health, self.proofs.view
         return {
             "version": __version__,
             "uptime_s": round(process.age_ms() / 1000, 1),
@@ -214,12 +240,16 @@ class Service:
             "bundle": {
                 "name": self._bundle.name,
                 "version": self._bundle.version,
-                "signed": False,
+                "signed": self._model.signed,
+                "digest": self._model.digest,
                 "encoder": self._bundle.encoder_id[:16],
                 "wake_words": list(self._bundle.wake_words),
                 "phrases": list(self._bundle.commands),
             },
-            "keystore": "file (not hardware protected)",
+            "keystore": self._config.keystore
+            if view.protected
+            else f"{self._config.keystore} (not hardware protected)",
+            "keys": {**{name: getattr(view, name) for name in view.__slots__}, "text": sentence(view)},
             "personalization": "off: this version has the base model only",
             "interpreter": self._runtime,
             "events": self._inference.events,
@@ -233,12 +263,12 @@ class Service:
 
     async def doctor(self) -> list[dict[str, object]]:
         """Findings about the running daemon."""
-        wish = self._config.listening
+        wish, findings = self._config.listening, await self.proofs.examine()
         return doctor.examine(
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
-            lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=False),
-            doctor.keystore,
+            lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=self._model.signed),
+            lambda: doctor.keys(self.proofs.view, findings),
             lambda: doctor.state_directory(Path(self._config.state_dir)),
         )
 
@@ -259,6 +289,7 @@ def start(given: Sequence[Path] | None, *, installed: Path) -> int:
 
     Without ``given`` files those at ``installed`` count, and without these the built-in defaults.
     """
+    process.harden()
     try:
         paths = given or (config_files(installed) if installed.exists() else ())
         config = load(paths)

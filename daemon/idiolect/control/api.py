@@ -9,6 +9,7 @@
 | GET /v1/devices | observer | {"devices": [...]} |
 | GET /v1/config | observer | the configuration in force |
 | GET /v1/doctor | observer | {"checks": [...]} |
+| /v1/audit..., /v1/attest, /v1/bundle/... | | keys, bundle and audit log: ``control.trust_api`` |
 
 Errors are {"error": {"field", "message"}}; ``RequestError`` carries their status.
 """
@@ -20,6 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
+from idiolect.control import trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
@@ -34,6 +36,10 @@ class Daemon(Protocol):
     @property
     def hub(self) -> Hub:
         """Where the daemon's happenings are published."""
+
+    @property
+    def proofs(self) -> trust_api.Proofs:
+        """What it can prove, and the bundle."""
 
     def status(self) -> dict[str, object]:
         """Everything about the daemon at a glance; "listening" holds {"state", "paused_until"}."""
@@ -137,6 +143,11 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/devices": {"GET": Route(Role.OBSERVER, _devices)},
     "/v1/config": {"GET": Route(Role.OBSERVER, _config)},
     "/v1/doctor": {"GET": Route(Role.OBSERVER, _doctor)},
+    "/v1/audit": {"GET": Route(Role.USER, trust_api.show)},
+    "/v1/audit/verify": {"GET": Route(Role.USER, trust_api.verify)},
+    "/v1/audit/export": {"GET": Route(Role.ADMIN, trust_api.export)},
+    "/v1/attest": {"GET": Route(Role.ADMIN, trust_api.attest)},
+    "/v1/bundle/mark-good": {"POST": Route(Role.ADMIN, trust_api.mark_good)},
 }
 
 

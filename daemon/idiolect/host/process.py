@@ -1,8 +1,10 @@
-"""What the kernel says about this process."""
+"""What the kernel says about this process, and what it is told to keep others from."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -21,3 +23,22 @@ def rss_mib() -> float:
     """Resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+_PR_SET_DUMPABLE, _PR_GET_DUMPABLE = 4, 3
+"""prctl(2)."""
+
+
+def harden() -> None:
+    """No core dumps and no tracing by others of the same user: memory holds audio and keys.
+
+    Root may still read it: a process cannot hide from root.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
+def dumpable() -> bool:
+    """Whether the kernel would dump this process's memory."""
+    return bool(ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0))

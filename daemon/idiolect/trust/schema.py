@@ -194,7 +194,8 @@ def probe(path: Path) -> Iterator[sqlite3.Connection]:
                 yield copy
     finally:
         connection.close()
-        side(path, "-shm").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that is read-only there is none, and EROFS all the same
+            side(path, "-shm").unlink(missing_ok=True)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +58,13 @@ def mapped_os(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = os.strerror(error.errno or 0)
-        raise VaultError(f"{path.name}: {what}", "see the owner, the mode and the disk", "failed") from None
+        what = f"{path.name} cannot be used: {os.strerror(error.errno or 0)}"
+        if error.errno == errno.EROFS:
+            fix = "mount the file system for writing; if it turned read-only by itself, the disk is failing"
+            raise VaultError(what, fix, "readonly") from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VaultError(what, "free some space on the disk", "full") from None
+        raise VaultError(what, "see the owner, the mode and the disk", "failed") from None
 
 
 def first_state(device: str, generation: int, now: int) -> State:

@@ -1,0 +1,130 @@
+"""Which bundle this start runs: the configured one, the current slot, or the previous slot without keys.
+
+| `bundle:` | what is tried |
+| --- | --- |
+| `installed` | the current slot, then the previous one: it serves, and gets no keys before a reboot |
+| `builtin`, a directory | that one only |
+
+With `keystore: tpm` a bundle must be signed by a key in `trust.keys_dir`. With `keystore: file` it may be unsigned, and
+is checked where there are keys to check it with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from idiolect.custody import Model
+from idiolect.errors import BundleError
+from idiolect.host.files import Directory, read_keys
+from idiolect.host.slots import Slots
+from idiolect.trust.keys import TrustedKeys
+from idiolect.trust.verify import Verified, verify
+
+if TYPE_CHECKING:
+    from idiolect.config import Config
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+BUILTIN, INSTALLED = "builtin", "installed"
+SLOTS = "bundles"
+"""The folder of the slots in the state directory."""
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[T]):
+    """What runs: ``content`` is what the caller's ``load`` made of it."""
+
+    content: T
+    model: Model
+
+
+def builtin() -> Path:
+    """The bundle that comes with the package."""
+    return Path(str(resources.files("idiolect") / "bundles" / "default"))
+
+
+def slots(config: Config) -> Slots:
+    """The two slots of this device."""
+    return Slots(Path(config.state_dir) / SLOTS)
+
+
+def trusted_keys(config: Config) -> TrustedKeys | None:
+    """The keys that may sign bundles; None where there is no such directory."""
+    return read_keys(config.trust.keys_dir) if config.trust.keys_dir.exists() else None
+
+
+def _rule(config: Config) -> _Rule:
+    keys, unsigned = trusted_keys(config), config.keystore == "file"
+    return _Rule(None if unsigned and keys is not None and not keys.keys else keys, unsigned)
+
+
+def choose(config: Config, load: Callable[[Verified], T]) -> Chosen[T]:
+    """Check bundles in order until one passes and ``load`` takes it. ``BundleError`` when none does."""
+    rule = _rule(config)
+    if config.bundle != INSTALLED:
+        path = builtin() if config.bundle == BUILTIN else Path(config.bundle)
+        return _chosen(rule.verify(path), load)
+    installed = slots(config)
+    state = installed.state()
+    if state.current is None:
+        raise BundleError("slots.json", "no bundle is installed: run idiolect bundle install DIR")
+    try:
+        return _chosen(rule.verify(installed.directory(state.current), state.minimum), load)
+    except BundleError as error:
+        log.error("the current bundle: %s", error)
+        if state.previous is None:
+            raise
+        # It may be older than the minimum: without keys it can give nothing away, and a speaker that hears beats one
+        # that is dead.
+        return _chosen(rule.verify(installed.directory(state.previous)), load, f"the current bundle: {error}")
+
+
+def chosen_model(config: Config) -> Model:
+    """The same for who needs no contents: the command line, which has no numpy."""
+    return choose(config, _contents_unread).model
+
+
+def read_verified(
+    directory: Path, keys: TrustedKeys | None, *, minimum: int = 0, allow_unsigned: bool = False
+) -> Verified:
+    """The bundle in a directory, checked (``trust.verify`` numbers the checks); ``BundleError`` names the file."""
+    try:
+        source = Directory(directory)
+    except OSError as error:
+        message = f"{directory} cannot be read ({error.strerror}): check the path, or install the bundle again"
+        raise BundleError("manifest.json", message) from None
+    with source:
+        return verify(source, keys, minimum=minimum, allow_unsigned=allow_unsigned)
+
+
+def _contents_unread(_: Verified) -> None:
+    """Checked all the same."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How a bundle is checked here."""
+
+    keys: TrustedKeys | None
+    allow_unsigned: bool
+
+    def verify(self, path: Path, minimum: int = 0) -> Verified:
+        return read_verified(path, self.keys, minimum=minimum, allow_unsigned=self.allow_unsigned)
+
+
+def _chosen(verified: Verified, load: Callable[[Verified], T], fallback: str = "") -> Chosen[T]:
+    model = Model(
+        name=verified.manifest.name,
+        version=verified.manifest.version,
+        digest=verified.digest,
+        approvals=verified.approvals,
+        signed=bool(verified.signer),
+        fallback=fallback,
+    )
+    return Chosen(load(verified), model)

@@ -1,0 +1,100 @@
+"""What the commands about bundles share: files and keys read with a cap, refusals explained, answers printed."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idiolect.errors import BundleError, IdiolectError
+
+if TYPE_CHECKING:
+    from idiolect.config import Config
+    from idiolect.host.files import Directory
+    from idiolect.trust.verify import Verified
+
+DEFAULT_CONFIG = "/etc/idiolect/idiolect.yaml"
+SHORT = 16
+"""Hex digits of a fingerprint or digest that are shown to people."""
+
+Add = Callable[..., argparse.ArgumentParser]
+Run = Callable[[argparse.Namespace], int]
+
+
+class CommandError(IdiolectError):
+    """The command cannot be done as asked; the message says what to do instead."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def files_explained(run: Run) -> Run:
+    """What the operating system refuses becomes a sentence and an exit code."""
+
+    @functools.wraps(run)
+    def explained(options: argparse.Namespace) -> int:
+        try:
+            return run(options)
+        except OSError as error:
+            denied = error.errno in (errno.EACCES, errno.EPERM)
+            fix = "try again with sudo" if denied else "check the path and the disk"
+            raise CommandError(f"{error.filename}: {error.strerror}: {fix}", 77 if denied else 74) from None
+
+    return explained
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Directory]:
+    """The directory as a source; ``BundleError`` where it is none."""
+    from idiolect.host.files import Directory
+
+    try:
+        directory = Directory(path)
+    except OSError as error:
+        raise BundleError("manifest.json", f"{path} cannot be read ({error.strerror}): check the path") from None
+    with directory:
+        yield directory
+
+
+def read_config(options: argparse.Namespace) -> Config:
+    """What ``--config`` names, with the conf.d beside it; the defaults where nothing is at the standard place."""
+    from idiolect.config import config_files, defaults, load
+
+    path = Path(options.config)
+    return load(config_files(path)) if path.exists() or options.config != DEFAULT_CONFIG else defaults()
+
+
+def read(path: str, cap: int) -> bytes:
+    """A file of at most ``cap`` bytes."""
+    from idiolect.host.files import TooLarge, read_capped
+
+    try:
+        return read_capped(Path(path), cap)
+    except TooLarge as error:
+        raise CommandError(f"{error}: is it the right file?") from None
+
+
+def described(verified: Verified) -> dict[str, Any]:
+    """A bundle for ``--json``."""
+    approvals = [{"key": a.key, "pcr": a.pcr, "from": a.from_.hex(), "to": a.to.hex()} for a in verified.approvals]
+    label = {"name": verified.manifest.name, "version": verified.manifest.version}
+    return {**label, "digest": verified.digest, "signer": verified.signer, "approvals": approvals}
+
+
+def whole(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def emit(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:
+    """Print ``answer`` with --json, else ``lines``; the exit code of a command that is done."""
+    print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
+    return 0

@@ -1,0 +1,202 @@
+"""`idiolect provision | factory-reset | audit | attest`: keys and proofs at the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idiolect import cli_output as show
+from idiolect.cli_files import DEFAULT_CONFIG, Add, CommandError, emit, files_explained, read, read_config
+from idiolect.control.client import Client, UnreachableError
+from idiolect.errors import KeystoreError
+
+if TYPE_CHECKING:
+    from idiolect.config import Config
+    from idiolect.provisioning import Step
+
+_KEY_CAP = 8 << 10
+_EXPORT_CAP = 8 << 20
+_NONCE = "8 to 64 fresh bytes from who checks it"
+
+
+def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
+    """Add the commands to the parser."""
+    provision = add(commands, common, "provision", "give this device its keys, once; explains every step", _provision)
+    _config_option(provision)
+    provision.add_argument("--policy-key", metavar="FILE", help="public key (PEM) of who approves models")
+    provision.add_argument("--replace-policy-key", action="store_true", help="move a provisioned device to that key")
+    provision.add_argument("--yes", action="store_true", help="do not ask before each step")
+    _auth_options(provision)
+    reset = add(commands, common, "factory-reset", "destroy the keys and all that they protect; works without", _reset)
+    _config_option(reset)
+    reset.add_argument("--yes", action="store_true", help="do not ask")
+    _auth_options(reset)
+    audit = commands.add_parser("audit", help="show, check or export the log of every change")
+    parts = audit.add_subparsers(metavar="COMMAND", required=True)
+    entries = add(parts, common, "show", "print the newest entries", _audit_show)
+    entries.add_argument("--limit", type=int, default=50, metavar="N", help="how many, 1 to 1000 (default: 50)")
+    verify = add(parts, common, "verify", "check this device's log, or an export of it elsewhere", _audit_verify)
+    verify.add_argument("file", nargs="?", metavar="FILE", help="an export; without one the daemon checks its own log")
+    verify.add_argument("--ak", metavar="FILE", help="the device's attestation key from the fleet's records (PEM)")
+    verify.add_argument("--nonce", type=_hex, metavar="HEX", help="what the export was asked with")
+    export = add(parts, common, "export", "print the log with a TPM's quote over it, for somebody else", _audit_export)
+    export.add_argument(
+        "--nonce", type=_hex, required=True, metavar="HEX", help="8 to 64 fresh bytes from who checks it"
+    )
+    attest = add(commands, common, "attest", "print the TPM's quote over what this boot measured", _attest)
+    attest.add_argument(
+        "--nonce", type=_hex, required=True, metavar="HEX", help="8 to 64 fresh bytes from who checks it"
+    )
+
+
+def _config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+
+
+def _auth_options(parser: argparse.ArgumentParser) -> None:
+    for name in ("owner", "endorsement"):
+        about = f"file with the TPM's {name} auth value, where one is set; used and never kept"
+        parser.add_argument(f"--{name}-auth-file", metavar="FILE", help=about)
+
+
+# -- provision and reset ----------------------------------------------------------------------------------------
+
+
+@files_explained
+def _provision(options: argparse.Namespace) -> int:
+    from idiolect.provisioning import Provisioning, fleet_record
+
+    config = read_config(options)
+    _not_running(config)
+    key = read(options.policy_key, _KEY_CAP) if options.policy_key else b""
+    if options.replace_policy_key:
+        job: Any = _replacement(config, key, options)
+    else:
+        job = Provisioning(
+            config,
+            policy_key=key,
+            owner=_auth(options.owner_auth_file),
+            endorsement=_auth(options.endorsement_auth_file),
+        )
+    _run(job.steps(), options)
+    record = fleet_record(job.device)
+    if options.json:
+        print(json.dumps(record, indent=2))
+        return 0
+    print("\nFor the fleet's records (all of it public):")
+    print(json.dumps(record, indent=2))
+    return 0
+
+
+def _replacement(config: Config, key: bytes, options: argparse.Namespace) -> Any:
+    from idiolect.boot import chosen_model
+    from idiolect.policykey import PolicyKeyReplacement
+    from idiolect.provisioning import read_record
+
+    device = read_record(Path(config.state_dir))
+    if not key:
+        raise CommandError("--replace-policy-key needs --policy-key FILE")
+    if config.keystore != "tpm" or device is None or not device.complete:
+        raise KeystoreError("there is no policy key to replace: this device has no keys in a TPM", "idiolect provision")
+    return PolicyKeyReplacement(config, device, chosen_model(config), key, owner=_auth(options.owner_auth_file))
+
+
+def _run(steps: Iterator[Step], options: argparse.Namespace) -> None:
+    """Say what a step is for, ask where a person is there to answer, do it, and say what was done."""
+    ask = not options.yes and not options.json and sys.stdin.isatty()
+    for number, step in enumerate(steps, 1):
+        _tell(options, f"{number}. {step.title}: {step.why}")
+        if ask and input("   go on? [Y/n] ").strip().lower() not in ("", "y", "yes"):
+            raise KeyboardInterrupt
+        _tell(options, f"   {show.plain(step.run())}")
+
+
+@files_explained
+def _reset(options: argparse.Namespace) -> int:
+    from idiolect.provisioning import factory_reset
+
+    config = read_config(options)
+    _not_running(config)
+    if not options.yes:
+        warning = "this destroys the keys, and with them all that was learnt from anybody, consent and the audit log"
+        if options.json or not sys.stdin.isatty():
+            raise CommandError(f"{warning}: say --yes if that is wanted")
+        if input(f"{warning}.\nType RESET to go on: ").strip() != "RESET":
+            raise KeyboardInterrupt
+    removed = factory_reset(config, owner=_auth(options.owner_auth_file))
+    lines = [f"removed {show.plain(each)}" for each in removed]
+    return emit(options, {"removed": removed}, lines or ["there was nothing to remove"])
+
+
+def _not_running(config: Config) -> None:
+    """Two programs with one vault would be one too many."""
+    try:
+        Client(str(config.control.socket), timeout=2).get("/v1/status")
+    except UnreachableError:
+        return
+    raise KeystoreError("idiolectd is running", "stop it first (systemctl stop idiolectd)", "busy")
+
+
+# -- proofs -----------------------------------------------------------------------------------------------------
+
+
+def _audit_show(options: argparse.Namespace) -> int:
+    answer = Client(options.socket).get(f"/v1/audit?limit={options.limit}")
+    entries = answer.get("entries")
+    shown = [show.audit_line(entry) for entry in entries] if isinstance(entries, list) else []
+    return emit(options, answer, shown or ["no entries"])
+
+
+@files_explained
+def _audit_verify(options: argparse.Namespace) -> int:
+    if options.file is None:
+        answer = Client(options.socket).get("/v1/audit/verify")
+        return emit(options, answer, [f"OK: {answer['count']} entries, head {answer['head']}"])
+    from idiolect.trust.documents import verify_audit
+
+    if options.ak and not options.nonce:
+        raise CommandError("--ak needs the --nonce that the export was asked with: without it an old one would pass")
+    summary = verify_audit(
+        read(options.file, _EXPORT_CAP), read(options.ak, _KEY_CAP) if options.ak else b"", options.nonce
+    )
+    return emit(options, summary, _verdict(summary))
+
+
+def _verdict(summary: dict[str, Any]) -> list[str]:
+    quoted = "quoted by the device's TPM" if summary["quoted"] else "NOT checked against a TPM: give --ak and --nonce"
+    return [f"OK: entries {summary['first']} to {summary['count']}, head {summary['head']}", quoted]
+
+
+def _audit_export(options: argparse.Namespace) -> int:
+    print(json.dumps(Client(options.socket).get(f"/v1/audit/export?nonce={options.nonce.hex()}"), indent=1))
+    return 0
+
+
+def _attest(options: argparse.Namespace) -> int:
+    print(json.dumps(Client(options.socket).get(f"/v1/attest?nonce={options.nonce.hex()}"), indent=1))
+    return 0
+
+
+# -- small things -----------------------------------------------------------------------------------------------
+
+
+def _auth(path: str | None) -> bytes:
+    return read(path, _KEY_CAP).removesuffix(b"\n") if path else b""
+
+
+def _hex(text: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if not 8 <= len(value) <= 64:
+        raise argparse.ArgumentTypeError("a nonce is 8 to 64 bytes in hex, such as of: openssl rand -hex 32")
+    return value
+
+
+def _tell(options: argparse.Namespace, line: str) -> None:
+    print(line, file=sys.stderr if options.json else sys.stdout, flush=True)

@@ -1,0 +1,95 @@
+"""The part of the control API about keys, bundle and audit log; ``control.api`` routes to it.
+
+| request | role | answer |
+| --- | --- | --- |
+| GET /v1/audit?limit=1..1000 | user | {"entries": [...]}, the newest, oldest first |
+| GET /v1/audit/verify | user | {"count", "head"} once the whole chain was walked |
+| GET /v1/audit/export?nonce=HEX | admin | {"export", "quote"}: checked by `idiolect audit verify` elsewhere |
+| GET /v1/attest?nonce=HEX | admin | a TPM's quote over what this boot measured |
+| POST /v1/bundle/mark-good {} | admin | {"minimum"}: no older bundle gets the keys from now on |
+
+A nonce has 8 to 64 bytes. While there are no keys these answer 503 with the reason; attest needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from idiolect.errors import RequestError
+
+if TYPE_CHECKING:
+    from idiolect.control.api import Call, Daemon
+
+MAX_ENTRIES = 1000
+STANDARD_ENTRIES = 50
+NONCE_BYTES = range(8, 65)
+
+
+class Proofs(Protocol):
+    """What the service offers about keys and audit log. Raises ``RequestError`` where there is nothing to offer."""
+
+    async def audit(self, limit: int) -> dict[str, object]:
+        """The newest entries."""
+
+    async def audit_verify(self) -> dict[str, object]:
+        """Walk the chain."""
+
+    async def audit_export(self, nonce: bytes) -> dict[str, object]:
+        """The log for somebody else to check."""
+
+    async def attest(self, nonce: bytes) -> dict[str, object]:
+        """What this boot measured."""
+
+    async def mark_good(self) -> dict[str, object]:
+        """Raise the minimum version to the running bundle's."""
+
+
+async def show(daemon: Daemon, call: Call) -> dict[str, object]:
+    """GET /v1/audit."""
+    text = _only(call.query, "limit").get("limit", str(STANDARD_ENTRIES))
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_ENTRIES):
+        raise RequestError(422, "limit", f"must be a whole number from 1 to {MAX_ENTRIES}")
+    return await daemon.proofs.audit(int(text))
+
+
+async def verify(daemon: Daemon, call: Call) -> dict[str, object]:
+    """GET /v1/audit/verify."""
+    _only(call.query)
+    return await daemon.proofs.audit_verify()
+
+
+async def export(daemon: Daemon, call: Call) -> dict[str, object]:
+    """GET /v1/audit/export."""
+    return await daemon.proofs.audit_export(_nonce(call.query))
+
+
+async def attest(daemon: Daemon, call: Call) -> dict[str, object]:
+    """GET /v1/attest."""
+    return await daemon.proofs.attest(_nonce(call.query))
+
+
+async def mark_good(daemon: Daemon, call: Call) -> dict[str, object]:
+    """POST /v1/bundle/mark-good."""
+    _only(call.query)
+    for name in call.body:
+        raise RequestError(422, name[:64], "unknown; nothing can be said here")
+    return await daemon.proofs.mark_good()
+
+
+def _only(query: Mapping[str, str], *known: str) -> Mapping[str, str]:
+    for name in query:
+        if name not in known:
+            raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")
+    return query
+
+
+def _nonce(query: Mapping[str, str]) -> bytes:
+    text = _only(query, "nonce").get("nonce", "")
+    try:
+        nonce = bytes.fromhex(text) if text.isascii() and len(text) <= 2 * NONCE_BYTES[-1] else b""
+    except ValueError:
+        nonce = b""
+    if len(nonce) not in NONCE_BYTES:
+        raise RequestError(422, "nonce", "must be 8 to 64 bytes in hex, fresh for every question")
+    return nonce
