@@ -1,18 +1,15 @@
-"""The demo: a real idiolectd hears people through a real ALSA microphone; exit 0 only if it heard them right.
+"""The demo: a measured idiolectd hears people through a real ALSA microphone; exit 0 only if all went right.
 
 The microphone is an ALSA plugin (tests/alsa) that plays recordings which Debian ships: a woman reading digits and
-words (asterisk-core-sounds-en-wav) and a man naming loudspeakers (alsa-utils). Everything behind it is the product.
+words (asterisk-core-sounds-en-wav) and a man naming loudspeakers (alsa-utils). The TPM is one in software (swtpm).
+Everything between them is the product, driven by its own command line.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +18,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from idiolect.control.client import Client, UnreachableError  # noqa: E402
+from demo_trust import Board  # noqa: E402
+from idiolect.control.client import Client  # noqa: E402
 from tests.alsa.wavmic import WavMic  # noqa: E402
 from tests.speech import DIGITS, SOUNDS, recording  # noqa: E402
 
@@ -32,13 +30,6 @@ BESIDES = {1: "hello", 3: "Front_Center", 5: "goodbye", 7: "Side_Left"}
 PAUSE_S = 0.45
 PACE = 1.6
 """The microphone runs so much faster than life, which changes the waiting and not one sample."""
-CONFIG = """\
-audio: {{device: {device}}}
-state_dir: {folder}/state
-control: {{socket: {folder}/control.sock}}
-listening: {{mode: always, wake_words: [], phrases: [{digits}], always_on: []}}
-log_level: warning
-"""
 
 
 @dataclass(frozen=True)
@@ -76,27 +67,6 @@ def compose() -> tuple[np.ndarray, list[Said]]:
     return np.concatenate(parts), said
 
 
-def start_daemon(folder: Path, mic: WavMic) -> subprocess.Popen[bytes]:
-    """Run idiolectd on the microphone and wait until it answers."""
-    config = folder / "idiolect.yaml"
-    quoted = ", ".join(f'"{digit}"' for digit in DIGITS)
-    config.write_text(CONFIG.format(device=mic.device, folder=folder, digits=quoted))
-    command = [sys.executable, "-m", "idiolect", "--config", str(config)]
-    return subprocess.Popen(command, env=os.environ | mic.environment)
-
-
-def wait_for(client: Client, daemon: subprocess.Popen[bytes]) -> dict[str, object]:
-    """The daemon's status as soon as it serves; SystemExit when it does not within ten seconds."""
-    for _ in range(200):
-        if daemon.poll() is not None:
-            sys.exit(f"idiolectd ended by itself with exit code {daemon.returncode}")
-        try:
-            return client.get("/v1/status")
-        except UnreachableError:
-            time.sleep(0.05)
-    sys.exit("idiolectd does not answer")
-
-
 def listen(client: Client, said: list[Said], seconds: float) -> list[str]:
     """Print events as they come in; return the phrases."""
     heard: list[str] = []
@@ -109,7 +79,7 @@ def listen(client: Client, said: list[Said], seconds: float) -> list[str]:
             end = float(data["end"]) / 16_000
             then = next((s.what for s in said if s.start < end <= s.end + PAUSE_S), "silence")
             print(
-                f"  {end:6.2f} s  {event.kind:6} {data['phrase']!s:8}"
+                f"     {end:6.2f} s  {event.kind:6} {data['phrase']!s:8}"
                 f" score {float(data['score']):.2f} (needs {float(data['threshold']):.2f})   while playing {then}",
                 flush=True,
             )
@@ -118,37 +88,46 @@ def listen(client: Client, said: list[Said], seconds: float) -> list[str]:
     return heard
 
 
-def main() -> int:
-    """Run the demo; 0 if exactly the expected digits were heard."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    samples, said = compose()
-    with tempfile.TemporaryDirectory(prefix="idiolect-demo-") as name:
-        folder = Path(name)
-        (folder / "talk.raw").write_bytes(samples.astype("<i2").tobytes())
-        mic = WavMic(folder, folder / "talk.raw", speed=PACE)
-        client = Client(str(folder / "control.sock"))
-        daemon = start_daemon(folder, mic)
-        try:
-            status = wait_for(client, daemon)
-            bundle = status["bundle"]
-            print(
-                f"idiolectd {status['version']} listens for digits with bundle {bundle['name']} v{bundle['version']};"
-            )
-            print(f"playing {len(said)} recordings through ALSA ({PACE:g} x real time), four of them no digits:")
-            heard = listen(client, said, len(samples) / 16_000 / PACE + 1.0)
-            status = client.get("/v1/status")
-        finally:
-            daemon.send_signal(signal.SIGTERM)
-            code = daemon.wait(10)
+def hear(board: Board, samples: np.ndarray, said: list[Said]) -> bool:
+    """Let a measured daemon hear the recordings; whether it heard exactly the digits."""
+    (board.folder / "talk.raw").write_bytes(samples.astype("<i2").tobytes())
+    mic = WavMic(board.folder, board.folder / "talk.raw", speed=PACE)
+    with board.daemon(mic.device, mic.environment) as daemon:
+        status = daemon.with_keys()
+        print(f"   keys: {status['keys']['text']}")
+        print(f"   playing {len(said)} recordings through ALSA ({PACE:g} x real time), four of them no digits:")
+        heard = listen(daemon.client, said, len(samples) / 16_000 / PACE + 1.0)
+        status = daemon.client.get("/v1/status")
     expected = [s.phrase for s in said if s.phrase]
     health = status["microphone"]
-    print(f"microphone {health['device']}: {health['rate']} Hz, {health['overruns']} overruns; ", end="")
-    print(f"daemon: {status['rss_mib']} MiB, first block after {status['first_block_ms']:.0f} ms, exit code {code}")
-    if heard == expected and code == 0:
-        print(f"OK: {len(expected)} of {len(expected)} digits heard, and nothing else")
-        return 0
+    print(f"   microphone {health['device']}: {health['rate']} Hz, {health['overruns']} overruns; ", end="")
+    print(f"daemon: {status['rss_mib']} MiB, first block after {status['first_block_ms']:.0f} ms")
+    if heard == expected and status["keys"]["state"] == "released":
+        return True
     print(f"FAILED\n  expected {' '.join(expected)}\n  heard    {' '.join(heard)}")
-    return 1
+    return False
+
+
+def main() -> int:
+    """Run the demo; 0 if exactly the expected digits were heard, and the keys went to nobody but the signed model."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    with tempfile.TemporaryDirectory(prefix="idiolect-demo-") as name, Board(Path(name)) as board:
+        print("1. An integrator makes keys and signs two versions of the model")
+        board.sign()
+        print("2. A board with a TPM (swtpm) is provisioned, and both versions are installed")
+        board.provision()
+        print("3. idiolectd starts, measures the model, and listens")
+        samples, said = compose()
+        if not hear(board, samples, said):
+            return 1
+        print("4. Somebody flips one byte of the model on the disk")
+        if not board.tampered():
+            return 1
+        print("5. The byte is put back, and the power cycled")
+        if not board.restored():
+            return 1
+    print(f"OK: {len(ORDER)} of {len(ORDER)} digits heard and nothing else; keys for the signed model only")
+    return 0
 
 
 if __name__ == "__main__":

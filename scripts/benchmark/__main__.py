@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmark import daemon, latency, machine, speech
+from benchmark import daemon, latency, machine, speech, trust
 from benchmark.listeners import PEERS, WAKE_WORD
 from benchmark.report import budgets, table
 from benchmark.rounds import Figures, Worker, WorkerError, ratio, run_rounds
@@ -75,6 +75,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     report["idiolect"]["silence_cpu_per_audio_s"] = max(figures.median for figures in quiet)
     report["idiolect"] |= _daemon_figures(options, folder, talk)
     report["idiolect"] |= _latency_figures(options)
+    report["trust"] = _trust_figures(folder, talk)
     report["ratios"] = {name: ratio(ours, figures) for name, figures in talking.items() if name != "idiolect"}
     report["ratios"]["silence"] = report["idiolect"]["silence_cpu_per_audio_s"] / ours.median
     report["method"] = {
@@ -115,8 +116,9 @@ def _entry(figures: Figures) -> dict[str, Any]:
 
 def _daemon_figures(options: argparse.Namespace, folder: Path, talk: Path) -> dict[str, Any]:
     _say(f"the daemon, {options.listen:.0f} s in real time")
-    first = daemon.run(folder, talk, options.listen, options.bundle)
-    starts = [first, *(daemon.run(folder, talk, 0.5, options.bundle) for _ in range(STARTS - 1))]
+    more = {"bundle": options.bundle}
+    first = daemon.run(folder, talk, options.listen, more)
+    starts = [first, *(daemon.run(folder, talk, 0.5, more) for _ in range(STARTS - 1))]
     return {
         "rss_mib": first.rss_mib,
         "pss_mib": first.pss_mib,
@@ -124,6 +126,18 @@ def _daemon_figures(options: argparse.Namespace, folder: Path, talk: Path) -> di
         "start_ms": statistics.median(run.start_ms for run in starts),
         "stop_ms": max(run.stop_ms for run in starts),
     }
+
+
+def _trust_figures(folder: Path, talk: Path) -> dict[str, Any]:
+    home = folder / "trust"
+    home.mkdir()
+    with trust.board(home) as board:
+        if board is None:
+            _say("no swtpm here: nothing about trust is measured")
+            return {}
+        _say("trust: bundle, keys, rotation, on swtpm")
+        figures = trust.measure(board, home)
+        return figures | {"daemon_rss_mib": daemon.run(home, talk, 3.0, board.settings()).rss_mib}
 
 
 def _latency_figures(options: argparse.Namespace) -> dict[str, Any]:

@@ -39,20 +39,23 @@ class Running:
     events: int
 
 
-def wavmic() -> ModuleType:
-    """The tests' simulated microphone, loaded by its path: the tests are no package of the scripts'."""
-    spec = importlib.util.spec_from_file_location("wavmic", ROOT / "tests" / "alsa" / "wavmic.py")
+def by_path(name: str) -> ModuleType:
+    """The tests' simulated microphone or TPM, loaded by its path: the tests are no package of the scripts'."""
+    spec = importlib.util.spec_from_file_location(name.rpartition("/")[2], ROOT / "tests" / f"{name}.py")
     if spec is None or spec.loader is None:
-        raise DaemonError("tests/alsa/wavmic.py is missing")
+        raise DaemonError(f"tests/{name}.py is missing")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["wavmic"] = module  # dataclasses and typing look their module up
+    sys.modules[spec.name] = module  # dataclasses and typing look their module up
     spec.loader.exec_module(module)
     return module
 
 
-def run(folder: Path, wav: Path, seconds: float, bundle: str) -> Running:
-    """Let the daemon listen to ``wav`` for so long and look at its memory then; ``folder`` is scratch space."""
-    microphones = wavmic()
+def run(folder: Path, wav: Path, seconds: float, more: dict[str, Any]) -> Running:
+    """Let the daemon listen to ``wav`` for so long and look at its memory then.
+
+    ``folder`` is scratch space, ``more`` goes into the configuration.
+    """
+    microphones = by_path("alsa/wavmic")
     try:
         mic = microphones.WavMic(folder, wav, eof="loop")
     except microphones.PluginError as error:
@@ -61,10 +64,10 @@ def run(folder: Path, wav: Path, seconds: float, bundle: str) -> Running:
     control = folder / "control.sock"
     settings = {
         "audio": {"device": mic.device},
-        "bundle": bundle,
         "state_dir": str(folder),
         "control": {"socket": str(control)},
         "log_level": "warning",
+        **more,
     }
     config.write_text(json.dumps(settings))  # JSON is YAML
     with _daemon(config, mic.environment) as process:

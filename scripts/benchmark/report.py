@@ -13,6 +13,11 @@ BUDGETS: tuple[tuple[str, float, float, str], ...] = (
     ("idiolect.rss_mib", 80.0, 64.0, "MiB"),
     ("idiolect.latency_ms_p95", 250.0, 250.0, "ms"),
     ("idiolect.start_ms", 1500.0, 1500.0, "ms"),
+    ("trust.daemon_rss_mib", 80.0, 64.0, "MiB"),
+    ("trust.verify_ms", 20.0, 20.0, "ms"),
+    ("trust.keys_ms", 100.0, 100.0, "ms"),
+    ("trust.rotation_ms", 50.0, 50.0, "ms"),
+    ("trust.nv_writes_per_day_abused", 24.0, 24.0, ""),
 )
 
 
@@ -21,7 +26,7 @@ def budgets(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for name, limit, aim, unit in BUDGETS:
         part, key = name.split(".", 1)
-        if key in report[part]:
+        if key in report.get(part, {}):
             value = report[part][key]
             found[name] = {
                 "value": value,
