@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.fake_daemon import Running
+    from tests.swtpm import Swtpm
 
 # Before a test imports numpy: results must not depend on how many cores share a sum.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -77,3 +78,14 @@ def hasty(path: Path) -> Iterator[Running]:
 
     with fake_daemon.running(path, limits=fake_daemon.HASTY) as it:
         yield it
+
+
+@pytest.fixture
+def tpm() -> Iterator[Swtpm]:
+    """A TPM 2.0 in software, switched on."""
+    from tests.swtpm import Swtpm, missing  # late: the environment of tflite-runtime has no tpm2-pytss
+
+    if why := missing():
+        pytest.skip(why)
+    with Swtpm() as chip:
+        yield chip

@@ -18,16 +18,10 @@ from idiolect.trust.attestation import AttestationError
 from idiolect.trust.documents import verify_attestation, verify_audit
 from tests import bundles
 from tests.devices import TestDevice, model_of, policy_pem
-from tests.swtpm import Swtpm, needs_tpm
+from tests.swtpm import needs_tpm
 
 pytestmark = needs_tpm
 NONCE = bytes(range(32))
-
-
-@pytest.fixture
-def tpm():
-    with Swtpm() as chip:
-        yield chip
 
 
 @pytest.fixture

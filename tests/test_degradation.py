@@ -19,17 +19,9 @@ from idiolect.provisioning import KEYFILE, VAULT
 from idiolect.trust.device import RECORD
 from tests import bundles
 from tests.devices import TestDevice, contents, forget, recall, remember
-from tests.swtpm import Swtpm, missing, needs_tpm
+from tests.swtpm import needs_tpm
 
 BOTH = {"01", "02"}
-
-
-@pytest.fixture
-def tpm():
-    if why := missing():
-        pytest.skip(why)
-    with Swtpm() as chip:
-        yield chip
 
 
 def furnished(made):

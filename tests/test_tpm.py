@@ -9,18 +9,12 @@ from idiolect.custody import PASSING
 from idiolect.trust.approvals import POLICY_REF, approve, policy_authorize, tpm_name
 from idiolect.trust.keys import public_pem
 from idiolect.trust.secret import Secret
-from tests.swtpm import Swtpm, needs_tpm
+from tests.swtpm import needs_tpm
 
 pytestmark = needs_tpm
 STATES = {"absent", "busy", "lockout", "refused", "replaced", "cleared", "damaged", "failed"}
 """Those of ``KeystoreError`` that come from a TPM."""
 RESOURCE_MANAGERS = (0, 11 << 16, 12 << 16)
-
-
-@pytest.fixture
-def tpm():
-    with Swtpm() as chip:
-        yield chip
 
 
 @pytest.mark.parametrize("layer", RESOURCE_MANAGERS)
@@ -145,7 +139,8 @@ def short(coordinate):
 
 @pytest.mark.parametrize("coordinate", ["x", "y"])
 def test_a_policy_key_with_a_leading_zero_opens_too(tpm, coordinate):
-    from idiolect.host.tpm import Authorization, Tpm
+    from idiolect.host.tpm import Tpm
+    from idiolect.host.tpm_values import Authorization
 
     key = short(coordinate)
     approval = approve(key, 14, bytes(32), b"m" * 32)

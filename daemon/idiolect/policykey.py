@@ -8,6 +8,8 @@ the replacement, and every crash in it, leaves a device that starts with keys.
 3. the same for the other slot: at any instant one of the two is whole, under one of the two policies;
 4. the old copy leaves the record.
 
+The key in force may be given too: that mends a slot that somebody redefined.
+
 An old disk still holds S under the old key, but no M: what was written before stays out of reach as after a rotation.
 """
 
@@ -46,6 +48,7 @@ class PolicyKeyReplacement:
         self._owner = owner
         self._fingerprint = fingerprint(load_public("policy key", new))
         self._opened: Released | None = None
+        self._generation = 0
 
     @property
     def device(self) -> Device:
@@ -68,7 +71,8 @@ class PolicyKeyReplacement:
             raise KeystoreError("another replacement of the policy key is under way", fix, "refused")
         keystore, released, _ = self._keys()
         try:  # opening the vault ends a rotation that was cut off: after it both slots hold the same
-            Vault.open(Path(self._config.state_dir) / VAULT, released, keystore, self._device.device).close()
+            with Vault.open(Path(self._config.state_dir) / VAULT, released, keystore, self._device.device) as vault:
+                self._generation = vault.counts().generation
         finally:
             released.wipe()
         _, self._opened, measured = self._keys()
@@ -104,7 +108,7 @@ class PolicyKeyReplacement:
         with self._connect() as tpm, auth:
             with contextlib.suppress(TpmError):
                 tpm.check_index(nv, scheme.SLOT_BYTES, [policy])
-                if self._released.slots[index]:
+                if self._released.slots[index] == self._good():
                     return f"0x{nv:08x} was already"
             if tpm.exists(nv):
                 tpm.undefine(nv)
@@ -113,8 +117,13 @@ class PolicyKeyReplacement:
         return f"0x{nv:08x}"
 
     def _good(self) -> Slot:
-        """The copy of M to keep. The vault opened just now, so what can be read is good, and one of the two can be."""
-        slot = self._released.slots[CURRENT] or self._released.slots[NEXT]
+        """The copy of M to keep: of the rotation that the vault is in, or has begun.
+
+        That a slot can be read says nothing: one that somebody redefined alike reads as garbage.
+        """
+        in_force = (self._generation, self._generation + 1)
+        slots = [self._released.slots[index] for index in (CURRENT, NEXT)]
+        slot = next((slot for slot in slots if slot and slot.generation in in_force), None)
         if slot is None:
             raise KeystoreError("neither NV slot can be read", "idiolect factory-reset, then provision", "damaged")
         return slot

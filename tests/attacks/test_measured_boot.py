@@ -10,25 +10,20 @@ import pytest
 
 from idiolect.errors import KeystoreError
 from idiolect.host import tpm_keystore as scheme
-from idiolect.host.tpm import PCR_TRIES, SLOT_ATTRIBUTES, Authorization, Sealed, Tpm
+from idiolect.host.tpm import PCR_TRIES, SLOT_ATTRIBUTES, Tpm
 from idiolect.host.tpm_codes import SIGNATURE, TpmError
+from idiolect.host.tpm_values import Authorization, Sealed
 from idiolect.provisioning import read_record
 from idiolect.trust import approvals
 from idiolect.trust.secret import Secret
 from tests import bundles
 from tests.devices import TestDevice, contents, forget, model_of, policy_pem, recall, remember
-from tests.swtpm import Swtpm, needs_tpm
+from tests.swtpm import needs_tpm
 
 pytestmark = needs_tpm
 BOTH = {"01", "02"}
 PARAMETER_2 = 0x240
 """Of TPM2_VerifySignature: the TPM says which parameter it means."""
-
-
-@pytest.fixture
-def tpm():
-    with Swtpm() as chip:
-        yield chip
 
 
 @pytest.fixture
@@ -256,6 +251,20 @@ def _owner():
     return ESYS_TR.OWNER
 
 
+def test_a_redefined_slot_is_mended_without_a_factory_reset(device, tpm):
+    """Replacing the policy key by itself defines both slots anew, from the copy that is whole."""
+    from tpm2_pytss.constants import TPMA_NV
+
+    bundle, readable = bundles.signed(), TPMA_NV.AUTHWRITE | TPMA_NV.AUTHREAD | TPMA_NV.NO_DA
+    redefine(tpm, scheme.SLOTS[1], scheme.SLOT_BYTES, readable, content=b"x" * scheme.SLOT_BYTES)
+    device.replace_policy_key(bundle, "policy")
+    with device.boot(bundle) as custody:
+        assert custody.view.released, custody.view
+        assert (custody.vault.owed, custody.vault.trouble) == (False, None)
+        assert set(recall(custody.vault)) == BOTH
+    assert len(set(generations(device, bundle))) == 1
+
+
 def test_a_slot_defined_anew_just_alike_but_for_its_auth_value_opens_nothing_and_takes_nothing(device, tpm):
     """Its attributes and policy are right, so what tells is that only S gives the right to write."""
     bundle, policy = bundles.signed(), scheme.slot_policy(policy_pem())
@@ -265,6 +274,19 @@ def test_a_slot_defined_anew_just_alike_but_for_its_auth_value_opens_nothing_and
         assert custody.vault.owed
         assert custody.vault.trouble.state == "damaged"
         assert set(recall(custody.vault)) == BOTH
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_replacement_of_the_policy_key_never_copies_what_somebody_put_into_a_slot(device, tpm, index):
+    """Of the two slots the one that opened the vault is moved, and the other is made from it."""
+    both = bundles.sign(bundles.builtin(), version=2, name="test", policy=("policy", "next"))
+    policy = scheme.slot_policy(policy_pem())
+    redefine(tpm, scheme.SLOTS[index], scheme.SLOT_BYTES, int(SLOT_ATTRIBUTES), policy=policy, content=bytes(40))
+    device.replace_policy_key(both)
+    with device.boot(both) as custody:
+        assert custody.view.released, custody.view
+        assert set(recall(custody.vault)) == BOTH
+        assert (custody.vault.owed, custody.vault.trouble) == (False, None)
 
 
 def test_both_slots_destroyed_is_told_and_nothing_is_made_anew(device, tpm):

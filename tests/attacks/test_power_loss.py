@@ -18,17 +18,11 @@ from idiolect.provisioning import Provisioning, factory_reset, read_record
 from tests import bundles
 from tests.devices import TestDevice, forget, model_of, policy_pem, recall, remember
 from tests.faults import Scene
-from tests.swtpm import Swtpm, needs_tpm
+from tests.swtpm import needs_tpm
 
 pytestmark = needs_tpm
 either = pytest.mark.parametrize("kind", ["power", "process"])
 KILL_NINE = Path(__file__).parents[2] / "scripts" / "torture" / "kill_nine.py"
-
-
-@pytest.fixture
-def tpm():
-    with Swtpm() as chip:
-        yield chip
 
 
 @pytest.fixture

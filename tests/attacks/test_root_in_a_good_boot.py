@@ -12,8 +12,9 @@ from contextlib import closing
 import pytest
 
 from idiolect.host import tpm_keystore as scheme
-from idiolect.host.tpm import Authorization, Sealed, Tpm
+from idiolect.host.tpm import Tpm
 from idiolect.host.tpm_codes import TpmError
+from idiolect.host.tpm_values import Authorization, Sealed
 from idiolect.provisioning import VAULT, Provisioning, factory_reset, read_record
 from idiolect.trust import envelope, roots
 from idiolect.trust.approvals import POLICY_REF
@@ -21,16 +22,10 @@ from idiolect.trust.opening import Wrap
 from idiolect.trust.secret import Secret
 from tests import bundles
 from tests.devices import KIND, PROFILE, PURPOSE, TestDevice, policy_pem, remember
-from tests.swtpm import Swtpm, needs_tpm
+from tests.swtpm import needs_tpm
 
 pytestmark = needs_tpm
 VOICE = b"what the vault keeps about somebody"
-
-
-@pytest.fixture
-def tpm():
-    with Swtpm() as chip:
-        yield chip
 
 
 @pytest.fixture

@@ -28,12 +28,6 @@ EVENTS = [withdraw, lambda vault: forget(vault, "01"), erase]
 
 
 @pytest.fixture
-def tpm():
-    with Swtpm() as chip:
-        yield chip
-
-
-@pytest.fixture
 def other_tpm():
     with Swtpm() as chip:
         yield chip

@@ -21,51 +21,19 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 os.environ.setdefault("TSS2_LOG", "all+NONE")  # it would log to our stderr, and it names what it refuses
 
 from tpm2_pytss import ESAPI, TSS2_Exception
-from tpm2_pytss.constants import (
-    ESYS_TR,
-    TPM2_ALG,
-    TPM2_CAP,
-    TPM2_CC,
-    TPM2_SE,
-    TPMA_NV,
-    TPMA_OBJECT,
-    TPMA_SESSION,
-)
-from tpm2_pytss.types import (
-    TPM2B_NV_PUBLIC,
-    TPM2B_PRIVATE,
-    TPM2B_PUBLIC,
-    TPM2B_SENSITIVE_CREATE,
-    TPML_DIGEST_VALUES,
-    TPMS_KEYEDHASH_PARMS,
-    TPMS_NV_PUBLIC,
-    TPMS_SENSITIVE_CREATE,
-    TPMS_SIGNATURE_ECC,
-    TPMT_ASYM_SCHEME,
-    TPMT_HA,
-    TPMT_KEYEDHASH_SCHEME,
-    TPMT_PUBLIC,
-    TPMT_SIGNATURE,
-    TPMT_SYM_DEF,
-    TPMU_HA,
-    TPMU_PUBLIC_PARMS,
-    TPMU_SIGNATURE,
-    TPMU_SYM_KEY_BITS,
-    TPMU_SYM_MODE,
-)
+from tpm2_pytss import constants as c
+from tpm2_pytss import types as t
 
-from idiolect.errors import KeystoreError
 from idiolect.host.tpm_codes import AUTH_FAIL, BAD_AUTH, PCR_CHANGED, TRANSIENT, TpmError, explain
+from idiolect.host.tpm_values import Authorization, Properties, Sealed
 
 if TYPE_CHECKING:
-    from idiolect.trust.approvals import Approval
     from idiolect.trust.secret import Secret
 
 T = TypeVar("T")
@@ -74,49 +42,20 @@ PATIENCE = (0.02, 0.08, 0.3, 0.8)
 """Seconds between tries while the TPM is busy, or other programs hold its few slots."""
 PCR_TRIES = 8
 """How often a PCR may move under us."""
-SLOT_ATTRIBUTES = TPMA_NV.POLICYREAD | TPMA_NV.AUTHWRITE | TPMA_NV.NO_DA
+SLOT_ATTRIBUTES = c.TPMA_NV.POLICYREAD | c.TPMA_NV.AUTHWRITE | c.TPMA_NV.NO_DA
 _STORAGE = (
-    TPMA_OBJECT.RESTRICTED
-    | TPMA_OBJECT.DECRYPT
-    | TPMA_OBJECT.FIXEDTPM
-    | TPMA_OBJECT.FIXEDPARENT
-    | TPMA_OBJECT.SENSITIVEDATAORIGIN
-    | TPMA_OBJECT.USERWITHAUTH
-    | TPMA_OBJECT.NODA
+    c.TPMA_OBJECT.RESTRICTED
+    | c.TPMA_OBJECT.DECRYPT
+    | c.TPMA_OBJECT.FIXEDTPM
+    | c.TPMA_OBJECT.FIXEDPARENT
+    | c.TPMA_OBJECT.SENSITIVEDATAORIGIN
+    | c.TPMA_OBJECT.USERWITHAUTH
+    | c.TPMA_OBJECT.NODA
 )
-_SIGNING = (_STORAGE ^ TPMA_OBJECT.DECRYPT) | TPMA_OBJECT.SIGN_ENCRYPT
-_EXTERNAL = TPMA_OBJECT.SIGN_ENCRYPT | TPMA_OBJECT.USERWITHAUTH
+_SIGNING = (_STORAGE ^ c.TPMA_OBJECT.DECRYPT) | c.TPMA_OBJECT.SIGN_ENCRYPT
+_EXTERNAL = c.TPMA_OBJECT.SIGN_ENCRYPT | c.TPMA_OBJECT.USERWITHAUTH
 _PERMANENT, _LOCKOUT_COUNTER, _MANUFACTURER, _FIRMWARE = 0x200, 0x20E, 0x105, 0x10B
 """TPM_PT_PERMANENT, TPM_PT_LOCKOUT_COUNTER, TPM_PT_MANUFACTURER, TPM_PT_FIRMWARE_VERSION_1 (part 2, 6.13)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Properties:
-    """What a TPM says of itself; ``*_auth`` tells whether that hierarchy has an auth value."""
-
-    manufacturer: str
-    firmware: int
-    owner_auth: bool
-    endorsement_auth: bool
-    in_lockout: bool
-    failed_tries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A sealed object as it lies on disk: only the TPM that made it can load it, only its policy opens it."""
-
-    public: bytes
-    private: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Authorization:
-    """How a PolicyAuthorize policy is met: an approval, by the key in ``pem``, under ``reference``."""
-
-    pem: bytes
-    approval: Approval
-    reference: bytes
 
 
 class Tpm:
@@ -130,9 +69,9 @@ class Tpm:
         self._esys: Any = _patiently(lambda: ESAPI(tcti))
         self._salt: Any = None
         if owner:
-            self._esys.tr_set_auth(ESYS_TR.OWNER, owner)
+            self._esys.tr_set_auth(c.ESYS_TR.OWNER, owner)
         if endorsement:
-            self._esys.tr_set_auth(ESYS_TR.ENDORSEMENT, endorsement)
+            self._esys.tr_set_auth(c.ESYS_TR.ENDORSEMENT, endorsement)
 
     def close(self) -> None:
         """Let others in."""
@@ -161,13 +100,13 @@ class Tpm:
         )
 
     def _property(self, number: int) -> int:
-        _, data = _patiently(lambda: self._esys.get_capability(TPM2_CAP.TPM_PROPERTIES, number, 1))
+        _, data = _patiently(lambda: self._esys.get_capability(c.TPM2_CAP.TPM_PROPERTIES, number, 1))
         listed = data.data.tpmProperties  # kept in a variable: its parts point into it
         return int(listed[0].value) if len(listed) and int(listed[0].property) == number else 0
 
     def exists(self, handle: int) -> bool:
         """Whether a persistent object or an NV index is there."""
-        _, data = _patiently(lambda: self._esys.get_capability(TPM2_CAP.HANDLES, handle, 1))
+        _, data = _patiently(lambda: self._esys.get_capability(c.TPM2_CAP.HANDLES, handle, 1))
         listed = data.data.handles
         return len(listed) > 0 and int(listed[0]) == handle
 
@@ -182,30 +121,30 @@ class Tpm:
 
     def extend_pcr(self, pcr: int, digest: bytes) -> None:
         """PCR := H(PCR | digest)."""
-        value = TPMT_HA(hashAlg=TPM2_ALG.SHA256, digest=TPMU_HA(sha256=digest))
-        _patiently(lambda: self._esys.pcr_extend(ESYS_TR(pcr), TPML_DIGEST_VALUES([value])))
+        value = t.TPMT_HA(hashAlg=c.TPM2_ALG.SHA256, digest=t.TPMU_HA(sha256=digest))
+        _patiently(lambda: self._esys.pcr_extend(c.ESYS_TR(pcr), t.TPML_DIGEST_VALUES([value])))
 
     # -- keys ---------------------------------------------------------------------------------------------------
 
     def create_storage_key(self, handle: int | None) -> bytes:
         """Make the storage root key, and keep it at ``handle`` if one is given; its Name. Same seed, same key."""
-        return self._create_primary(TPM2B_PUBLIC.parse("ecc256:aes128cfb", objectAttributes=_STORAGE), False, handle)
+        return self._create_primary(t.TPM2B_PUBLIC.parse("ecc256:aes128cfb", objectAttributes=_STORAGE), False, handle)
 
     def create_attestation_key(self, handle: int | None) -> bytes:
         """Make the attestation key (endorsement hierarchy), and keep it at ``handle`` if one is given; its Name."""
-        template = TPM2B_PUBLIC.parse("ecc256:ecdsa-sha256:null", objectAttributes=_SIGNING)
+        template = t.TPM2B_PUBLIC.parse("ecc256:ecdsa-sha256:null", objectAttributes=_SIGNING)
         return self._create_primary(template, True, handle)
 
     def _create_primary(self, template: Any, endorsement: bool, handle: int | None) -> bytes:
-        hierarchy = ESYS_TR.ENDORSEMENT if endorsement else ESYS_TR.OWNER
+        hierarchy = c.ESYS_TR.ENDORSEMENT if endorsement else c.ESYS_TR.OWNER
 
         def make() -> bytes:
-            with self._session(TPM2_SE.HMAC) as session:
+            with self._session(c.TPM2_SE.HMAC) as session:
                 key = self._esys.create_primary(None, template, hierarchy, session1=session)[0]
             try:
                 if handle is not None:
-                    with self._session(TPM2_SE.HMAC) as session:
-                        self._esys.evict_control(ESYS_TR.OWNER, key, handle, session1=session)
+                    with self._session(c.TPM2_SE.HMAC) as session:
+                        self._esys.evict_control(c.ESYS_TR.OWNER, key, handle, session1=session)
                 return bytes(self._esys.tr_get_name(key))
             finally:
                 self._esys.flush_context(key)
@@ -238,8 +177,8 @@ class Tpm:
 
         def remove() -> None:
             key = self._esys.tr_from_tpmpublic(handle)
-            with self._session(TPM2_SE.HMAC) as session:
-                self._esys.evict_control(ESYS_TR.OWNER, key, handle, session1=session)
+            with self._session(c.TPM2_SE.HMAC) as session:
+                self._esys.evict_control(c.ESYS_TR.OWNER, key, handle, session1=session)
 
         _patiently(remove)
 
@@ -248,7 +187,7 @@ class Tpm:
 
         def sign() -> tuple[bytes, bytes]:
             key = self._esys.tr_from_tpmpublic(handle)
-            with self._session(TPM2_SE.HMAC) as session:
+            with self._session(c.TPM2_SE.HMAC) as session:
                 attest, signature = self._esys.quote(key, f"sha256:{pcr}", qualifying, session1=session)
             return bytes(attest), bytes(signature.marshal())
 
@@ -258,21 +197,21 @@ class Tpm:
 
     def seal(self, secret: Secret, policy: bytes) -> Sealed:
         """Seal ``secret`` under the storage root key; only ``policy`` opens it."""
-        public = TPM2B_PUBLIC(
-            TPMT_PUBLIC(
-                type=TPM2_ALG.KEYEDHASH,
-                nameAlg=TPM2_ALG.SHA256,
-                objectAttributes=TPMA_OBJECT.FIXEDTPM | TPMA_OBJECT.FIXEDPARENT | TPMA_OBJECT.NODA,
+        public = t.TPM2B_PUBLIC(
+            t.TPMT_PUBLIC(
+                type=c.TPM2_ALG.KEYEDHASH,
+                nameAlg=c.TPM2_ALG.SHA256,
+                objectAttributes=c.TPMA_OBJECT.FIXEDTPM | c.TPMA_OBJECT.FIXEDPARENT | c.TPMA_OBJECT.NODA,
                 authPolicy=policy,
-                parameters=TPMU_PUBLIC_PARMS(
-                    keyedHashDetail=TPMS_KEYEDHASH_PARMS(scheme=TPMT_KEYEDHASH_SCHEME(scheme=TPM2_ALG.NULL))
+                parameters=t.TPMU_PUBLIC_PARMS(
+                    keyedHashDetail=t.TPMS_KEYEDHASH_PARMS(scheme=t.TPMT_KEYEDHASH_SCHEME(scheme=c.TPM2_ALG.NULL))
                 ),
             )
         )
-        sensitive = TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(data=bytes(secret.view)))
+        sensitive = t.TPM2B_SENSITIVE_CREATE(t.TPMS_SENSITIVE_CREATE(data=bytes(secret.view)))
 
         def make() -> Sealed:
-            with self._session(TPM2_SE.HMAC, salted=True) as session:
+            with self._session(c.TPM2_SE.HMAC, salted=True) as session:
                 private, public_out, *_ = self._esys.create(self._salt, sensitive, public, session1=session)
             return Sealed(bytes(public_out.marshal()), bytes(private.marshal()))
 
@@ -282,11 +221,11 @@ class Tpm:
         """The secret, if the PCR holds what ``how`` approves."""
 
         def open_() -> bytearray:
-            with self._session(TPM2_SE.HMAC, salted=True) as session:
+            with self._session(c.TPM2_SE.HMAC, salted=True) as session:
                 item = self._esys.load(
                     self._salt,
-                    TPM2B_PRIVATE.unmarshal(sealed.private)[0],
-                    TPM2B_PUBLIC.unmarshal(sealed.public)[0],
+                    t.TPM2B_PRIVATE.unmarshal(sealed.private)[0],
+                    t.TPM2B_PUBLIC.unmarshal(sealed.public)[0],
                     session1=session,
                 )
             try:
@@ -304,10 +243,10 @@ class Tpm:
         self._nv_define(index, size, policy, bytes(auth.view))
 
     def _nv_define(self, index: int, size: int, policy: bytes, auth: bytes) -> None:
-        public = TPM2B_NV_PUBLIC(
-            TPMS_NV_PUBLIC(
+        public = t.TPM2B_NV_PUBLIC(
+            t.TPMS_NV_PUBLIC(
                 nvIndex=index,
-                nameAlg=TPM2_ALG.SHA256,
+                nameAlg=c.TPM2_ALG.SHA256,
                 attributes=SLOT_ATTRIBUTES,
                 authPolicy=policy,
                 dataSize=size,
@@ -315,8 +254,8 @@ class Tpm:
         )
 
         def make() -> None:
-            with self._session(TPM2_SE.HMAC, salted=True) as session:
-                self._esys.nv_define_space(auth, public, ESYS_TR.OWNER, session1=session)
+            with self._session(c.TPM2_SE.HMAC, salted=True) as session:
+                self._esys.nv_define_space(auth, public, c.ESYS_TR.OWNER, session1=session)
 
         _patiently(make)
 
@@ -327,7 +266,7 @@ class Tpm:
             return self._esys.nv_read_public(self._esys.tr_from_tpmpublic(index))[0].nvPublic
 
         public = _patiently(read)
-        attributes = int(public.attributes) & ~int(TPMA_NV.WRITTEN)
+        attributes = int(public.attributes) & ~int(c.TPMA_NV.WRITTEN)
         as_made = (attributes, int(public.dataSize)) == (int(SLOT_ATTRIBUTES), size)
         if not as_made or bytes(public.authPolicy) not in policies:
             raise _redefined(index)
@@ -337,8 +276,8 @@ class Tpm:
 
         def remove() -> None:
             item = self._esys.tr_from_tpmpublic(index)
-            with self._session(TPM2_SE.HMAC) as session:
-                self._esys.nv_undefine_space(item, ESYS_TR.OWNER, session1=session)
+            with self._session(c.TPM2_SE.HMAC) as session:
+                self._esys.nv_undefine_space(item, c.ESYS_TR.OWNER, session1=session)
 
         _patiently(remove)
 
@@ -348,7 +287,7 @@ class Tpm:
         def put() -> None:
             item = self._esys.tr_from_tpmpublic(index)
             self._esys.tr_set_auth(item, bytes(auth.view))
-            with self._session(TPM2_SE.HMAC, salted=True) as session:
+            with self._session(c.TPM2_SE.HMAC, salted=True) as session:
                 self._esys.nv_write(item, data, 0, item, session1=session)
 
         try:
@@ -361,8 +300,8 @@ class Tpm:
 
         def get() -> bytes:
             item = self._esys.tr_from_tpmpublic(index)
-            with self._session(TPM2_SE.POLICY) as session:
-                self._esys.policy_command_code(session, TPM2_CC.NV_Read)
+            with self._session(c.TPM2_SE.POLICY) as session:
+                self._esys.policy_command_code(session, c.TPM2_CC.NV_Read)
                 return bytes(self._esys.nv_read(item, size, 0, item, session1=session))
 
         return _patiently(get)
@@ -387,15 +326,15 @@ class Tpm:
     @contextlib.contextmanager
     def _session(self, kind: Any, *, salted: bool = False) -> Iterator[Any]:
         """An HMAC or policy session; salted ones encrypt the first parameter each way."""
-        aes = TPMT_SYM_DEF(
-            algorithm=TPM2_ALG.AES, keyBits=TPMU_SYM_KEY_BITS(aes=128), mode=TPMU_SYM_MODE(aes=TPM2_ALG.CFB)
+        aes = t.TPMT_SYM_DEF(
+            algorithm=c.TPM2_ALG.AES, keyBits=t.TPMU_SYM_KEY_BITS(aes=128), mode=t.TPMU_SYM_MODE(aes=c.TPM2_ALG.CFB)
         )
-        symmetric = aes if salted else TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL)
-        salt = self._salt if salted else ESYS_TR.NONE
-        session = self._esys.start_auth_session(salt, ESYS_TR.NONE, kind, symmetric, TPM2_ALG.SHA256)
+        symmetric = aes if salted else t.TPMT_SYM_DEF(algorithm=c.TPM2_ALG.NULL)
+        salt = self._salt if salted else c.ESYS_TR.NONE
+        session = self._esys.start_auth_session(salt, c.ESYS_TR.NONE, kind, symmetric, c.TPM2_ALG.SHA256)
         try:
-            encryption = TPMA_SESSION.DECRYPT | TPMA_SESSION.ENCRYPT if salted else 0
-            self._esys.trsess_set_attributes(session, TPMA_SESSION.CONTINUESESSION | encryption)
+            encryption = c.TPMA_SESSION.DECRYPT | c.TPMA_SESSION.ENCRYPT if salted else 0
+            self._esys.trsess_set_attributes(session, c.TPMA_SESSION.CONTINUESESSION | encryption)
             yield session
         finally:
             with contextlib.suppress(TSS2_Exception):
@@ -405,9 +344,9 @@ class Tpm:
     def _authorized(self, how: Authorization) -> Iterator[Any]:
         """A policy session that meets PolicyAuthorize(key, reference) through the approved PolicyPCR."""
         approval = how.approval
-        with self._session(TPM2_SE.POLICY, salted=True) as session:
+        with self._session(c.TPM2_SE.POLICY, salted=True) as session:
             self._esys.policy_pcr(session, b"", f"sha256:{approval.pcr}")
-            key = self._esys.load_external(_external(how.pem), hierarchy=ESYS_TR.OWNER)
+            key = self._esys.load_external(_external(how.pem), hierarchy=c.ESYS_TR.OWNER)
             try:
                 digest = _sha256(approval.policy + how.reference)
                 ticket = self._esys.verify_signature(key, digest, _signature(approval.signature))
@@ -425,12 +364,13 @@ class Tpm:
 
 def _redefined(index: int) -> TpmError:
     message = f"NV index 0x{index:08x} is not as it was provisioned: somebody redefined it"
-    return TpmError(message, "idiolect factory-reset, then provision", "damaged")
+    fix = "with idiolectd stopped: idiolect provision --replace-policy-key, with the key in force, mends a slot"
+    return TpmError(message, f"{fix}; else factory-reset", "damaged")
 
 
 def _external(pem: bytes) -> Any:
     """The policy key's public area; its Name depends on every bit of this template (``approvals.tpm_name``)."""
-    public = TPM2B_PUBLIC.from_pem(pem, objectAttributes=_EXTERNAL, scheme=TPMT_ASYM_SCHEME(scheme=TPM2_ALG.NULL))
+    public = t.TPM2B_PUBLIC.from_pem(pem, objectAttributes=_EXTERNAL, scheme=t.TPMT_ASYM_SCHEME(scheme=c.TPM2_ALG.NULL))
     point = public.publicArea.unique.ecc
     # from_pem drops leading zeros, which one key in 128 has: another Name, and the TPM refuses the point (0x9C).
     point.x, point.y = (bytes(each).rjust(32, b"\0") for each in (point.x, point.y))
@@ -441,8 +381,8 @@ def _signature(der: bytes) -> Any:
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
     r, s = (number.to_bytes(32, "big") for number in decode_dss_signature(der))
-    ecc = TPMS_SIGNATURE_ECC(hash=TPM2_ALG.SHA256, signatureR=r, signatureS=s)
-    return TPMT_SIGNATURE(sigAlg=TPM2_ALG.ECDSA, signature=TPMU_SIGNATURE(ecdsa=ecc))
+    ecc = t.TPMS_SIGNATURE_ECC(hash=c.TPM2_ALG.SHA256, signatureR=r, signatureS=s)
+    return t.TPMT_SIGNATURE(sigAlg=c.TPM2_ALG.ECDSA, signature=t.TPMU_SIGNATURE(ecdsa=ecc))
 
 
 def _sha256(data: bytes) -> bytes:
@@ -466,6 +406,3 @@ def _patiently(call: Callable[[], T]) -> T:
         if wait is None:
             raise problem
         time.sleep(wait)
-
-
-__all__ = ["Authorization", "KeystoreError", "Properties", "Sealed", "Tpm", "TpmError"]

@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from idiolect.errors import KeystoreError
-from idiolect.host.tpm import Authorization, Sealed, Tpm
+from idiolect.host.tpm import Tpm
 from idiolect.host.tpm_codes import HANDLE, NV_UNINITIALIZED, POLICY_FAIL, VALUE, TpmError
+from idiolect.host.tpm_values import Authorization, Sealed
 from idiolect.trust import approvals as approvals_
 from idiolect.trust.approvals import Approval
 from idiolect.trust.device import Device, SealedKey
