@@ -7,6 +7,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from idiolect.config import Config, Trust
 from idiolect.custody import Custody, Model, View
 from idiolect.policykey import PolicyKeyReplacement
@@ -15,7 +17,7 @@ from idiolect.trust.keys import public_pem
 from idiolect.trust.vault import Vault
 from idiolect.trust.verify import Verified
 from tests import bundles
-from tests.swtpm import Swtpm
+from tests.swtpm import Swtpm, missing
 
 PROFILE, PURPOSE, KIND = "ab" * 16, "enrol", "example"
 """Whose records the helpers write."""
@@ -138,3 +140,6 @@ def erase(vault: Vault) -> None:
 def recall(vault: Vault) -> dict[str, bytes]:
     """The records by id."""
     return {record.id: record.payload for record in vault.items(PROFILE, PURPOSE, KIND)}
+
+
+needs_tpm = pytest.mark.skipif(bool(missing()), reason=missing())

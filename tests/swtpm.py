@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-import pytest
-
 CMD_GET_CAPABILITY = bytes([0, 0, 0, 1])
 """A command of swtpm's control channel (swtpm_ioctls(3)) that changes nothing."""
 
@@ -108,6 +106,3 @@ def missing() -> str:
     except (ImportError, NotImplementedError) as error:
         return f"tpm2-pytss cannot be imported: {error}"
     return ""
-
-
-needs_tpm = pytest.mark.skipif(bool(missing()), reason=missing())

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.devices import policy_pem
-from tests.swtpm import Swtpm, needs_tpm
+from tests.devices import needs_tpm, policy_pem
+from tests.swtpm import Swtpm
 
 
 def idiolect(folder: Path, *arguments: str, code: int = 0) -> str:

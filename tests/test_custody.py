@@ -17,8 +17,7 @@ from idiolect.provisioning import Provisioning, factory_reset, fleet_record, rea
 from idiolect.trust.attestation import AttestationError
 from idiolect.trust.documents import verify_attestation, verify_audit
 from tests import bundles
-from tests.devices import TestDevice, model_of, policy_pem
-from tests.swtpm import needs_tpm
+from tests.devices import TestDevice, model_of, needs_tpm, policy_pem
 
 pytestmark = needs_tpm
 NONCE = bytes(range(32))

@@ -18,8 +18,7 @@ from idiolect.errors import TrustError, VaultError
 from idiolect.provisioning import KEYFILE, VAULT
 from idiolect.trust.device import RECORD
 from tests import bundles
-from tests.devices import TestDevice, contents, forget, recall, remember
-from tests.swtpm import needs_tpm
+from tests.devices import TestDevice, contents, forget, needs_tpm, recall, remember
 
 BOTH = {"01", "02"}
 

@@ -9,8 +9,8 @@ from idiolect.trust.device import RECORD
 from idiolect.trust.keys import public_pem
 from tests import bundles
 from tests.alsa import require_wavmic
-from tests.devices import TestDevice, contents, remember
-from tests.swtpm import Swtpm, needs_tpm
+from tests.devices import TestDevice, contents, needs_tpm, remember
+from tests.swtpm import Swtpm
 from tests.test_service import Daemon, room
 
 BOTH = {"01", "02"}

@@ -9,7 +9,7 @@ from idiolect.custody import PASSING
 from idiolect.trust.approvals import POLICY_REF, approve, policy_authorize, tpm_name
 from idiolect.trust.keys import public_pem
 from idiolect.trust.secret import Secret
-from tests.swtpm import needs_tpm
+from tests.devices import needs_tpm
 
 pytestmark = needs_tpm
 STATES = {"absent", "busy", "lockout", "refused", "replaced", "cleared", "damaged", "failed"}

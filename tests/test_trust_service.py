@@ -17,8 +17,8 @@ from idiolect.host.slots import Slots
 from idiolect.provisioning import fleet_record
 from idiolect.trust.keys import public_pem
 from tests import bundles
-from tests.devices import TestDevice
-from tests.swtpm import Swtpm, needs_tpm
+from tests.devices import TestDevice, needs_tpm
+from tests.swtpm import Swtpm
 
 ROOT = Path(__file__).parents[1]
 NONCE = "00112233445566778899aabbccddeeff"

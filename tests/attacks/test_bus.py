@@ -10,8 +10,8 @@ import pytest
 from idiolect.trust.attestation import attest_data
 from idiolect.trust.secret import Secret
 from tests import bundles
-from tests.devices import TestDevice, forget, remember, withdraw
-from tests.swtpm import Swtpm, needs_tpm
+from tests.devices import TestDevice, forget, needs_tpm, remember, withdraw
+from tests.swtpm import Swtpm
 
 pytestmark = needs_tpm
 NONCE = bytes(range(32))

@@ -17,8 +17,7 @@ from idiolect.provisioning import read_record
 from idiolect.trust import approvals
 from idiolect.trust.secret import Secret
 from tests import bundles
-from tests.devices import TestDevice, contents, forget, model_of, policy_pem, recall, remember
-from tests.swtpm import needs_tpm
+from tests.devices import TestDevice, contents, forget, model_of, needs_tpm, policy_pem, recall, remember
 
 pytestmark = needs_tpm
 BOTH = {"01", "02"}

@@ -16,9 +16,8 @@ from idiolect.errors import KeystoreError
 from idiolect.policykey import PolicyKeyReplacement
 from idiolect.provisioning import Provisioning, factory_reset, read_record
 from tests import bundles
-from tests.devices import TestDevice, forget, model_of, policy_pem, recall, remember
+from tests.devices import TestDevice, forget, model_of, needs_tpm, policy_pem, recall, remember
 from tests.faults import Scene
-from tests.swtpm import needs_tpm
 
 pytestmark = needs_tpm
 either = pytest.mark.parametrize("kind", ["power", "process"])

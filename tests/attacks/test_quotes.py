@@ -20,8 +20,8 @@ from idiolect.trust.audit import AuditError
 from idiolect.trust.documents import verify_attestation, verify_audit
 from idiolect.trust.keys import public_pem
 from tests import bundles
-from tests.devices import TestDevice
-from tests.swtpm import Swtpm, needs_tpm
+from tests.devices import TestDevice, needs_tpm
+from tests.swtpm import Swtpm
 
 NONCE = bytes(range(16))
 PCR = b"\x11" * 32

@@ -21,8 +21,7 @@ from idiolect.trust.approvals import POLICY_REF
 from idiolect.trust.opening import Wrap
 from idiolect.trust.secret import Secret
 from tests import bundles
-from tests.devices import KIND, PROFILE, PURPOSE, TestDevice, policy_pem, remember
-from tests.swtpm import needs_tpm
+from tests.devices import KIND, PROFILE, PURPOSE, TestDevice, needs_tpm, policy_pem, remember
 
 pytestmark = needs_tpm
 VOICE = b"what the vault keeps about somebody"

@@ -19,8 +19,8 @@ from idiolect.trust.device import RECORD
 from idiolect.trust.envelope import Unopened
 from idiolect.trust.opening import Wrap
 from tests import bundles
-from tests.devices import TestDevice, contents, erase, forget, remember, withdraw
-from tests.swtpm import Swtpm, needs_tpm
+from tests.devices import TestDevice, contents, erase, forget, needs_tpm, remember, withdraw
+from tests.swtpm import Swtpm
 
 pytestmark = needs_tpm
 WRAPS = "SELECT profile, purpose, generation, receipt, key_generation, box FROM wraps"
