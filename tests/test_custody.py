@@ -260,3 +260,18 @@ def test_keys_are_there_soon_after_measuring(device, tpm):
     assert custody.open().released
     assert time.perf_counter() - begin < 1.0
     custody.close()
+
+
+def test_a_bug_on_the_way_to_the_keys_makes_nobody_deaf(device, monkeypatch):
+    """The daemon goes on with the base model; the type of the error is told, its text may quote what it choked on."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret")
+
+    custody = device.custody(bundles.signed())
+    monkeypatch.setattr(custody, "_release", broken)
+    view = custody.open()
+    assert (view.state, "ZeroDivisionError" in view.detail, "secret" in view.detail) == ("failed", True, False)
+    monkeypatch.undo()
+    assert custody.open().released
+    custody.close()

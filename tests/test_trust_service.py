@@ -133,6 +133,7 @@ def test_a_measured_daemon_shows_and_proves_its_keys(board):
         assert late.returncode == 1
         assert "refused (4)" in late.stderr
     assert json.loads(board.cli("bundle", "mark-good", "--json"))["minimum"] == 3
+    assert Slots(board.folder / "state" / "bundles").state().minimum == 3
     board.stop()
     assert "Traceback" not in board.log
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from idiolect.custody import Model
 from idiolect.errors import BundleError
 from idiolect.host.files import Directory, read_keys
-from idiolect.host.slots import Slots
+from idiolect.host.slots import FOLDER, Slots
 from idiolect.trust.keys import TrustedKeys
 from idiolect.trust.verify import Verified, verify
 
@@ -32,8 +32,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 BUILTIN, INSTALLED = "builtin", "installed"
-SLOTS = "bundles"
-"""The folder of the slots in the state directory."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def builtin() -> Path:
 
 def slots(config: Config) -> Slots:
     """The two slots of this device."""
-    return Slots(Path(config.state_dir) / SLOTS)
+    return Slots(Path(config.state_dir) / FOLDER)
 
 
 def trusted_keys(config: Config) -> TrustedKeys | None:

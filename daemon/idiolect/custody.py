@@ -6,6 +6,7 @@ state that ``view`` tells, in one sentence and a next step, and never an excepti
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from idiolect import provisioning
 from idiolect.errors import KeystoreError, RequestError, TrustError, VaultError
 from idiolect.host.keyfile import FileKeystore
+from idiolect.host.slots import FOLDER, Slots
 from idiolect.provisioning import KEYFILE, VAULT
 from idiolect.trust.approvals import DEFAULT_PCR, Approval
 from idiolect.trust.device import Device
@@ -135,6 +137,10 @@ class Custody:
                 if error.errno in _DISK:
                     fix = _DISK[error.errno]
                 self._set(View(self._config.keystore, "readonly", detail, fix))
+            except Exception as error:  # a bug: no keys for anybody, but nobody goes deaf of it
+                self.close()
+                detail = f"an internal error ({type(error).__name__}) while asking for the keys"
+                self._set(View(self._config.keystore, "failed", detail, "restart idiolectd, and report it"))
         return self.view
 
     def _open(self) -> None:
@@ -243,6 +249,10 @@ class Custody:
             raise RequestError(409, "bundle", f"it cannot be marked good without keys: {self.view.detail}")
         self._keystore.raise_minimum(self._model.version)
         self._note("bundle-good")
+        slots = self._state_dir / FOLDER
+        if slots.is_dir():  # so that an older one is refused before it is loaded, too: a hint, the keystore decides
+            with contextlib.suppress(OSError):
+                Slots(slots).note_minimum(self._model.version)
         return {"minimum": self._model.version}
 
     def close(self) -> None:

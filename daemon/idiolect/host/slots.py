@@ -27,6 +27,8 @@ from pathlib import Path
 from idiolect.errors import BundleError
 from idiolect.host.files import TooLarge, read_capped, sync_directory, write_durably
 
+FOLDER = "bundles"
+"""Where the slots lie in the state directory."""
 FILE = "slots.json"
 _CAP = 4096
 _NAME = re.compile(r"[0-9a-f]{16}")
