@@ -275,3 +275,14 @@ def test_a_bug_on_the_way_to_the_keys_makes_nobody_deaf(device, monkeypatch):
     monkeypatch.undo()
     assert custody.open().released
     custody.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can provision for somebody else")
+@pytest.mark.parametrize("kind", ["tpm", "file"])
+def test_what_root_provisions_belongs_to_the_daemons_user(tmp_path, tpm, kind):
+    made = TestDevice(tmp_path, tpm if kind == "tpm" else None)
+    made.state.mkdir()
+    os.chown(made.state, 65534, 65534)
+    made.provision()
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made.state.iterdir()} == {(65534, 65534)}
+    assert made.view(bundles.signed()).released

@@ -159,7 +159,16 @@ class Provisioning:
     def _complete(self) -> str:
         self._device = replace(self._device, complete=True)
         self._write()
+        self._hand_over()
         return "provisioned"
+
+    def _hand_over(self) -> None:
+        """What root made belongs to who owns the state directory: the daemon may run as somebody else."""
+        owner = self._state.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            for name in (RECORD, KEYFILE, VAULT):
+                if (self._state / name).exists():
+                    os.chown(self._state / name, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def _write(self) -> None:
         write_durably(self._state / RECORD, self._device.encode(), 0o644)
