@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
-from idiolect.errors import BundleError
+from idiolect.errors import IdiolectError
 from idiolect.trust import approvals, canonical, keys, manifest, oms
 from idiolect.trust.source import Memory
 from idiolect.trust.verify import verify
 from tests.bundles import key, signed, trusted
+from tests.fuzz import stored
 
 GOOD = signed(2, after=(1,)).files
 _TRUSTED = trusted()
@@ -73,11 +74,17 @@ TARGETS: Mapping[str, tuple[Callable[[bytes], None], bytes]] = {
     "pem": (_pem, keys.public_pem(key("bundle").public_key())),
     "revoked": (_revoked, b"# lost\n" + b"a" * 64 + b"\n"),
     "bundle": (_bundle, b"\2" + GOOD["model.sig"]),
+    "vault-row": (stored.vault_row, stored.good_vault_row()),
+    "vault-file": (stored.vault_file, b"\0\0SQLite format 3\0"),
+    "audit": (stored.audit_export, stored.good_export()),
+    "device": (stored.device_record, stored.good_record()),
+    "document": (stored.document, b'{"bundle":{},"nonce":"","quote":{},"schema":""}'),
+    "quote": (stored.quote, b"\xff\x54\x43\x47\x80\x18\0\x22"),
 }
 """Name -> the target and a good input to start from."""
 
 
 def feed(name: str, data: bytes) -> None:
     """Run one target: refusals are fine, anything else comes through."""
-    with contextlib.suppress(BundleError):
+    with contextlib.suppress(IdiolectError):
         TARGETS[name][0](data)

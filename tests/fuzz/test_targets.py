@@ -53,3 +53,14 @@ def test_a_megabyte_of_anything_is_refused_at_once(name, unit):
     start = time.perf_counter()
     feed(name, unit * (1_000_000 // len(unit)))
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("vault-row", b"v\x80"),  # a negative number where the AAD has unsigned ones
+        ("vault-file", b"|\xfc\xfc" + bytes(20) + b"\xff"),  # a damaged page that reads as NULL where there is none
+    ],
+)
+def test_what_fuzzing_found_stays_mended(name, found):
+    TARGETS[name][0](found)

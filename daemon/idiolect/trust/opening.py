@@ -17,7 +17,9 @@ A payload is checked when it is read (13): its tag is under the root, so nothing
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -85,11 +87,13 @@ def refuse(check: int, message: str, state: str = "damaged", fix: str = RESET) -
 
 def open_vault(connection: sqlite3.Connection, released: Released, device: str = "") -> Opened:
     """Read and check everything; ``VaultError`` says which check failed. ``device`` is the id expected, if any."""
-    with mapped("damaged"):
+    with mapped("damaged"), _shaped():
         contents = _read(connection)
-    opened = _unlock(contents, released)
+    with _shaped():
+        opened = _unlock(contents, released)
     try:
-        _check(contents, opened)
+        with _shaped():
+            _check(contents, opened)
         if device and contents.state.device != device:  # 12
             refuse(12, "it is of another device id than this device has", "foreign")
     except BaseException:
@@ -98,21 +102,26 @@ def open_vault(connection: sqlite3.Connection, released: Released, device: str =
     return opened
 
 
-def _read(connection: sqlite3.Connection) -> Contents:
-    """Check 5."""
+@contextlib.contextmanager
+def _shaped() -> Iterator[None]:
+    """Check 5. A damaged page gives NULL, negative numbers and text for bytes where SQLite's own rules forbid them."""
     try:
-        state, origin, root = _read_state(connection)
-        wraps = tuple(Wrap(*row) for row in _rows(connection, _WRAPS, MAX_WRAPS))
-        records: dict[str, dict[RecordName, Head]] = {}
-        for profile, purpose, kind, ident, *rest in _rows(connection, _RECORDS, MAX_RECORDS):
-            name = (purpose, kind, ident)
-            records.setdefault(profile, {})[name] = roots.head(name, *rest)
-        macs = dict(_rows(connection, "SELECT profile, mac FROM roots", MAX_WRAPS))
-        entries = tuple(read_entries(connection, audit.MAX_ENTRIES + 1))
-        if len(entries) > audit.MAX_ENTRIES:
-            refuse(5, _TOO_MANY)
+        yield
     except (TypeError, ValueError, AttributeError, OverflowError):
         refuse(5, "a row does not have the shape that it was written in")
+
+
+def _read(connection: sqlite3.Connection) -> Contents:
+    state, origin, root = _read_state(connection)
+    wraps = tuple(Wrap(*row) for row in _rows(connection, _WRAPS, MAX_WRAPS))
+    records: dict[str, dict[RecordName, Head]] = {}
+    for profile, purpose, kind, ident, *rest in _rows(connection, _RECORDS, MAX_RECORDS):
+        name = (purpose, kind, ident)
+        records.setdefault(profile, {})[name] = roots.head(name, *rest)
+    macs = dict(_rows(connection, "SELECT profile, mac FROM roots", MAX_WRAPS))
+    entries = tuple(read_entries(connection, audit.MAX_ENTRIES + 1))
+    if len(entries) > audit.MAX_ENTRIES:
+        refuse(5, _TOO_MANY)
     return Contents(state, origin, root, wraps, records, macs, entries)
 
 
