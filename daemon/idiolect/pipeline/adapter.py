@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.values import EMBEDDING, WINDOW
+from idiolect.pipeline.personal import Household, softmax
+from idiolect.values import EMBEDDING, GUEST, WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,29 +78,28 @@ class Head:
         z: Array = hidden.reshape(len(windows), -1) @ self.projection + self.projection_bias
         return z
 
+    def logits(self, windows: Array) -> Array:
+        """Class scores of a batch of windows, (n, 16, 96) -> (n, C)."""
+        scores: Array = self.features(windows) @ self.scores + self.scores_bias
+        return scores
+
     def posteriors(self, windows: Array) -> Array:
         """Posteriors of a batch of windows, (n, 16, 96) -> (n, C); each row sums to 1."""
-        return softmax(self.features(windows) @ self.scores + self.scores_bias)
-
-
-def softmax(logits: Array) -> Array:
-    """Along the last axis, in place."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=-1, keepdims=True)
-    return logits
+        return softmax(self.logits(windows))
 
 
 class Scorer:
-    """The head on a stream: each embedding costs one column, the rest of the window is remembered.
+    """Head and household on a stream: each embedding costs one column, the rest of the window is remembered.
 
     Rings are written twice, a window's length apart, so that the newest window is always one contiguous view.
     """
 
     def __init__(self, head: Head) -> None:
         self.head = head
+        self.household: Household | None = None
+        self.profile = GUEST
         width = head.convolution_bias.size
-        self._embeddings = np.zeros((2 * TAPS, EMBEDDING), np.float32)
+        self._embeddings = np.zeros((2 * WINDOW, EMBEDDING), np.float32)
         self._columns = np.zeros((2 * COLUMNS, width), np.float32)
         self._steps = 0
 
@@ -110,24 +110,33 @@ class Scorer:
         self._steps = 0
 
     def push(self, embedding: Array) -> Array:
-        """Take the next embedding, (96,); return the posteriors of the window that ends with it, (C,)."""
+        """Take the next embedding, (96,); return the posteriors of the window that ends with it, (classes,)."""
         head = self.head
-        slot = self._steps % TAPS
-        self._embeddings[slot] = self._embeddings[slot + TAPS] = embedding
-        taps = self._embeddings[slot + 1 : slot + 1 + TAPS].reshape(-1)
+        slot = self._steps % WINDOW
+        self._embeddings[slot] = self._embeddings[slot + WINDOW] = embedding
+        taps = self._embeddings[slot + 1 + WINDOW - TAPS : slot + 1 + WINDOW].reshape(-1)
         column: Array = taps @ head.convolution
         column += head.convolution_bias
         np.maximum(column, 0.0, out=column)
-        slot = self._steps % COLUMNS
-        self._columns[slot] = self._columns[slot + COLUMNS] = column
-        z: Array = self._columns[slot + 1 : slot + 1 + COLUMNS].reshape(-1) @ head.projection
+        place = self._steps % COLUMNS
+        self._columns[place] = self._columns[place + COLUMNS] = column
+        z: Array = self._columns[place + 1 : place + 1 + COLUMNS].reshape(-1) @ head.projection
         z += head.projection_bias
         logits: Array = z @ head.scores
         logits += head.scores_bias
         self._steps += 1
-        return softmax(logits)
+        if self.household is None or self.profile == GUEST:
+            return softmax(logits)
+        window = self._embeddings[slot + 1 : slot + 1 + WINDOW]
+        return self.household.posteriors(
+            self.profile, logits, self.household.rows(self.household.space.features(window))
+        )
 
     def window(self, window: Array) -> Array:
-        """Posteriors of one window that is not the stream's, (16, 96) -> (C,)."""
-        posteriors: Array = self.head.posteriors(window[None])[0]
-        return posteriors
+        """Posteriors of one window that is not the stream's, (16, 96) -> (classes,)."""
+        logits = self.head.logits(window[None])[0]
+        if self.household is None or self.profile == GUEST:
+            return softmax(logits)
+        return self.household.posteriors(
+            self.profile, logits, self.household.rows(self.household.space.features(window))
+        )

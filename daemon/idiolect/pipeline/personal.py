@@ -1,0 +1,197 @@
+"""The personal half of the adapter: what was learnt about people, laid over the base head's scores.
+
+Everything a household learnt is rows of one matrix over the personal space (``space``), so that each step costs one
+projection and one product however many people live there. What a row means:
+
+* a *shift* of class c adds ``gain * ((z - mu_c) @ m_c - |m_c|^2 / 2)`` to the logit of c: how much better the person's
+  own prototype mu_c + m_c explains z than everybody's, mu_c (Gaussian with unit covariance; mu_c and m_c are as
+  ``learning.prototypes`` makes them);
+* a *taught* phrase scores ``z @ w``, which a logistic curve brings to 0..1 with its threshold at 0.5.
+
+Only the rows of the profile that speaks are used. For a guest the base head's logits come out bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.values import GUEST
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from idiolect.pipeline.space import Space
+
+SLOPE = 24.0
+"""Log-odds of a taught phrase per unit of cosine above its threshold."""
+TAUGHT_THRESHOLD = 0.5
+PRIOR_SPAN = 1.0
+"""Log-odds that a usage prior moves a class at most."""
+SURE = 0.3
+"""Margin of the acoustic scores below which the prior has no say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One phrase as this person says it: m_c, (D,) float32, and the examples behind it (sum of weights)."""
+
+    vector: NDArray[np.float32]
+    evidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A phrase that the person taught, or a base phrase said their own way (then it has that phrase's name)."""
+
+    name: str
+    direction: NDArray[np.float32]
+    threshold: float
+    """Cosine score at which it counts as said."""
+    evidence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One person's delta beside the base model. ``number`` counts the versions of a profile from 1."""
+
+    profile: str
+    number: int = 0
+    shifts: Mapping[str, Shift] = field(default_factory=dict)
+    taught: tuple[Taught, ...] = ()
+    raises: Mapping[str, float] = field(default_factory=dict)
+    """Log-odds by which a phrase's threshold is raised for this person; never below 0."""
+    prior: Mapping[str, float] = field(default_factory=dict)
+    """Log prior by phrase, within +-PRIOR_SPAN."""
+    gain: float = 0.0
+    voice: NDArray[np.float32] | None = None
+    """(D,) of length 1: the direction in which this person differs, with the consent voice_match only."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Where one profile's rows lie in the household's matrix."""
+
+    classes: NDArray[np.intp]
+    """Base class of each shift row."""
+    shifts: slice
+    taught: slice
+    targets: NDArray[np.intp]
+    """Posterior that each taught row raises."""
+    prior: NDArray[np.float32] | None
+
+
+class Household:
+    """Everybody's adapters as one matrix. ``base`` are the head's classes."""
+
+    def __init__(self, space: Space, base: Sequence[str], adapters: Sequence[Adapter]) -> None:
+        self.space = space
+        self._base = tuple(base)
+        self.adapters = {adapter.profile: adapter for adapter in adapters}
+        self._background = np.array([name == "_background_" for name in base])
+        columns: list[NDArray[np.float32]] = []
+        biases: list[float] = []
+        self._rows: dict[str, _Rows] = {}
+        for adapter in adapters:
+            self._rows[adapter.profile] = self._lay(adapter, columns, biases)
+        self._matrix = np.ascontiguousarray(np.array(columns, np.float32).reshape(-1, space.size).T)
+        self._bias = np.array(biases, np.float32)
+
+    def _lay(self, adapter: Adapter, columns: list[NDArray[np.float32]], biases: list[float]) -> _Rows:
+        first = len(columns)
+        known = [name for name in adapter.shifts if name in self._base]
+        for name in known:
+            mu, shift = self.space.prototypes[self._base.index(name)], adapter.shifts[name].vector
+            columns.append(adapter.gain * shift)
+            biases.append(float(-adapter.gain * (mu @ shift + 0.5 * shift @ shift)))
+        middle = len(columns)
+        for taught in adapter.taught:
+            columns.append(SLOPE * taught.direction)
+            biases.append(-SLOPE * taught.threshold)
+        names = self.classes(adapter.profile)
+        prior = np.array([adapter.prior.get(name, 0.0) for name in self._base], np.float32)
+        return _Rows(
+            np.array([self._base.index(name) for name in known], np.intp),
+            slice(first, middle),
+            slice(middle, len(columns)),
+            np.array([names.index(t.name) for t in adapter.taught], np.intp),
+            prior if prior.any() else None,
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to add for anybody."""
+        return not self._rows
+
+    def classes(self, profile: str) -> tuple[str, ...]:
+        """The classes of a profile's posteriors: the base head's, then the taught phrases that it does not have."""
+        adapter = self.adapters.get(profile)
+        extra = dict.fromkeys(t.name for t in adapter.taught if t.name not in self._base) if adapter else {}
+        return (*self._base, *extra)
+
+    def rows(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Every row of everybody for z (..., D): one product."""
+        said: NDArray[np.float32] = z @ self._matrix
+        said += self._bias
+        return said
+
+    def posteriors(self, profile: str, logits: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What ``profile`` hears: from base logits (..., C) and ``rows`` to (..., C + taught), each 0..1.
+
+        The base classes sum to 1; a taught phrase stands beside them, and counts as little as there is speech.
+        """
+        mine = self._rows.get(profile)
+        if mine is None:
+            return softmax(logits)
+        adapted = logits.copy()
+        adapted[..., mine.classes] += rows[..., mine.shifts]
+        base = softmax(adapted)
+        if mine.prior is not None:
+            base = _with_prior(base, mine.prior)
+        heard = np.zeros((*base.shape[:-1], len(self.classes(profile))), np.float32)
+        heard[..., : base.shape[-1]] = base
+        speech = 1.0 - base[..., self._background].sum(-1)
+        for row, target in zip(range(mine.taught.start, mine.taught.stop), mine.targets, strict=True):
+            score = speech / (1.0 + np.exp(-np.clip(rows[..., row], -30.0, 30.0)))
+            heard[..., target] = np.maximum(heard[..., target], score)
+        return heard
+
+    def who(self, z: NDArray[np.float32], phrase: str) -> tuple[str, float]:
+        """The profile whose voice said ``phrase``, and the similarity (cosine of residuals, -1..1).
+
+        ``GUEST`` when nobody with a voice is near enough, or two are nearly as near: a convenience, not a proof.
+        """
+        voices = [a for a in self.adapters.values() if a.voice is not None]
+        if not voices or phrase not in self._base:
+            return GUEST, 0.0
+        residual = z - self.space.prototypes[self._base.index(phrase)]
+        residual = residual / (np.linalg.norm(residual) + 1e-9)
+        alike = sorted(((float(residual @ a.voice), a.profile) for a in voices if a.voice is not None), reverse=True)
+        best, profile = alike[0]
+        second = alike[1][0] if len(alike) > 1 else -1.0
+        near = best >= VOICE_LEAST and best - second >= VOICE_LEAD
+        return (profile if near else GUEST), best
+
+
+VOICE_LEAST = 0.25
+VOICE_LEAD = 0.05
+
+
+def _with_prior(base: NDArray[np.float32], prior: NDArray[np.float32]) -> NDArray[np.float32]:
+    """score + lambda * log prior, lambda going from 0 at an unsure guess (no margin) to 1 at a margin of SURE."""
+    top = np.partition(base, -2, axis=-1)[..., -2:]
+    share = np.clip((top[..., 1] - top[..., 0]) / SURE, 0.0, 1.0)[..., None]
+    weighted: NDArray[np.float32] = base * np.exp(share * prior).astype(np.float32)
+    weighted /= weighted.sum(-1, keepdims=True)
+    return weighted
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Along the last axis, in place."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=-1, keepdims=True)
+    return logits

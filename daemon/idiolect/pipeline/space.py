@@ -1,0 +1,79 @@
+"""The personal space: where one person's few examples can be compared with what anybody says.
+
+A window (16, 96) is standardised, flattened in order of time, projected to its principal components, whitened by the
+covariance *within* words (so that what differs between speakers and takes counts for little) and scaled to length 1.
+There the mean of a handful of examples is a usable detector (cosine), and the mean of their residuals from a phrase's
+prototype says how one person differs from everybody. All statistics are the bundle's and never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.values import EMBEDDING, WINDOW
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OFFSETS = (-1, 0, 1)
+"""Steps around the end of an utterance whose windows make an example: an end is not known better than that."""
+SPAN = WINDOW + len(OFFSETS) - 1
+"""Embeddings that an example keeps."""
+NAMES = ("space_projection", "space_offset", "space_prototypes", "space_cohort")
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """D = dimensions, C = classes of the head, N = windows of the cohort. Everything float32."""
+
+    projection: NDArray[np.float32]
+    """(1536, D): standardisation, components and whitening in one."""
+    offset: NDArray[np.float32]
+    """(D,)"""
+    prototypes: NDArray[np.float32]
+    """(C, D): mean of each class; a zero row for a class without one."""
+    cohort: NDArray[np.float32]
+    """(N, D): other people's windows, words and noise, of length 1."""
+
+    @classmethod
+    def from_arrays(cls, classes: int, arrays: Mapping[str, NDArray[np.floating]]) -> Space | None:
+        """The space of a bundle, or None when it ships none. ``ValueError`` names the array that does not fit."""
+        if NAMES[0] not in arrays:
+            return None
+        taken = {}
+        for name in NAMES:
+            if name not in arrays:
+                raise ValueError(f"array {name} is missing")
+            taken[name.removeprefix("space_")] = np.ascontiguousarray(arrays[name], np.float32)
+            if not np.isfinite(taken[name.removeprefix("space_")]).all():
+                raise ValueError(f"array {name} holds numbers that are not finite")
+        size = taken["offset"].size
+        shapes = {"projection": (WINDOW * EMBEDDING, size), "offset": (size,), "prototypes": (classes, size)}
+        for name, shape in shapes.items():
+            if taken[name].shape != shape:
+                raise ValueError(f"array space_{name} has shape {taken[name].shape}, expected {shape}")
+        if taken["cohort"].ndim != 2 or taken["cohort"].shape[1] != size or not len(taken["cohort"]):
+            raise ValueError(f"array space_cohort has shape {taken['cohort'].shape}, expected (n, {size})")
+        return cls(**taken)
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.offset.size
+
+    def features(self, windows: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Windows (..., 16, 96) to z (..., D) of length 1."""
+        flat = np.asarray(windows, np.float32).reshape(*windows.shape[:-2], -1)
+        z: NDArray[np.float32] = flat @ self.projection
+        z += self.offset
+        z /= np.sqrt(np.sum(z * z, axis=-1, keepdims=True)) + np.float32(1e-9)
+        return z
+
+
+def offset_windows(spans: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The windows of examples, (..., 18, 96) -> (..., 3, 16, 96)."""
+    return np.stack([spans[..., i : i + WINDOW, :] for i in range(len(OFFSETS))], axis=-3).astype(np.float32)
