@@ -229,7 +229,7 @@ def test_the_shipped_bundle_is_small_and_complete() -> None:
     described = json.loads((folder / "guard.json").read_text())
     assert described["shape"][0] >= 300
     assert set(described["strata"]) == {"noise", "pace", "channel"}
-    assert (folder / "head.bin").stat().st_size < 350_000
+    assert (folder / "head.bin").stat().st_size < 1_100_000
     kinds = {p.kind for p in bundle.phrases}
     assert kinds == {"wake", "phrase"}
     assert len(bundle.arrays["prototypes"]) == len(bundle.classes)

@@ -16,6 +16,7 @@ from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening, State, blocks
 from idiolect.pipeline.encoder import Encoder
+from idiolect.pipeline.space import Space
 from idiolect.trust.bundle import Bundle, load
 from idiolect.trust.keys import TrustedKeys
 
@@ -46,12 +47,15 @@ class Recognizer:
 
     bundle: Bundle
     head: Head
+    space: Space | None
+    """None when the bundle ships none: then nobody can be learnt from, and all else works."""
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Recognizer:
         """Build the head. ``BundleError`` names head.bin when its arrays do not fit together."""
         try:
-            return cls(bundle, Head.from_arrays(bundle.classes, bundle.arrays))
+            space = Space.from_arrays(len(bundle.classes), bundle.arrays)
+            return cls(bundle, Head.from_arrays(bundle.classes, bundle.arrays), space)
         except (KeyError, ValueError) as error:
             raise BundleError("head.bin", f"does not make a head: {error}") from None
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from idiolect.trust.bundle import Phrase
 
-from . import augment, calibrate, corpus, export, finish, guard, harvest, train, voices, words
+from . import augment, calibrate, corpus, export, finish, guard, harvest, space, train, voices, words
 from .audio import RATE, Audio, read
 from .corpus import Clip
 from .features import Embedder, Labelled
+from .head import Array
 
 __all__ = ["Plan", "build", "replace"]
 
@@ -146,8 +147,10 @@ def build(plan: Plan, encoder: bytes) -> dict[str, bytes]:
     say("training twice: without the calibration speakers, and with them")
     cautious, model = train.fit_all([first, second], words.CLASSES, plan.recipe, plan.processes)
     limits = thresholds(cautious, later, Embedder(encoder))
+    single = [c for c in (*early, *later) if not c.running]
+    statistics = space.fit(space.gather(single, encoder, plan.processes), words.CLASSES)
     files = assemble(
-        model, second, limits=limits, held=held, kitchen=kitchen, encoder=encoder,
+        model, second, statistics=statistics, limits=limits, held=held, kitchen=kitchen, encoder=encoder,
         rng=np.random.default_rng([plan.seed, 99]),
     )  # fmt: skip
     return {**files, **finish.trained_on(c.path for c in (*early, *later))}
@@ -157,6 +160,7 @@ def assemble(
     model: train.Trained,
     data: Labelled,
     *,
+    statistics: dict[str, Array],
     limits: dict[str, tuple[float, float]],
     held: Sequence[Clip],
     kitchen: Audio | None,
@@ -164,7 +168,7 @@ def assemble(
     rng: np.random.Generator,
 ) -> dict[str, bytes]:
     """Head, phrases and guard set of a trained model; ``held`` are clips of speakers it never heard."""
-    arrays = finish.arrays(model, data, rng)
+    arrays = {**finish.arrays(model, data, rng), **statistics}
     kinds = {**dict.fromkeys(words.WAKE, "wake"), **dict.fromkeys((*words.COMMANDS, *words.DIGITS), "phrase")}
     # The unknown words of Speech Commands may be digits, and an order is no single window: neither guards anything.
     told = [c for c in held if not c.running and (c.source != "speech_commands" or c.label != words.UNKNOWN)]

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from idiolect.errors import BundleError
 from idiolect.trust.approvals import Approval
 from idiolect.trust.verify import Verified
+from idiolect.values import EMBEDDING, WINDOW
 
 _DTYPES = {"float16": "<f2", "float32": "<f4"}
 
@@ -50,6 +51,22 @@ class Phrase:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """Windows of other people on which no adapter may be worse; float value = ``scale`` * stored."""
+
+    stored: NDArray[np.int8]
+    """(n, 16, 96)"""
+    scale: float
+    labels: tuple[str, ...]
+    strata: Mapping[str, tuple[str, ...]]
+    """By kind (noise, pace, channel) the stratum of every window."""
+
+    def windows(self) -> NDArray[np.float32]:
+        """(n, 16, 96)."""
+        return self.stored.astype(np.float32) * np.float32(self.scale)
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """A verified bundle whose contents make sense."""
 
@@ -62,6 +79,7 @@ class Bundle:
     classes: tuple[str, ...]
     phrases: tuple[Phrase, ...]
     arrays: Mapping[str, NDArray[np.floating]]
+    guard: Guard
     signer: str
     """Fingerprint of the bundle key, hex; "" when unsigned."""
     approvals: tuple[Approval, ...]
@@ -92,6 +110,7 @@ def load(verified: Verified) -> Bundle:
         classes=classes,
         phrases=_phrases(files["phrases.json"], classes),
         arrays=_arrays(head, files["head.bin"]),
+        guard=_guard(files),
         signer=verified.signer,
         approvals=verified.approvals,
     )
@@ -128,6 +147,25 @@ def _arrays(head: Mapping[str, Any], numbers: bytes) -> dict[str, NDArray[np.flo
     except (KeyError, TypeError, ValueError, OverflowError):
         raise BundleError("head.json", "arrays do not fit head.bin") from None
     return arrays
+
+
+def _guard(files: Mapping[str, bytes]) -> Guard:
+    if "guard.json" not in files and "guard.bin" not in files:
+        return Guard(np.zeros((0, WINDOW, EMBEDDING), np.int8), 1.0, (), {})
+    described = _json("guard.json", files.get("guard.json", b""))
+    try:
+        names = [str(name) for name in described["classes"]]
+        shape, scale = tuple(int(n) for n in described["shape"]), float(described["scale"])
+        labels = tuple(names[int(i)] for i in described["labels"])
+        strata = {str(k): tuple(str(v["values"][int(i)]) for i in v["index"]) for k, v in described["strata"].items()}
+        windows = np.frombuffer(files["guard.bin"], np.int8).reshape(shape)
+        if shape[1:] != (WINDOW, EMBEDDING) or not 0.0 < scale < math.inf:
+            raise ValueError
+        if any(len(each) != shape[0] for each in (labels, *strata.values())):
+            raise ValueError
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise BundleError("guard.json", "does not fit guard.bin") from None
+    return Guard(windows, scale, labels, strata)
 
 
 def _phrases(raw: bytes, classes: tuple[str, ...]) -> tuple[Phrase, ...]:
