@@ -58,7 +58,10 @@ SAME_PART = {
 # Where sound becomes decisions there is no clock, file, thread, socket or log, and time is counted in samples: of
 # the standard library and of others only what computes.
 PURE = ("pipeline", "learning")
-PURE_MAY = {"__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "typing", "numpy"}
+PURE_MAY = {
+    *("__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "typing", "numpy"),
+    *("hashlib", "json", "struct"),
+}
 WORLD_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 # Library -> the one file that may import it.

@@ -54,8 +54,8 @@ class Recognizer:
     def from_bundle(cls, bundle: Bundle) -> Recognizer:
         """Build the head. ``BundleError`` names head.bin when its arrays do not fit together."""
         try:
-            space = Space.from_arrays(len(bundle.classes), bundle.arrays)
-            return cls(bundle, Head.from_arrays(bundle.classes, bundle.arrays), space)
+            head = Head.from_arrays(bundle.classes, bundle.arrays)
+            return cls(bundle, head, Space.from_arrays(len(bundle.classes), bundle.arrays))
         except (KeyError, ValueError) as error:
             raise BundleError("head.bin", f"does not make a head: {error}") from None
 

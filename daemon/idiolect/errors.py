@@ -86,6 +86,16 @@ class VaultError(TrustError):
     """
 
 
+class LearningError(IdiolectError):
+    """What was learnt, or is to be learnt from, cannot be used; ``fix`` tells the next step."""
+
+    exit_code = 65  # EX_DATAERR
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
 class MicrophoneError(IdiolectError):
     """Audio cannot be captured now. The service stays up and tries again; ``fix`` tells the next step."""
 

@@ -1,0 +1,168 @@
+"""Admission: which examples may move anything. What is not admitted stays in quarantine, where the owner sees it.
+
+What a person recorded on purpose, prompted and counted, is admitted as it is (its own checks: ``attempt``). A
+correction or confirmation comes by the way, perhaps from somebody else, and must pass all of these, in order:
+
+1. source: a confirmation counts only with the consent ``voice_match``; a correction came from its owner's client;
+2. caps: its session and its day have weight left (``ledger.weights``);
+3. fresh: it is not one of the earlier examples again (a recording played twice has the same embeddings);
+4. neighbours: the phrase it is said to be is among what it sounds like: its similarity to the phrase, by prototype
+   and own examples, is within REACH of the best of all phrases, and every other that is nearer has few own examples;
+5. speaker, with ``voice_match`` only: it sounds like its owner's enrolment;
+6. direction: it does not draw the phrase towards another one: the update it would bring does not point along the way
+   from the phrase's prototype to the one that the device heard;
+7. pattern: no more than SUSPECTS of the same kind (this phrase said, that one heard) stand in quarantine; then the
+   rest of the kind follows them, until the owner releases them.
+
+All is decided anew in every round from the ledger alone, in order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.learning.ledger import WEIGHTS, Example, Ledger, weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from idiolect.learning.model import Model
+
+SAME = 0.995
+"""Cosine above which two windows are one recording: takes of a word by one speaker stay below 0.97."""
+REACH = 0.12
+AGAINST = 0.35
+SPEAKER_LEAST = 0.1
+SUSPECTS = 2
+
+REASONS = {
+    0: "admitted",
+    1: "needs the consent voice_match: it was not said on purpose",
+    2: "enough was learnt in this sitting, or on this day",
+    3: "the same recording as before",
+    4: "does not sound like the phrase it is said to be",
+    5: "does not sound like the person it is said to be from",
+    6: "would draw the phrase towards another one",
+    7: "one of several that looked wrong in the same way",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an example moves anything (``check`` 0), or the number of the check that it did not pass."""
+
+    check: int
+    weight: float
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it counts."""
+        return self.check == 0
+
+    @property
+    def reason(self) -> str:
+        """In plain words."""
+        return REASONS[self.check]
+
+
+class Admission:
+    """One pass over a ledger."""
+
+    def __init__(self, model: Model, ledger: Ledger, z: NDArray[np.float32]) -> None:
+        """``z`` (n, D): one for each example, the mean over its windows."""
+        self._model, self._ledger, self._z = model, ledger, z
+        self._unit = z / (np.linalg.norm(z, axis=1, keepdims=True) + 1e-9)
+        self._weights = weights(ledger.examples)
+        self._admitted: list[int] = []
+        self._suspects: Counter[tuple[str, str]] = Counter()
+        self._index = {name: i for i, name in enumerate(model.classes) if np.any(model.space.prototypes[i])}
+
+    def run(self) -> list[Verdict]:
+        """A verdict for every example."""
+        found = []
+        for i, example in enumerate(self._ledger.examples):
+            check = self._check(i, example)
+            if check == 0:
+                self._admitted.append(i)
+            elif check in (4, 5, 6):
+                self._suspects[example.phrase, example.heard] += 1
+            found.append(Verdict(check, float(self._weights[i]) if check == 0 else 0.0))
+        return found
+
+    def _check(self, i: int, example: Example) -> int:
+        """The first check that an example does not pass, 0 for none."""
+        if example.source == "enrolment":
+            return 3 if self._seen(i) else 0
+        checks = {
+            1: lambda: example.source == "correction" or self._ledger.voice,
+            2: lambda: self._weights[i] >= WEIGHTS[example.source] / 2,
+            3: lambda: not self._seen(i),
+            4: lambda: self._near(i, example),
+            5: lambda: not self._ledger.voice or self._own_voice(i, example),
+            6: lambda: not self._drawn(i, example),
+            7: lambda: self._suspects[example.phrase, example.heard] < SUSPECTS,
+        }
+        return next((number for number, passes in checks.items() if not passes()), 0)
+
+    def _seen(self, i: int) -> bool:
+        """Earlier examples count whether they were admitted or not."""
+        return bool(i and (self._unit[:i] @ self._unit[i]).max() > SAME)
+
+    def _own(self, phrase: str) -> NDArray[np.float32]:
+        rows = [j for j in self._admitted if self._ledger.examples[j].phrase == phrase]
+        own: NDArray[np.float32] = self._unit[rows]
+        return own
+
+    def _similarity(self, i: int, phrase: str) -> float:
+        """To the nearest of the phrase's prototype and the centre of the person's own examples of it."""
+        scores = [-1.0]
+        if phrase in self._index:
+            mu = self._model.space.prototypes[self._index[phrase]]
+            scores.append(float(self._unit[i] @ mu) / (float(np.linalg.norm(mu)) + 1e-9))
+        own = self._own(phrase)
+        if len(own):
+            centre = own.mean(0)
+            scores.append(float(self._unit[i] @ centre) / (float(np.linalg.norm(centre)) + 1e-9))
+        return max(scores)
+
+    def _near(self, i: int, example: Example) -> bool:
+        names = {*self._index, *(e.phrase for e in self._ledger.examples if e.source == "enrolment")}
+        if example.phrase not in names:
+            return False
+        best = max(self._similarity(i, name) for name in sorted(names))
+        return self._similarity(i, example.phrase) >= best - REACH
+
+    def _own_voice(self, i: int, example: Example) -> bool:
+        """The residual from the phrase's prototype against the mean residual of what was enrolled."""
+        enrolled = [j for j in self._admitted if self._ledger.examples[j].source == "enrolment"]
+        known = [j for j in enrolled if self._ledger.examples[j].phrase in self._index]
+        if len(known) < 3 or example.phrase not in self._index:
+            return True
+        mean = np.mean([self._residual(j) for j in known], axis=0)
+        mine = self._residual(i)
+        return float(mine @ mean) >= SPEAKER_LEAST * float(np.linalg.norm(mine) * np.linalg.norm(mean))
+
+    def _residual(self, i: int) -> NDArray[np.float32]:
+        mu = self._model.space.prototypes[self._index[self._ledger.examples[i].phrase]]
+        return np.asarray(self._unit[i] - mu, np.float32)
+
+    def _drawn(self, i: int, example: Example) -> bool:
+        """Cosine of (z - mu_said) with (mu_heard - mu_said), against AGAINST."""
+        if example.heard not in self._index or example.phrase not in self._index or example.heard == example.phrase:
+            return False
+        way = self._model.space.prototypes[self._index[example.heard]]
+        way = way - self._model.space.prototypes[self._index[example.phrase]]
+        mine = self._residual(i)
+        return float(mine @ way) > AGAINST * float(np.linalg.norm(mine) * np.linalg.norm(way))
+
+
+def admit(model: Model, ledger: Ledger, z: Sequence[NDArray[np.float32]]) -> list[Verdict]:
+    """A verdict for every example of a ledger, from its z (n of (D,))."""
+    if not ledger.examples:
+        return []
+    return Admission(model, ledger, np.stack(z)).run()

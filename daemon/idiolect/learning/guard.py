@@ -1,0 +1,190 @@
+"""The gate: numbered checks that a candidate adapter passes, or is not used.
+
+1. bounds: every number finite, every shift within TAU, every threshold raised and none lowered, prior within its span,
+   and the whole at most SIZE_CAP bytes;
+2. guard set: not one base phrase fewer is found in other people's speech at the person's thresholds, beyond NOISE
+   windows that also swing without any adapter, in no stratum more than STRATUM_NOISE;
+3. false accepts: no phrase, shifted or taught, is heard in guard windows of anything else where base heard none;
+4. own phrases: no phrase of the person's own is worse on held-out examples than with the base model, or than with the
+   adapter that is active now;
+5. household: with this adapter nobody else's examples are taken for a phrase taught here;
+6. benefit: fewer held-out examples are wrong than before, or a phrase can be said that could not be before, or
+   something must go (forget, withdrawal, expiry);
+7. reproducible: made twice, the same bytes.
+
+All numbers go into the verdict, passed or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.learning.adapterfile import SIZE_CAP
+from idiolect.learning.model import Heard, Model
+from idiolect.learning.prototypes import TAU
+from idiolect.learning.trainer import RAISE_MOST, Round, adapted
+from idiolect.pipeline.personal import PRIOR_SPAN, TAUGHT_THRESHOLD, Adapter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NOISE = 0
+STRATUM_NOISE = 1
+
+CHECKS = {
+    1: "within its bounds",
+    2: "other people's phrases are found as before",
+    3: "nothing is heard that was not said",
+    4: "no phrase of the person's own is worse",
+    5: "nobody else in the household is mistaken",
+    6: "it is an improvement",
+    7: "it can be made again, byte for byte",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``check`` is the first that failed, 0 for none; ``numbers`` what was measured, for log and explanation."""
+
+    check: int
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the adapter may be used."""
+        return self.check == 0
+
+    @property
+    def reason(self) -> str:
+        """In plain words."""
+        return "all checks passed" if self.passed else f"check {self.check} failed: {CHECKS[self.check]}"
+
+
+def limits(model: Model, adapter: Adapter) -> NDArray[np.float32]:
+    """The person's thresholds, (C + taught,)."""
+    extra = [t.name for t in adapter.taught if t.name not in model.classes]
+    found = np.concatenate([model.limits, np.full(len(dict.fromkeys(extra)), TAUGHT_THRESHOLD, np.float32)])
+    for name, up in adapter.raises.items():
+        i = model.classes.index(name)
+        odds = found[i] / (1 - found[i]) * np.exp(up)
+        found[i] = odds / (1 + odds)
+    return found
+
+
+def answers(scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The phrase heard in each window, (n, K) -> (n,): the highest of those over their thresholds, else -1."""
+    over = np.where(scores >= thresholds, scores, -1.0)
+    best = over.argmax(-1)
+    return np.where(over.max(-1) < 0.0, -1, best)
+
+
+def names_of(model: Model, adapter: Adapter) -> tuple[str, ...]:
+    """What the columns of ``adapted`` are."""
+    return (*model.classes, *dict.fromkeys(t.name for t in adapter.taught if t.name not in model.classes))
+
+
+def spoken(model: Model, adapter: Adapter | None, heard: Heard) -> list[str]:
+    """What is understood in windows (n, 3, ...) of utterances: by the mean over the windows; "" for nothing."""
+    if adapter is None:
+        scores, names, bounds = heard.posteriors(), model.classes, model.limits
+    else:
+        scores, names, bounds = adapted(model, adapter, heard), names_of(model, adapter), limits(model, adapter)
+    # A taught phrase is found where it scores highest, a base phrase where its posterior is steady.
+    mean = scores.mean(1)
+    mean[:, len(model.classes) :] = scores[..., len(model.classes) :].max(1)
+    return [names[i] if i >= 0 else "" for i in answers(mean, bounds)]
+
+
+def judge(
+    model: Model,
+    made: Round,
+    *,
+    active: Adapter | None,
+    others: Heard | None = None,
+    owed: bool = False,
+    size: int,
+    reproduced: bool,
+) -> Verdict:
+    """Run all checks; ``others`` are the household's other examples (n, 3, ...), ``owed`` that something must go."""
+    adapter = made.adapter
+    numbers: dict[str, float] = {"size": size}
+    guarded = _guard_set(model, adapter, numbers)
+    own = _own(model, made, active, numbers)
+    taken = _taken(model, adapter, others)
+    numbers["others_taken"] = taken
+    new = {t.name for t in adapter.taught} - {t.name for t in active.taught} if active else adapter.taught
+    better = numbers["own_wrong"] < numbers["own_wrong_before"] or bool(new) or owed
+    better = better or adapter.prior != (active.prior if active else {})
+    tests = {
+        1: _bounded(adapter, size),
+        2: guarded[0],
+        3: guarded[1],
+        4: own,
+        5: taken == 0,
+        6: better,
+        7: reproduced,
+    }
+    return Verdict(next((n for n, passed in tests.items() if not passed), 0), numbers)
+
+
+def _bounded(adapter: Adapter, size: int) -> bool:
+    vectors = [*(s.vector for s in adapter.shifts.values()), *(t.direction for t in adapter.taught)]
+    return (
+        size <= SIZE_CAP
+        and all(np.isfinite(v).all() and np.linalg.norm(v) <= TAU * 1.001 for v in vectors)
+        and all(0.0 <= up <= RAISE_MOST for up in adapter.raises.values())
+        and all(abs(v) <= PRIOR_SPAN for v in adapter.prior.values())
+    )
+
+
+def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tuple[bool, bool]:
+    """Checks 2 and 3."""
+    if not model.guard_labels:
+        return True, True
+    names = names_of(model, adapter)
+    said = np.array([names.index(label) if label in model.phrases else -1 for label in model.guard_labels])
+    before = answers(model.guard.posteriors(), model.limits)
+    now = answers(adapted(model, adapter, model.guard), limits(model, adapter))
+    lost = (said >= 0) & (before == said) & (now != said)
+    won = (said >= 0) & (before != said) & (now == said)
+    accepted_before = (before >= 0) & (before != said)
+    accepted = (now >= 0) & (now != said) & ~accepted_before
+    numbers |= {"guard_lost": int(lost.sum()), "guard_won": int(won.sum()), "guard_accepts": int(accepted.sum())}
+    worst = 0
+    for values in model.guard_strata.values():
+        for value in sorted(set(values)):
+            here = np.array([v == value for v in values])
+            worst = max(worst, int(lost[here].sum() - won[here].sum()))
+    numbers["guard_worst_stratum"] = worst
+    net = int(lost.sum() - won.sum())
+    return net <= NOISE and worst <= STRATUM_NOISE, not accepted.any()
+
+
+def _own(model: Model, made: Round, active: Adapter | None, numbers: dict[str, float]) -> bool:
+    """Check 4, and the numbers of 6. The active adapter has seen these examples: only more of it can lose to it."""
+    wrong: dict[str, list[int]] = {}
+    for held, adapter in made.folds:
+        heard = made.material.heard.take(held)
+        now, base = spoken(model, adapter, heard), spoken(model, None, heard)
+        for row, a, b in zip(held, now, base, strict=True):
+            name = made.material.phrases[row]
+            counts = wrong.setdefault(name, [0, 0])
+            counts[0] += a != name
+            counts[1] += b != name
+    numbers["own_wrong"] = sum(c[0] for c in wrong.values())
+    numbers["own_wrong_before"] = sum(c[1] for c in wrong.values())
+    numbers["own_held_out"] = sum(len(held) for held, _ in made.folds)
+    if active is not None and active.gain and not made.adapter.gain:
+        numbers["weaker_than_active"] = 1
+    return all(now <= before for now, before in wrong.values())
+
+
+def _taken(model: Model, adapter: Adapter, others: Heard | None) -> int:
+    if others is None or not adapter.taught or not len(others.z):
+        return 0
+    mine = {t.name for t in adapter.taught}
+    return sum(name in mine for name in spoken(model, adapter, others))

@@ -1,0 +1,168 @@
+"""The ledger: one person's labelled examples in order of arrival, quarantined ones too, and how often what was said.
+
+An example is kept as a record of its own: four bytes with the length of a JSON header, the header, then float16
+embeddings (copies, 18, 96). The ledger's digest is the SHA-256 over the digests of its records in order, so that
+"these examples and no others" can be signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from idiolect.errors import LearningError
+from idiolect.pipeline.space import SPAN
+from idiolect.values import EMBEDDING
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Source = Literal["enrolment", "correction", "confirmation"]
+PURPOSES: Mapping[Source, str] = {
+    "enrolment": "enrol",
+    "correction": "adapt_corrections",
+    "confirmation": "adapt_confirmations",
+}
+WEIGHTS: Mapping[Source, float] = {"enrolment": 1.0, "correction": 0.5, "confirmation": 0.25}
+MAX_COPIES = 8
+MAX_EXAMPLES = 2000
+"""Examples of one person that are kept: years of teaching."""
+HALF_LIFE_DAYS = 14.0
+"""In which a usage count is worth half."""
+_HEADER_CAP = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled utterance. ``spans`` float32 (copies, 18, 96): as spoken, then copies made while it was in RAM."""
+
+    sequence: int
+    phrase: str = field(repr=False)
+    source: Source
+    session: str
+    """Opaque id of the sitting in which it came: weights are capped per session."""
+    day: int
+    """Days since the epoch."""
+    receipt: str
+    """Digest of the consent under which it is kept."""
+    spans: NDArray[np.float32] = field(repr=False)
+    heard: str = field(default="", repr=False)
+    """What the device had understood, for a correction."""
+
+    @property
+    def purpose(self) -> str:
+        """The purpose of consent that covers it."""
+        return PURPOSES[self.source]
+
+    @property
+    def ident(self) -> str:
+        """Its id as a record."""
+        return f"{self.sequence:08x}"
+
+    def encode(self) -> bytes:
+        """The record."""
+        header = {
+            "v": 1,
+            "phrase": self.phrase,
+            "source": self.source,
+            "session": self.session,
+            "day": self.day,
+            "receipt": self.receipt,
+            "heard": self.heard,
+            "sequence": self.sequence,
+            "copies": len(self.spans),
+        }
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return struct.pack("<I", len(text)) + text + np.ascontiguousarray(self.spans, "<f2").tobytes()
+
+    def digest(self) -> bytes:
+        """SHA-256 of the record."""
+        return hashlib.sha256(self.encode()).digest()
+
+
+def decode(record: bytes) -> Example:
+    """Read a record; ``LearningError`` when it is none."""
+    try:
+        (size,) = struct.unpack_from("<I", record)
+        if size > _HEADER_CAP:
+            raise ValueError
+        header = json.loads(record[4 : 4 + size])
+        if header["v"] != 1 or header["source"] not in PURPOSES or not 1 <= header["copies"] <= MAX_COPIES:
+            raise ValueError
+        spans = np.frombuffer(record, "<f2", offset=4 + size).reshape(header["copies"], SPAN, EMBEDDING)
+        spans = spans.astype(np.float32)
+        if not np.isfinite(spans).all():
+            raise ValueError
+        words = {name: str(header[name]) for name in ("phrase", "session", "receipt", "heard")}
+        numbers = {name: int(header[name]) for name in ("sequence", "day")}
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
+        raise LearningError("an example is not what was written", "forget it, or erase the profile") from None
+    return Example(source=header["source"], spans=spans, **words, **numbers)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What is known of one person. ``usage``: (phrase, day) -> how often it was said and not corrected."""
+
+    profile: str
+    examples: tuple[Example, ...] = ()
+    usage: Mapping[tuple[str, int], int] = field(default_factory=dict, repr=False)
+    voice: bool = False
+    """Whether the consent ``voice_match`` is there."""
+
+    def digest(self) -> str:
+        """SHA-256, in hex, over everything that the adapter is made from."""
+        digest = hashlib.sha256(f"idiolect/ledger/v1/{self.profile}/{int(self.voice)}/".encode())
+        for example in self.examples:
+            digest.update(example.digest())
+        for (phrase, day), count in sorted(self.usage.items()):
+            digest.update(json.dumps([phrase, day, count]).encode())
+        return digest.hexdigest()
+
+    def receipts(self) -> tuple[str, ...]:
+        """The consent receipts of every example."""
+        return tuple(sorted({example.receipt for example in self.examples}))
+
+    def without(self, gone: Iterable[int]) -> Ledger:
+        """The ledger as if the examples with these numbers had never been."""
+        away = set(gone)
+        kept = tuple(e for e in self.examples if e.sequence not in away)
+        return Ledger(self.profile, kept, self.usage, self.voice)
+
+
+def weights(examples: Sequence[Example]) -> NDArray[np.float64]:
+    """What each example may move, (n,), capped in order of arrival.
+
+    Enrolment is what the person set out to do and counts in full. All else together counts at most SESSION_CAP in one
+    session and DAY_CAP in one day: nobody reaches far by insisting.
+    """
+    spent: dict[object, float] = {}
+    found = np.zeros(len(examples))
+    for i, example in enumerate(examples):
+        wish = WEIGHTS[example.source]
+        if example.source != "enrolment":
+            session, day = ("session", example.session), ("day", example.day)
+            wish = min(wish, SESSION_CAP - spent.get(session, 0.0), DAY_CAP - spent.get(day, 0.0))
+            spent[session] = spent.get(session, 0.0) + wish
+            spent[day] = spent.get(day, 0.0) + wish
+        found[i] = max(0.0, wish)
+    return found
+
+
+SESSION_CAP = 3.0
+DAY_CAP = 6.0
+
+
+def decayed(usage: Mapping[tuple[str, int], int], day: int) -> dict[str, float]:
+    """Counts by phrase as they weigh on ``day``: halved every HALF_LIFE_DAYS; the future counts as today."""
+    found: dict[str, float] = {}
+    for (phrase, then), count in sorted(usage.items()):
+        found[phrase] = found.get(phrase, 0.0) + count * math.exp2(-max(0, day - then) / HALF_LIFE_DAYS)
+    return found

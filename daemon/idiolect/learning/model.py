@@ -1,0 +1,84 @@
+"""What a bundle brings to learning: head, space, thresholds and guard set, in the form in which they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.pipeline.personal import softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from idiolect.pipeline.adapter import Head
+    from idiolect.pipeline.space import Space
+
+UNKNOWN, BACKGROUND = "_unknown_", "_background_"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base that never changes. ``digest`` is the bundle's, ``thresholds`` those of a turn, by phrase."""
+
+    digest: str
+    head: Head
+    space: Space
+    wake_words: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    guard_windows: NDArray[np.float32]
+    """(n, 16, 96) of other people"""
+    guard_labels: tuple[str, ...]
+    guard_strata: Mapping[str, tuple[str, ...]]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The head's."""
+        return self.head.classes
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The classes that one can say on purpose."""
+        return tuple(name for name in self.classes if name in self.thresholds)
+
+    @cached_property
+    def limits(self) -> NDArray[np.float32]:
+        """Threshold of every class, 1 for those that are no phrase."""
+        return np.array([self.thresholds.get(name, 1.0) for name in self.classes], np.float32)
+
+    @cached_property
+    def guard(self) -> Heard:
+        """The guard set, embedded and scored once."""
+        return self.hear(self.guard_windows)
+
+    @cached_property
+    def strangers(self) -> NDArray[np.float32]:
+        """z of everything other people said: what a taught phrase must not be taken for, (n, D)."""
+        return np.concatenate([self.space.cohort, self.guard.z])
+
+    def hear(self, windows: NDArray[np.floating]) -> Heard:
+        """Base logits and z of windows (..., 16, 96)."""
+        flat = np.asarray(windows, np.float32).reshape(-1, *windows.shape[-2:])
+        shape = windows.shape[:-2]
+        if not len(flat):
+            return Heard(np.zeros((*shape, len(self.classes)), np.float32), self.space.features(windows))
+        return Heard(self.head.logits(flat).reshape(*shape, -1), self.space.features(windows))
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Windows after the base model: ``logits`` (..., C) and ``z`` (..., D)."""
+
+    logits: NDArray[np.float32]
+    z: NDArray[np.float32]
+
+    def posteriors(self) -> NDArray[np.float32]:
+        """The base head's."""
+        return softmax(self.logits.copy())
+
+    def take(self, chosen: Sequence[int] | NDArray[np.intp] | NDArray[np.bool_]) -> Heard:
+        """Some of the windows."""
+        return Heard(self.logits[chosen], self.z[chosen])

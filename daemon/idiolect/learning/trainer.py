@@ -1,0 +1,193 @@
+"""The trainer: a bundle's model, a ledger and a day in, one candidate adapter out. The same in, the same bytes out.
+
+Admission first, over the whole ledger; then closed forms (``prototypes``) at each of GAINS, strongest first, until the
+guard set and the person's own held-out examples are no worse (``guard``). The weakest that is left is no shift at all,
+so that a taught phrase never waits for anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.learning import prototypes
+from idiolect.learning.admission import Verdict, admit
+from idiolect.learning.ledger import Example, Ledger, decayed
+from idiolect.learning.model import Heard, Model
+from idiolect.pipeline.personal import PRIOR_SPAN, Adapter, Household, Taught
+from idiolect.pipeline.space import offset_windows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GAINS = (25.0, 15.0, 8.0, 0.0)
+"""How strongly shifts speak beside the base head; all were compared on speakers left out (`scripts/evaluate`)."""
+FOLDS = 5
+RAISE_MOST = 3.0
+"""Log-odds by which a person's own threshold is raised at most."""
+RAISE_CLEARANCE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """The ``day`` (since the epoch) of a round and the ``number`` of the version that it makes."""
+
+    day: int
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Admitted examples after the base model, one row each: logits (n, 3, C) and z (n, 3, D) as spoken."""
+
+    phrases: tuple[str, ...]
+    weights: NDArray[np.float64]
+    heard: Heard
+    centres: NDArray[np.float32]
+    """(n, D): mean z over windows and copies."""
+
+    def take(self, rows: NDArray[np.intp]) -> Material:
+        """Some of them."""
+        phrases = tuple(self.phrases[i] for i in rows)
+        return Material(phrases, self.weights[rows], self.heard.take(rows), self.centres[rows])
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """What is said in them."""
+        return frozenset(self.phrases)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round's outcome before the gate: what was admitted, what came of it, and what is held out for judging it."""
+
+    adapter: Adapter
+    verdicts: tuple[Verdict, ...]
+    material: Material
+    folds: tuple[tuple[NDArray[np.intp], Adapter], ...]
+    """Rows of ``material`` with an adapter that was made without them."""
+
+
+Prepared = tuple[Material, tuple[Verdict, ...]]
+
+
+def prepare(model: Model, ledger: Ledger) -> Prepared:
+    """Run every example through the base model and admission."""
+    examples = ledger.examples
+    if not examples:
+        empty = model.hear(np.zeros((0, 3, 16, 96), np.float32))
+        return Material((), np.zeros(0), empty, empty.z[:, 0]), ()
+    heard = model.hear(np.stack([offset_windows(e.spans[0]) for e in examples]))
+    centres = np.stack([_centre(model, e, heard.z[i]) for i, e in enumerate(examples)])
+    verdicts = admit(model, ledger, list(centres))
+    kept = np.array([i for i, v in enumerate(verdicts) if v.admitted], np.intp)
+    weights = np.array([verdicts[i].weight for i in kept])
+    phrases = tuple(examples[i].phrase for i in kept)
+    return Material(phrases, weights, heard.take(kept), centres[kept]), tuple(verdicts)
+
+
+def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[np.float32]:
+    if len(example.spans) == 1:
+        return np.asarray(z.mean(0), np.float32)
+    copies = model.space.features(offset_windows(example.spans[1:]))
+    return np.asarray(np.concatenate([z, copies.reshape(-1, model.space.size)]).mean(0), np.float32)
+
+
+def build(model: Model, ledger: Ledger, material: Material, when: When, gain: float) -> Adapter:
+    """The adapter that this material makes at this gain; see the module."""
+    classes = model.classes
+    shifts = prototypes.shifts(model.space, classes, material.centres, material.phrases, material.weights)
+    own_way = _own_way(model, material)
+    taught = tuple(
+        _teach(model, material, name)
+        for name in sorted(material.targets)
+        if name not in model.phrases or name in own_way
+    )
+    adapter = Adapter(
+        profile=ledger.profile,
+        number=when.number,
+        shifts=shifts if gain else {},
+        taught=taught,
+        prior=prototypes.prior(decayed(ledger.usage, when.day), model.phrases, PRIOR_SPAN),
+        gain=gain,
+        voice=prototypes.voice(model.space, classes, material.centres, material.phrases) if ledger.voice else None,
+    )
+    return replace(adapter, raises=raises(model, adapter))
+
+
+def _own_way(model: Model, material: Material) -> set[str]:
+    """Base phrases that the person says so differently (another language, say) that no shift would reach them."""
+    found = set()
+    for name in sorted(material.targets & set(model.phrases)):
+        rows = [i for i, phrase in enumerate(material.phrases) if phrase == name]
+        mu = model.space.prototypes[model.classes.index(name)]
+        mine = material.centres[rows].mean(0)
+        alike = mine @ mu / (np.linalg.norm(mine) * np.linalg.norm(mu) + 1e-9)
+        if alike < OWN_WAY and material.weights[rows].sum() >= 2.0:
+            found.add(name)
+    return found
+
+
+OWN_WAY = 0.2
+
+
+def _teach(model: Model, material: Material, name: str) -> Taught:
+    mine = np.array([i for i, phrase in enumerate(material.phrases) if phrase == name], np.intp)
+    rest = np.array([i for i, phrase in enumerate(material.phrases) if phrase != name], np.intp)
+    keep = [i for i, label in enumerate(model.guard_labels) if label != name]
+    others = [model.space.cohort, model.guard.z[keep], material.heard.z[rest].reshape(-1, model.space.size)]
+    z = material.heard.z[mine]
+    return prototypes.taught(model.space, name, z, material.weights[mine], np.concatenate(others))
+
+
+def raises(model: Model, adapter: Adapter) -> dict[str, float]:
+    """Thresholds go up, never down, where somebody else's speech of the guard set would now cross them.
+
+    The gate refuses what is left; this keeps a person's own prototype from costing them false accepts.
+    """
+    if not adapter.shifts:
+        return {}
+    before = model.guard.posteriors()
+    now = adapted(model, adapter, model.guard)
+    found = {}
+    for name in adapter.shifts:
+        column = model.classes.index(name)
+        limit = model.thresholds.get(name, 1.0)
+        other = np.array([label != name for label in model.guard_labels])
+        worse = other & (now[:, column] >= limit) & (before[:, column] < limit)
+        if worse.any():
+            top = float(np.clip(now[worse, column].max(), 1e-6, 1 - 1e-6))
+            up = np.log(top / (1 - top)) - np.log(limit / (1 - limit)) + RAISE_CLEARANCE
+            found[name] = float(np.clip(up, 0.0, RAISE_MOST))
+    return found
+
+
+def adapted(model: Model, adapter: Adapter, heard: Heard) -> NDArray[np.float32]:
+    """Posteriors (..., C + taught) as this person would get them."""
+    household = Household(model.space, model.classes, [adapter])
+    return household.posteriors(adapter.profile, heard.logits, household.rows(heard.z))
+
+
+def folds_of(material: Material) -> list[NDArray[np.intp]]:
+    """Rows to hold out in turn: of every phrase with two examples or more, the i-th example in fold i mod FOLDS."""
+    seen: dict[str, int] = {}
+    count = {name: material.phrases.count(name) for name in material.targets}
+    where: list[list[int]] = [[] for _ in range(FOLDS)]
+    for row, name in enumerate(material.phrases):
+        if count[name] > 1:
+            where[seen.get(name, 0) % FOLDS].append(row)
+            seen[name] = seen.get(name, 0) + 1
+    return [np.array(rows, np.intp) for rows in where if rows]
+
+
+def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, gain: float) -> Round:
+    """A round at one gain, with what is needed to judge it on examples that it has not seen."""
+    material, verdicts = prepared
+    adapter = build(model, ledger, material, when, gain)
+    folds = []
+    for held in folds_of(material):
+        rest = np.setdiff1d(np.arange(len(material.phrases)), held)
+        folds.append((held, build(model, ledger, material.take(rest), when, gain)))
+    return Round(adapter, verdicts, material, tuple(folds))
