@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild.audio import Audio, digest, read
-from bundlebuild.corpus import Clip
+from bundlebuild.corpus import Clip, speech_span
 from bundlebuild.features import Embedder
 
-from .conditions import CONDITIONS, Condition, present, seconds
+from .conditions import CONDITIONS, LEAD, Condition, present, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Heard:
     clip: Clip
     digest: bytes
     seconds: float
+    end: int
+    """Sample of the presentation at which its speech ends."""
     embeddings: dict[str, NDArray[np.float32]]
 
 
@@ -80,7 +82,8 @@ def _work(clip: Clip) -> Heard:
         wanted = [c for c in wanted if c.graph == "int8"]
     if clip.running:
         wanted = [c for c in wanted if c.name == "clean"]
-    return Heard(clip, known, seconds(audio), {c.name: _embed(audio, known, c) for c in wanted})
+    end = LEAD + speech_span(audio)[1]
+    return Heard(clip, known, seconds(audio), end, {c.name: _embed(audio, known, c) for c in wanted})
 
 
 def bar(done: int, total: int, since: float) -> None:

@@ -38,7 +38,7 @@ def encode(adapter: Adapter) -> bytes:
         "profile": adapter.profile,
         "number": adapter.number,
         "gain": adapter.gain,
-        "shifts": [[name, round(s.evidence, 6)] for name, s in shifts],
+        "shifts": [[name, round(s.evidence, 6), round(s.floor, 6)] for name, s in shifts],
         "taught": [[t.name, round(t.threshold, 6), round(t.evidence, 6)] for t in adapter.taught],
         "raises": {name: round(v, 6) for name, v in adapter.raises.items()},
         "prior": {name: round(v, 6) for name, v in adapter.prior.items()},
@@ -64,7 +64,7 @@ def decode(data: bytes) -> Adapter:
         rows: list[NDArray[np.float32]] = list(vectors.astype(np.float32))
         if not np.isfinite(vectors).all():
             raise ValueError
-        shifts = {str(n): Shift(rows.pop(0), float(e)) for n, e in header["shifts"]}
+        shifts = {str(n): Shift(rows.pop(0), float(e), float(f)) for n, e, f in header["shifts"]}
         taught = tuple(Taught(str(n), rows.pop(0), float(t), float(e)) for n, t, e in header["taught"])
         return Adapter(
             profile=str(header["profile"]),

@@ -20,7 +20,7 @@ All is decided anew in every round from the ledger alone, in order of arrival.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,7 @@ class Admission:
         """The first check that an example does not pass, 0 for none."""
         if example.source == "enrolment":
             return 3 if self._seen(i) else 0
-        checks = {
+        checks: dict[int, Callable[[], bool]] = {
             1: lambda: example.source == "correction" or self._ledger.voice,
             2: lambda: self._weights[i] >= WEIGHTS[example.source] / 2,
             3: lambda: not self._seen(i),

@@ -1,14 +1,14 @@
 """The gate: numbered checks that a candidate adapter passes, or is not used.
 
 1. bounds: every number finite, every shift within TAU, every threshold raised and none lowered, prior within its span,
-   and the whole at most SIZE_CAP bytes;
-2. guard set: not one base phrase fewer is found in other people's speech at the person's thresholds, beyond NOISE
-   windows that also swing without any adapter, in no stratum more than STRATUM_NOISE;
+   and the whole at most ``adapterfile.cap`` bytes;
+2. guard set: base phrases in other people's speech are found as before, at the person's thresholds: of the windows
+   whose answer changed not so many were lost that chance would do it less than once in 1 / SIGNIFICANT (exact
+   sign test, McNemar 1947), in all and in every stratum;
 3. false accepts: no phrase, shifted or taught, is heard in guard windows of anything else where base heard none;
-4. own phrases: no phrase of the person's own is worse on held-out examples than with the base model, or than with the
-   adapter that is active now;
+4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
 5. household: with this adapter nobody else's examples are taken for a phrase taught here;
-6. benefit: fewer held-out examples are wrong than before, or a phrase can be said that could not be before, or
+6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer examples), or a phrase can be said that could not be before, or
    something must go (forget, withdrawal, expiry);
 7. reproducible: made twice, the same bytes.
 
@@ -17,13 +17,14 @@ All numbers go into the verdict, passed or not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning.adapterfile import SIZE_CAP
+from idiolect.learning.adapterfile import cap
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import TAU
 from idiolect.learning.trainer import RAISE_MOST, Round, adapted
@@ -32,8 +33,9 @@ from idiolect.pipeline.personal import PRIOR_SPAN, TAUGHT_THRESHOLD, Adapter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NOISE = 0
-STRATUM_NOISE = 1
+SIGNIFICANT = 0.05
+SWING = 2
+"""Examples of one phrase by which two equally good models may differ."""
 
 CHECKS = {
     1: "within its bounds",
@@ -113,7 +115,7 @@ def judge(
     adapter = made.adapter
     numbers: dict[str, float] = {"size": size}
     guarded = _guard_set(model, adapter, numbers)
-    own = _own(model, made, active, numbers)
+    own = _own(model, made, numbers)
     taken = _taken(model, adapter, others)
     numbers["others_taken"] = taken
     new = {t.name for t in adapter.taught} - {t.name for t in active.taught} if active else adapter.taught
@@ -134,7 +136,7 @@ def judge(
 def _bounded(adapter: Adapter, size: int) -> bool:
     vectors = [*(s.vector for s in adapter.shifts.values()), *(t.direction for t in adapter.taught)]
     return (
-        size <= SIZE_CAP
+        size <= cap(len(vectors))
         and all(np.isfinite(v).all() and np.linalg.norm(v) <= TAU * 1.001 for v in vectors)
         and all(0.0 <= up <= RAISE_MOST for up in adapter.raises.values())
         and all(abs(v) <= PRIOR_SPAN for v in adapter.prior.values())
@@ -154,20 +156,27 @@ def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tup
     accepted_before = (before >= 0) & (before != said)
     accepted = (now >= 0) & (now != said) & ~accepted_before
     numbers |= {"guard_lost": int(lost.sum()), "guard_won": int(won.sum()), "guard_accepts": int(accepted.sum())}
-    worst = 0
+    worst = 1.0
     for values in model.guard_strata.values():
         for value in sorted(set(values)):
             here = np.array([v == value for v in values])
-            worst = max(worst, int(lost[here].sum() - won[here].sum()))
-    numbers["guard_worst_stratum"] = worst
-    net = int(lost.sum() - won.sum())
-    return net <= NOISE and worst <= STRATUM_NOISE, not accepted.any()
+            worst = min(worst, chance(int(lost[here].sum()), int(won[here].sum())))
+    overall = chance(int(lost.sum()), int(won.sum()))
+    numbers |= {"guard_chance": round(overall, 4), "guard_worst_stratum_chance": round(worst, 4)}
+    return min(overall, worst) > SIGNIFICANT, not accepted.any()
 
 
-def _own(model: Model, made: Round, active: Adapter | None, numbers: dict[str, float]) -> bool:
-    """Check 4, and the numbers of 6. The active adapter has seen these examples: only more of it can lose to it."""
+def chance(lost: int, won: int) -> float:
+    """Probability that of lost + won changes, each as likely a loss as a win, so many or more are losses."""
+    total = lost + won
+    return sum(math.comb(total, n) for n in range(lost, total + 1)) / 2.0**total
+
+
+def _own(model: Model, made: Round, numbers: dict[str, float]) -> bool:
+    """Check 4, and the numbers of 6."""
     wrong: dict[str, list[int]] = {}
-    for held, adapter in made.folds:
+    folds = made.folds or ((np.arange(len(made.material.phrases)), made.adapter),)
+    for held, adapter in folds:
         heard = made.material.heard.take(held)
         now, base = spoken(model, adapter, heard), spoken(model, None, heard)
         for row, a, b in zip(held, now, base, strict=True):
@@ -178,9 +187,8 @@ def _own(model: Model, made: Round, active: Adapter | None, numbers: dict[str, f
     numbers["own_wrong"] = sum(c[0] for c in wrong.values())
     numbers["own_wrong_before"] = sum(c[1] for c in wrong.values())
     numbers["own_held_out"] = sum(len(held) for held, _ in made.folds)
-    if active is not None and active.gain and not made.adapter.gain:
-        numbers["weaker_than_active"] = 1
-    return all(now <= before for now, before in wrong.values())
+    steady = all(now - before < SWING for now, before in wrong.values())
+    return steady and numbers["own_wrong"] <= numbers["own_wrong_before"]
 
 
 def _taken(model: Model, adapter: Adapter, others: Heard | None) -> int:

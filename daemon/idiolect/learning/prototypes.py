@@ -67,6 +67,28 @@ def shifts(
     return found
 
 
+def floors(  # noqa: PLR0917 - what, and against what
+    space: Space,
+    classes: Sequence[str],
+    found: Mapping[str, Shift],
+    z: NDArray[np.float32],
+    labels: Sequence[str],
+    share: float,
+) -> dict[str, Shift]:
+    """The same shifts, each with the floor that a ``share`` of other people's other words, z (m, D), stay below."""
+    raised = {}
+    for name, shift in found.items():
+        mu = space.prototypes[classes.index(name)]
+        rows = z[[label != name for label in labels]] @ shift.vector - mu @ shift.vector
+        rows -= 0.5 * shift.vector @ shift.vector
+        floor = float(np.quantile(rows, share)) if len(rows) else 0.0
+        raised[name] = Shift(shift.vector, shift.evidence, max(0.0, floor))
+    return raised
+
+
+FLOOR = 1.0
+
+
 def direction(space: Space, z: NDArray[np.float32], weights: NDArray[np.floating]) -> NDArray[np.float32]:
     """w of a phrase from examples (n, ..., D): their mean, turned away from the other windows that lie nearest to it.
 

@@ -1,8 +1,8 @@
 """The trainer: a bundle's model, a ledger and a day in, one candidate adapter out. The same in, the same bytes out.
 
-Admission first, over the whole ledger; then closed forms (``prototypes``) at each of GAINS, strongest first, until the
-guard set and the person's own held-out examples are no worse (``guard``). The weakest that is left is no shift at all,
-so that a taught phrase never waits for anything else.
+Admission first, over the whole ledger; then closed forms (``prototypes``) at each step of LADDER, strongest first,
+until the guard set and the person's own held-out examples are no worse (``guard``). The weakest that is left is no
+shift at all, so that a taught phrase never waits for anything else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ from idiolect.pipeline.space import offset_windows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GAINS = (25.0, 15.0, 8.0, 0.0)
-"""How strongly shifts speak beside the base head; all were compared on speakers left out (`scripts/evaluate`)."""
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How strongly shifts speak beside the base head, and which share of other people's words leaves them silent."""
+
+    gain: float
+    floor: float = 1.0
+
+
+LADDER = (Strength(60.0, 0.98), Strength(40.0, 0.98), Strength(80.0), Strength(40.0), Strength(20.0), Strength(0.0))
+"""Tried in this order. Chosen on speakers left out: the first two gain most, the others cost nobody anything."""
 FOLDS = 5
 RAISE_MOST = 3.0
 """Log-odds by which a person's own threshold is raised at most."""
@@ -95,10 +104,11 @@ def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[n
     return np.asarray(np.concatenate([z, copies.reshape(-1, model.space.size)]).mean(0), np.float32)
 
 
-def build(model: Model, ledger: Ledger, material: Material, when: When, gain: float) -> Adapter:
-    """The adapter that this material makes at this gain; see the module."""
+def build(model: Model, ledger: Ledger, material: Material, when: When, strength: Strength) -> Adapter:
+    """The adapter that this material makes at this strength; see the module."""
     classes = model.classes
     shifts = prototypes.shifts(model.space, classes, material.centres, material.phrases, material.weights)
+    shifts = prototypes.floors(model.space, classes, shifts, model.guard.z, model.guard_labels, strength.floor)
     own_way = _own_way(model, material)
     taught = tuple(
         _teach(model, material, name)
@@ -108,10 +118,10 @@ def build(model: Model, ledger: Ledger, material: Material, when: When, gain: fl
     adapter = Adapter(
         profile=ledger.profile,
         number=when.number,
-        shifts=shifts if gain else {},
+        shifts=shifts if strength.gain else {},
         taught=taught,
         prior=prototypes.prior(decayed(ledger.usage, when.day), model.phrases, PRIOR_SPAN),
-        gain=gain,
+        gain=strength.gain,
         voice=prototypes.voice(model.space, classes, material.centres, material.phrases) if ledger.voice else None,
     )
     return replace(adapter, raises=raises(model, adapter))
@@ -182,12 +192,12 @@ def folds_of(material: Material) -> list[NDArray[np.intp]]:
     return [np.array(rows, np.intp) for rows in where if rows]
 
 
-def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, gain: float) -> Round:
-    """A round at one gain, with what is needed to judge it on examples that it has not seen."""
+def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, strength: Strength) -> Round:
+    """A round at one strength, with what is needed to judge it on examples that it has not seen."""
     material, verdicts = prepared
-    adapter = build(model, ledger, material, when, gain)
+    adapter = build(model, ledger, material, when, strength)
     folds = []
     for held in folds_of(material):
         rest = np.setdiff1d(np.arange(len(material.phrases)), held)
-        folds.append((held, build(model, ledger, material.take(rest), when, gain)))
+        folds.append((held, build(model, ledger, material.take(rest), when, strength)))
     return Round(adapter, verdicts, material, tuple(folds))

@@ -41,6 +41,8 @@ class Shift:
 
     vector: NDArray[np.float32]
     evidence: float
+    floor: float = 0.0
+    """What a row has to exceed, before the gain: what other people's other words reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Household:
         for name in known:
             mu, shift = self.space.prototypes[self._base.index(name)], adapter.shifts[name].vector
             columns.append(adapter.gain * shift)
-            biases.append(float(-adapter.gain * (mu @ shift + 0.5 * shift @ shift)))
+            biases.append(float(-adapter.gain * (mu @ shift + 0.5 * shift @ shift + adapter.shifts[name].floor)))
         middle = len(columns)
         for taught in adapter.taught:
             columns.append(SLOPE * taught.direction)
@@ -147,7 +149,7 @@ class Household:
         if mine is None:
             return softmax(logits)
         adapted = logits.copy()
-        adapted[..., mine.classes] += rows[..., mine.shifts]
+        adapted[..., mine.classes] += np.maximum(rows[..., mine.shifts], 0.0)
         base = softmax(adapted)
         if mine.prior is not None:
             base = _with_prior(base, mine.prior)

@@ -1,0 +1,69 @@
+"""A round: ledger in, judged adapter out. What the worker process runs, and what a replay runs again.
+
+The strongest step of the trainer's ladder that passes the gate is taken; when none does, the last one's verdict says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from idiolect.learning import adapterfile, guard, trainer
+from idiolect.learning.admission import Verdict as Admitted
+from idiolect.learning.ledger import Ledger
+from idiolect.learning.model import Heard, Model
+from idiolect.pipeline.personal import Adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``data`` is the adapter's file, also when the gate refused it; ``digest`` its SHA-256 in hex."""
+
+    data: bytes
+    digest: str
+    verdict: guard.Verdict
+    admissions: tuple[Admitted, ...]
+
+    @property
+    def adapter(self) -> Adapter:
+        """What the file holds."""
+        return adapterfile.decode(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a round depends on beside bundle, ledger and day; its file does so only through the step that passed."""
+
+    active: Adapter | None = None
+    others: Heard | None = None
+    owed: bool = False
+
+
+def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances | None = None) -> Outcome:
+    """Train and judge; see the module."""
+    around = around or Circumstances()
+    prepared = trainer.prepare(model, ledger)
+    for step, strength in enumerate(trainer.LADDER):
+        made = trainer.candidate(model, ledger, prepared, when, strength)
+        data = adapterfile.encode(made.adapter)
+        again = adapterfile.encode(trainer.build(model, ledger, prepared[0], when, strength))
+        verdict = guard.judge(
+            model,
+            made,
+            active=around.active,
+            others=around.others,
+            owed=around.owed,
+            size=len(data),
+            reproduced=data == again,
+        )
+        verdict = guard.Verdict(verdict.check, {**verdict.numbers, "step": step})
+        outcome = Outcome(data, hashlib.sha256(data).hexdigest(), verdict, prepared[1])
+        if verdict.passed:
+            break
+    return outcome
+
+
+def replay(model: Model, ledger: Ledger, when: trainer.When, step: int) -> bytes:
+    """The file that these make, without judging: for proving what an adapter was made from."""
+    material, _ = trainer.prepare(model, ledger)
+    return adapterfile.encode(trainer.build(model, ledger, material, when, trainer.LADDER[step]))

@@ -1,0 +1,110 @@
+"""The recordings as people who use the device: who said what, embedded, with the utterance's span and the whole clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundlebuild import space
+from bundlebuild.words import COMMANDS, DIGITS
+from evaluation.embed import Heard
+from evaluation.tasks import decide_digit, decide_sc12
+from idiolect.learning import guard, rounds, trainer
+from idiolect.learning.ledger import Example, Ledger, Source
+from idiolect.learning.model import Heard as Scored
+from idiolect.learning.model import Model
+from idiolect.pipeline.chain import UNSETTLED
+from idiolect.pipeline.personal import Adapter
+from idiolect.values import WINDOW
+
+DAY = 20_000
+HEAVY = 30
+"""Clips of a speaker of Speech Commands from which on she is a person to adapt to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One utterance: the 20 embeddings around its end, and all windows of its presentation by condition."""
+
+    heard: Heard
+    span: NDArray[np.float32]
+
+    @property
+    def word(self) -> str:
+        """What was said: the folder's name, a digit's spelled out."""
+        return self.heard.clip.label if self.heard.clip.source == "digits" else self.heard.clip.path.parent.name
+
+    @property
+    def label(self) -> str:
+        """The head's class."""
+        return self.heard.clip.label
+
+    @property
+    def speaker(self) -> str:
+        """Who said it."""
+        return self.heard.clip.speaker
+
+
+def clips(heard: Sequence[Heard]) -> list[Clip]:
+    """Every clip that is one utterance."""
+    return [Clip(h, space.span_of(h.embeddings["clean"], h.end)) for h in heard if not h.clip.running]
+
+
+def spoken(chosen: Sequence[Clip]) -> space.Spoken:
+    """The same as material for training."""
+    return space.Spoken(
+        np.stack([c.span for c in chosen]),
+        np.array([c.word for c in chosen]),
+        np.array([c.label for c in chosen]),
+        np.array([c.speaker for c in chosen]),
+    )
+
+
+def example(clip: Clip, number: int, source: Source = "enrolment", phrase: str = "", heard: str = "") -> Example:
+    """A clip as an example in a ledger."""
+    session = f"{number // 5:04x}"
+    return Example(number, phrase or clip.word, source, session, DAY, "00" * 32, clip.span[None, 1:-1], heard)
+
+
+def enrolled(chosen: Sequence[Clip], profile: str = "aa" * 8) -> Ledger:
+    """A ledger of enrolments."""
+    return Ledger(profile, tuple(example(clip, i) for i, clip in enumerate(chosen)))
+
+
+def learn(model: Model, ledger: Ledger) -> tuple[Adapter | None, rounds.Outcome]:
+    """The adapter after the gate, None for the base model."""
+    outcome = rounds.run(model, ledger, trainer.When(DAY))
+    return (outcome.adapter if outcome.verdict.passed else None), outcome
+
+
+class Stream:
+    """The whole presentation of one clip through a model."""
+
+    def __init__(self, model: Model, embeddings: NDArray[np.float32]) -> None:
+        views = np.lib.stride_tricks.sliding_window_view(embeddings, WINDOW, axis=0)[UNSETTLED - WINDOW + 1 :]
+        self.model = model
+        self.scored: Scored = model.hear(np.ascontiguousarray(views.transpose(0, 2, 1), np.float32))
+
+    def posteriors(self, adapter: Adapter | None) -> NDArray[np.float32]:
+        """(n, C) base, or (n, C + taught) with an adapter."""
+        return self.scored.posteriors() if adapter is None else trainer.adapted(self.model, adapter, self.scored)
+
+    def decide(self, adapter: Adapter | None, words: Sequence[str]) -> str:
+        """What was said, by the same rules as the base figures'."""
+        scores = self.posteriors(adapter)[:, : len(self.model.classes)]
+        if words is DIGITS:
+            return decide_digit(scores, self.model.classes)
+        return decide_sc12(scores, self.model.classes)
+
+
+def words_of(source: str) -> Sequence[str]:
+    """The closed set of a source."""
+    return DIGITS if source == "digits" else COMMANDS
+
+
+def names(model: Model, adapter: Adapter) -> tuple[str, ...]:
+    """Columns of an adapted stream."""
+    return guard.names_of(model, adapter)
