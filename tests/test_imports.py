@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host": {"trust"},
     "control": {"config"},
     "doctor": {"custody"},
+    "worker": {"learning"},
     "assembly": {"config", "custody", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
     "inference": {"control", "host", "pipeline"},  # the thread between the queue and the events
@@ -60,7 +61,7 @@ SAME_PART = {
 PURE = ("pipeline", "learning")
 PURE_MAY = {
     *("__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "typing", "numpy"),
-    *("hashlib", "json", "struct"),
+    *("hashlib", "json", "struct"),  # bytes in, bytes out
 }
 WORLD_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
@@ -71,6 +72,7 @@ OWNERS = {
     "alsaaudio": "idiolect.host.microphone",
     "h11": "idiolect.control.wire",
     "tpm2_pytss": "idiolect.host.tpm",
+    "msgpack": "idiolect.learning.protocol",
 }
 NOT_IN_CLI = {"numpy", "h11", "soxr", "ai_edge_litert", "tflite_runtime", "alsaaudio"}
 

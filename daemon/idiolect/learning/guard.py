@@ -8,8 +8,8 @@
 3. false accepts: no phrase, shifted or taught, is heard in guard windows of anything else where base heard none;
 4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
 5. household: with this adapter nobody else's examples are taken for a phrase taught here;
-6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer examples), or a phrase can be said that could not be before, or
-   something must go (forget, withdrawal, expiry);
+6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
+   can be said that could not be before, or something must go (forget, withdrawal, expiry);
 7. reproducible: made twice, the same bytes.
 
 All numbers go into the verdict, passed or not.

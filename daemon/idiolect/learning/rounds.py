@@ -1,6 +1,6 @@
 """A round: ledger in, judged adapter out. What the worker process runs, and what a replay runs again.
 
-The strongest step of the trainer's ladder that passes the gate is taken; when none does, the last one's verdict says why.
+The strongest step of the trainer's ladder that passes the gate is taken; when none does, the last verdict says why.
 """
 
 from __future__ import annotations
