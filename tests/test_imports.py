@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"learning"},
     "assembly": {"config", "custody", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
+    "learner": {"custody", "host", "learning", "pipeline", "trust"},  # the vault's examples into adapters
     "inference": {"control", "host", "pipeline"},  # the thread between the queue and the events
     "cli": {"config", "control", "custody", "host", "trust"},  # signing, provisioning and proofs work without a daemon
     "service": {
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 SAME_PART = {
     **dict.fromkeys(("configkinds", "configparse"), "config"),
     **dict.fromkeys(("cli_bundle", "cli_doctor", "cli_files", "cli_output", "cli_sign", "cli_trust"), "cli"),
-    **dict.fromkeys(("boot", "keysthread", "policykey", "provisioning"), "custody"),
+    **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
 
 # Where sound becomes decisions there is no clock, file, thread, socket or log, and time is counted in samples: of

@@ -38,6 +38,8 @@ class Request:
     active: bytes = b""
     others: NDArray[np.float32] | None = None
     owed: bool = False
+    replay: int = -1
+    """Step of the ladder at which to make the file again, without judging; -1 for a round."""
 
 
 def frame(message: Mapping[str, Any]) -> bytes:
@@ -91,7 +93,7 @@ def ask(request: Request) -> bytes:
         "space": {name: _array(getattr(model.space, name)) for name in _SPACE},
         "wake_words": list(model.wake_words),
         "thresholds": dict(model.thresholds),
-        "guard": _array(model.guard_windows.astype("<f2")),
+        "guard": _array(model.guard_windows.astype("<f4")),
         "guard_labels": list(model.guard_labels),
         "guard_strata": {kind: list(values) for kind, values in model.guard_strata.items()},
     }
@@ -108,6 +110,7 @@ def ask(request: Request) -> bytes:
             "active": request.active,
             "others": None if request.others is None else _array(request.others.astype("<f2")),
             "owed": request.owed,
+            "replay": request.replay,
         }
     )
 
@@ -138,13 +141,17 @@ def read_request(message: Mapping[str, Any]) -> Request:
         others = None if message["others"] is None else _values(message["others"]).astype(np.float32)
         known = ledger.Ledger(str(message["profile"]), examples, usage, bool(message["voice"]))
         when = trainer.When(int(message["day"]), int(message["number"]))
-        return Request(model, known, when, bytes(message["active"]), others, bool(message["owed"]))
+        return Request(
+            model, known, when, bytes(message["active"]), others, bool(message["owed"]), int(message["replay"])
+        )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise LearningError("a request makes no sense", _FIX) from None
 
 
 def work(request: Request) -> dict[str, Any]:
-    """Run the round; the answer's message."""
+    """Run the round, or make a file again; the answer's message."""
+    if 0 <= request.replay < len(trainer.LADDER):
+        return {"v": 1, "data": rounds.replay(request.model, request.ledger, request.when, request.replay)}
     around = rounds.Circumstances(
         active=adapterfile.decode(request.active) if request.active else None,
         others=None if request.others is None else request.model.hear(offset_windows(request.others)),

@@ -34,6 +34,8 @@ class Provenance:
     adapter: str
     """SHA-256 of the file."""
     examples: int
+    last: int
+    """Number of the newest example in the ledger at the time: later ones are left out of a replay."""
     receipts: tuple[str, ...]
     gate: Mapping[str, float] = field(default_factory=dict)
     version: int = 1
@@ -54,7 +56,7 @@ def parse(raw: bytes) -> Provenance:
         fields: dict[str, Any] = json.loads(raw)
         fields["receipts"] = tuple(str(r) for r in fields["receipts"])
         found = Provenance(**fields)
-        numbers = (found.number, found.day, found.step, found.examples, found.version)
+        numbers = (found.number, found.day, found.step, found.examples, found.last, found.version)
         texts = (found.profile, found.bundle, found.ledger, found.adapter)
         if not all(isinstance(n, int) for n in numbers) or not all(isinstance(t, str) for t in texts):
             raise ValueError

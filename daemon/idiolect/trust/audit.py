@@ -45,13 +45,25 @@ MAX_NUMBER = 2**53 - 1
 """The largest number that every JSON reader takes exactly."""
 NONCE_CAP = 64
 
-PURPOSES = ("enrol", "adapt_corrections", "adapt_confirmations", "usage", "voice_match", "contribute", "device")
+PURPOSES = (
+    "enrol",
+    "adapt_corrections",
+    "adapt_confirmations",
+    "usage",
+    "voice_match",
+    "contribute",
+    "device",
+    "consent",
+    "adapter",
+)
 """What data may be kept for."""
 
 NUMBER = re.compile(r"[0-9]{1,16}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 ID = re.compile(r"[0-9a-f]{0,64}")
 PURPOSE = re.compile("|".join(PURPOSES))
+HOW = re.compile("spoken|paired")
+STATE = re.compile("shadow|canary|active|superseded|rolled-back|base")
 
 KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "provisioned": {"generation": NUMBER},
@@ -62,6 +74,29 @@ KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "erased": {"profile": ID, "count": NUMBER},
     "forgot": {"profile": ID, "purpose": PURPOSE, "count": NUMBER},
     "put": {"profile": ID, "purpose": PURPOSE, "count": NUMBER},
+    "consent-granted": {"profile": ID, "purpose": PURPOSE, "receipt": ID, "how": HOW},
+    "consent-withdrawn": {"profile": ID, "purpose": PURPOSE, "receipt": ID, "count": NUMBER},
+    "learning-paused": {"seconds": NUMBER},
+    "learning-resumed": {},
+    "example-kept": {"profile": ID, "purpose": PURPOSE, "sequence": NUMBER, "count": NUMBER},
+    "quarantined": {"profile": ID, "sequence": NUMBER, "check": NUMBER},
+    "adapter-made": {
+        "profile": ID,
+        "adapter": NUMBER,
+        "digest": DIGEST,
+        "examples": NUMBER,
+        "state": STATE,
+        "held_out": NUMBER,
+        "wrong": NUMBER,
+        "wrong_before": NUMBER,
+        "guard_lost": NUMBER,
+        "guard_won": NUMBER,
+    },
+    "adapter-refused": {"profile": ID, "check": NUMBER, "examples": NUMBER},
+    "adapter-moved": {"profile": ID, "adapter": NUMBER, "state": STATE, "uses": NUMBER, "corrections": NUMBER},
+    "adapters-purged": {"profile": ID, "count": NUMBER},
+    "exported": {"profile": ID, "count": NUMBER},
+    "imported": {"profile": ID, "count": NUMBER},
     "rotated": {"generation": NUMBER},
     "swept": {"count": NUMBER, "day": NUMBER},
     "pruned": {"count": NUMBER},

@@ -1,0 +1,248 @@
+"""Consent: who agreed to what. Over an open vault, on the thread that owns it.
+
+A person is a profile, an opaque id; the name they go by is kept encrypted like everything else. Agreeing has two
+steps: ``begin`` gives the notice and a token, ``agree`` settles it within ``ANSWER_S``, either because the recogniser
+heard "yes" or because a Unix user who is paired with that name in the configuration said so. Nobody else can, root
+included: an administrator may erase, never agree.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from idiolect import notices
+from idiolect.errors import RequestError
+from idiolect.trust.change import Change
+from idiolect.trust.receipt import CATEGORIES, RETENTION, Receipt, parse
+from idiolect.trust.vault import Vault
+
+CONSENT, ADAPTER = "consent", "adapter"
+"""Purposes of the vault's own: names and receipts; and what was made from all the others."""
+ANSWER_S = 30.0
+MAX_PENDING = 4
+MAX_PEOPLE = 20
+NAME_LENGTH = 64
+_NAME_ID = "00"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody the device knows. ``purposes``: what is granted, with its receipt."""
+
+    profile: str
+    name: str = field(repr=False)
+    purposes: Mapping[str, Receipt]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A question that was put and not answered yet."""
+
+    token: str
+    profile: str
+    name: str = field(repr=False)
+    purposes: tuple[str, ...]
+    language: str
+    notice: str
+    expires: float
+
+
+def clean_name(name: object) -> str:
+    """A display name in its one form (NFC); ``RequestError`` 422 when it is none."""
+    if not isinstance(name, str):
+        raise RequestError(422, "name", "is needed, and must be text")
+    text = unicodedata.normalize("NFC", name).strip()
+    hidden = any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in text)
+    if not 1 <= len(text) <= NAME_LENGTH or hidden:
+        raise RequestError(422, "name", f"must have 1 to {NAME_LENGTH} visible characters")
+    return text
+
+
+class Consents:
+    """See the module. ``paired`` maps names to the Unix users who may agree for them."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        paired: Mapping[str, Sequence[str]],
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._vault = vault
+        self._paired = {clean_name(name).casefold(): tuple(users) for name, users in paired.items()}
+        self._wall, self._monotonic = wall, monotonic
+        self._pending: dict[str, Pending] = {}
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def people(self) -> list[Person]:
+        """Everybody, by name."""
+        found = [self._person(profile) for profile in self._vault.profiles()]
+        return sorted(found, key=lambda person: person.name.casefold())
+
+    def _person(self, profile: str) -> Person:
+        name = (self._vault.get(profile, CONSENT, "name", _NAME_ID) or b"?").decode()
+        keys = self._vault.purposes(profile)
+        granted = {}
+        for record in self._vault.items(profile, CONSENT, "receipt"):
+            receipt = parse(record.payload)
+            if receipt.state == "granted" and keys.get(receipt.purpose) == receipt.ident:
+                granted[receipt.purpose] = receipt
+        return Person(profile, name, granted)
+
+    def find(self, name: object) -> Person:
+        """By name or id; ``RequestError`` 404 when there is nobody."""
+        wanted = clean_name(name)
+        for person in self.people():
+            if wanted.casefold() == person.name.casefold() or wanted == person.profile:
+                return person
+        raise RequestError(404, "profile", "there is nobody of that name: `idiolect consent show` lists who there is")
+
+    def allowed(self, profile: str, purpose: str) -> Receipt | None:
+        """The receipt under which something may be kept now, None without consent."""
+        if profile not in self._vault.profiles():
+            return None
+        return self._person(profile).purposes.get(purpose)
+
+    def granted(self, profile: str) -> set[str]:
+        """Ids of the receipts that hold now."""
+        return {receipt.ident for receipt in self._person(profile).purposes.values()}
+
+    def history(self, profile: str) -> list[Receipt]:
+        """Every receipt of a person, oldest first."""
+        found = [parse(record.payload) for record in self._vault.items(profile, CONSENT, "receipt")]
+        return sorted(found, key=lambda receipt: (receipt.time, receipt.purpose))
+
+    def users_of(self, name: str) -> tuple[str, ...]:
+        """The Unix users paired with a name."""
+        return self._paired.get(name.casefold(), ())
+
+    # -- agreeing -----------------------------------------------------------------------------------------------
+
+    def begin(self, name: object, purposes: Sequence[str], language: str = "en") -> Pending:
+        """Put the question. Nothing is stored by it."""
+        known = clean_name(name)
+        self._check_wish(purposes, language)
+        self._forget_old()
+        if len(self._pending) >= MAX_PENDING:
+            raise RequestError(429, "name", f"{MAX_PENDING} questions are open already: answer them, or wait")
+        people = self.people()
+        same = [p for p in people if p.name.casefold() == known.casefold()]
+        if not same and len(people) >= MAX_PEOPLE:
+            raise RequestError(409, "name", f"{MAX_PEOPLE} people are known already: erase somebody first")
+        profile = same[0].profile if same else secrets.token_hex(8)
+        new = tuple(p for p in dict.fromkeys(purposes) if not same or p not in same[0].purposes)
+        if not new:
+            raise RequestError(409, "purposes", "all of these were agreed to already")
+        text = notices.notice(new, language, RETENTION)
+        pending = Pending(secrets.token_hex(16), profile, known, new, language, text, self._monotonic() + ANSWER_S)
+        self._pending[pending.token] = pending
+        return pending
+
+    @staticmethod
+    def _check_wish(purposes: Sequence[str], language: str) -> None:
+        if not purposes:
+            raise RequestError(422, "purposes", f"names at least one of {', '.join(RETENTION)}")
+        for purpose in purposes:
+            if purpose not in RETENTION:
+                raise RequestError(422, "purposes", f"must be among {', '.join(RETENTION)}")
+        if language not in notices.LANGUAGES:
+            raise RequestError(422, "language", f"must be one of {', '.join(notices.LANGUAGES)}")
+
+    def _forget_old(self) -> None:
+        now = self._monotonic()
+        self._pending = {token: p for token, p in self._pending.items() if p.expires > now}
+
+    def waiting(self, token: str) -> Pending | None:
+        """The question that a token stands for, while it is open."""
+        self._forget_old()
+        return self._pending.get(token)
+
+    def agree_paired(self, token: str, user: str, uid: int) -> list[Receipt]:
+        """Settled by the caller, who must be paired with the name."""
+        pending = self.waiting(token)
+        if pending is None:
+            raise RequestError(404, "token", f"unknown, or older than {ANSWER_S:.0f} s: ask again")
+        if user not in self.users_of(pending.name):
+            raise RequestError(
+                403,
+                "token",
+                'nobody can agree for another, an administrator neither: that person says "yes" to the device, or is'
+                " paired with a Unix user under control.people",
+            )
+        return self._settle(pending, "paired", uid)
+
+    def heard_yes(self) -> list[Receipt]:
+        """Settled aloud. With several questions open a "yes" could mean any of them, and counts for none."""
+        self._forget_old()
+        spoken = [p for p in self._pending.values() if not self.users_of(p.name)]
+        return self._settle(spoken[0], "spoken", -1) if len(spoken) == 1 else []
+
+    def _settle(self, pending: Pending, how: str, uid: int) -> list[Receipt]:
+        """One transaction: the person, if new; a receipt and a data key for every purpose; the audit entries."""
+        del self._pending[pending.token]
+        receipts = [self._receipt(pending, purpose, how, uid) for purpose in pending.purposes]
+        known = CONSENT in self._vault.purposes(pending.profile)
+        for number, receipt in enumerate(receipts):
+            fields = {"profile": pending.profile, "purpose": receipt.purpose, "receipt": receipt.ident, "how": how}
+            with self._vault.change("consent-granted", False, **fields) as change:
+                if not known and number == 0:
+                    self._introduce(change, pending)
+                change.put(pending.profile, CONSENT, "receipt", receipt.ident, receipt.encode())
+                change.add_key(pending.profile, receipt.purpose, receipt.ident)
+        return receipts
+
+    @staticmethod
+    def _introduce(change: Change, pending: Pending) -> None:
+        change.add_key(pending.profile, CONSENT, "")
+        change.put(pending.profile, CONSENT, "name", _NAME_ID, pending.name.encode())
+
+    def _receipt(self, pending: Pending, purpose: str, how: str, uid: int, state: str = "granted") -> Receipt:
+        return Receipt(
+            record=secrets.token_hex(16),
+            principal=pending.profile,
+            purpose=purpose,
+            notice=notices.digest(pending.notice),
+            notice_version=notices.VERSION,
+            language=pending.language,
+            state=state,
+            time=int(self._wall()),
+            how=how,
+            agent=uid,
+            retention_days=RETENTION[purpose],
+            categories=CATEGORIES[purpose],
+        )
+
+    # -- withdrawing --------------------------------------------------------------------------------------------
+
+    def may_withdraw(self, person: Person, user: str) -> bool:
+        """A paired person's consent is withdrawn by that person; who has no account is served by any user's client."""
+        users = self.users_of(person.name)
+        return not users or user in users
+
+    def withdraw(self, person: Person, purpose: str, uid: int = -1) -> int:
+        """Delete what the purpose collected and every adapter made from it, in one step; how many records went."""
+        granted = person.purposes.get(purpose)
+        if granted is None:
+            raise RequestError(409, "purpose", "was not agreed to, or is withdrawn already")
+        taken = Pending("", person.profile, person.name, (purpose,), granted.language, "", 0.0)
+        receipt = self._receipt(taken, purpose, "paired" if uid >= 0 else "spoken", uid, "withdrawn")
+        fields = {"profile": person.profile, "purpose": purpose, "receipt": granted.ident}
+        with self._vault.change("consent-withdrawn", True, **fields) as change:
+            count = change.withdraw(person.profile, purpose)
+            change.withdraw(person.profile, ADAPTER)
+            change.put(person.profile, CONSENT, "receipt", receipt.ident, receipt.encode())
+            change.note(count=count)
+        return count
+
+    def erase(self, profile: str) -> int:
+        """Forget a person altogether: the keys go, and with them all that lies under them."""
+        with self._vault.change("erased", rotate=True, profile=profile) as change:
+            count = change.erase(profile)
+            change.note(count=count)
+        return count

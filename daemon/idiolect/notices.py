@@ -1,0 +1,51 @@
+"""What people are told before they agree: one notice for each purpose and language. A changed text is a new version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+VERSION = 1
+LANGUAGES = ("en", "de")
+
+_START = {
+    "en": "This device would like to remember the following about you, on the device only and encrypted:",
+    "de": "Dieses Gerät möchte sich Folgendes über Sie merken, nur auf dem Gerät und verschlüsselt:",
+}
+_END = {
+    "en": "No sound is stored, and nothing leaves the device. You can look at it, export it, delete single things or"
+    " all of it, and withdraw at any time: idiolect review, forget, consent withdraw.",
+    "de": "Es wird kein Ton gespeichert, und nichts verlässt das Gerät. Sie können alles ansehen, mitnehmen, einzeln"
+    " oder ganz löschen und jederzeit widerrufen: idiolect review, forget, consent withdraw.",
+}
+_PURPOSES: Mapping[str, Mapping[str, str]] = {
+    "en": {
+        "enrol": "how you say phrases that you teach it, as numbers (kept {days} days)",
+        "adapt_corrections": "utterances that you correct, as numbers (kept {days} days)",
+        "adapt_confirmations": "utterances that you confirm or let pass, as numbers (kept {days} days)",
+        "usage": "how often you say which phrase (kept {days} days)",
+        "voice_match": "what tells your voice from others, to guess who speaks; a convenience, never a proof of who"
+        " you are (kept {days} days)",
+        "contribute": "examples set aside until you export them to give them to somebody (kept {days} days)",
+    },
+    "de": {
+        "enrol": "wie Sie Sätze sagen, die Sie ihm beibringen, als Zahlen ({days} Tage lang)",
+        "adapt_corrections": "Äußerungen, die Sie berichtigen, als Zahlen ({days} Tage lang)",
+        "adapt_confirmations": "Äußerungen, die Sie bestätigen oder gelten lassen, als Zahlen ({days} Tage lang)",
+        "usage": "wie oft Sie welchen Satz sagen ({days} Tage lang)",
+        "voice_match": "was Ihre Stimme von anderen unterscheidet, um zu erraten, wer spricht; eine Bequemlichkeit,"
+        " niemals ein Nachweis, wer Sie sind ({days} Tage lang)",
+        "contribute": "Beispiele, bis Sie sie exportieren, um sie jemandem zu geben ({days} Tage lang)",
+    },
+}
+
+
+def notice(purposes: Sequence[str], language: str, retention: Mapping[str, int]) -> str:
+    """What is read before agreeing to these purposes."""
+    lines = [f"- {_PURPOSES[language][p].format(days=retention[p])}" for p in purposes]
+    return "\n".join([_START[language], *lines, _END[language]])
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a notice, hex: receipts name it."""
+    return hashlib.sha256(text.encode()).hexdigest()
