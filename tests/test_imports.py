@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": {"config"},
     "doctor": {"custody"},
     "worker": {"learning"},
-    "assembly": {"config", "custody", "pipeline", "trust"},  # bundle and config become a chain
+    "assembly": {"config", "custody", "learning", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
     "learner": {"custody", "host", "learning", "pipeline", "trust"},  # the vault's examples into adapters
     "inference": {"control", "host", "pipeline"},  # the thread between the queue and the events
@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 SAME_PART = {
     **dict.fromkeys(("configkinds", "configparse"), "config"),
     **dict.fromkeys(("cli_bundle", "cli_doctor", "cli_files", "cli_output", "cli_sign", "cli_trust"), "cli"),
+    "rights": "learner",
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 
 from idiolect.boot import BUILTIN, builtin, read_verified
 from idiolect.errors import BundleError, ConfigError
+from idiolect.learning.model import Model
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening, State, blocks
 from idiolect.pipeline.encoder import Encoder
+from idiolect.pipeline.personal import TAUGHT_THRESHOLD
 from idiolect.pipeline.space import Space
 from idiolect.trust.bundle import Bundle, load
 from idiolect.trust.keys import TrustedKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from idiolect.config import Config
 
@@ -118,6 +120,40 @@ def listening(
         mode=State.OPEN if always else State.IDLE,
         timeout=blocks(timeout_s),
         refractory=blocks(refractory_s),
+    )
+
+
+def with_taught(base: Listening, taught: Sequence[str], sensitivity: float = 0.5) -> Listening:
+    """The same, and phrases that people taught: heard where any phrase is, whoever of them speaks."""
+    if not taught:
+        return base
+    more = len(taught)
+    none, limit = np.zeros(more, np.bool_), np.full(more, _moved(TAUGHT_THRESHOLD, sensitivity), np.float32)
+    return replace(
+        base,
+        classes=(*base.classes, *taught),
+        wake=np.concatenate([base.wake, none]),
+        phrases=np.concatenate([base.phrases, ~none]),
+        always_on=np.concatenate([base.always_on, none]),
+        thresholds=np.concatenate([base.thresholds, limit]),
+        turn_thresholds=np.concatenate([base.turn_thresholds, limit]),
+    )
+
+
+def model_of(recognizer: Recognizer) -> Model | None:
+    """What learning needs of a bundle; None when it ships no personal space."""
+    bundle = recognizer.bundle
+    if recognizer.space is None:
+        return None
+    return Model(
+        digest=bundle.digest,
+        head=recognizer.head,
+        space=recognizer.space,
+        wake_words=bundle.wake_words,
+        thresholds={p.name: p.turn_threshold for p in bundle.phrases},
+        guard_windows=bundle.guard.windows(),
+        guard_labels=bundle.guard.labels,
+        guard_strata=bundle.guard.strata,
     )
 
 

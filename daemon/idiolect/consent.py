@@ -73,7 +73,7 @@ class Consents:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._vault = vault
+        self.vault = vault
         self._paired = {clean_name(name).casefold(): tuple(users) for name, users in paired.items()}
         self._wall, self._monotonic = wall, monotonic
         self._pending: dict[str, Pending] = {}
@@ -82,14 +82,14 @@ class Consents:
 
     def people(self) -> list[Person]:
         """Everybody, by name."""
-        found = [self._person(profile) for profile in self._vault.profiles()]
+        found = [self._person(profile) for profile in self.vault.profiles()]
         return sorted(found, key=lambda person: person.name.casefold())
 
     def _person(self, profile: str) -> Person:
-        name = (self._vault.get(profile, CONSENT, "name", _NAME_ID) or b"?").decode()
-        keys = self._vault.purposes(profile)
+        name = (self.vault.get(profile, CONSENT, "name", _NAME_ID) or b"?").decode()
+        keys = self.vault.purposes(profile)
         granted = {}
-        for record in self._vault.items(profile, CONSENT, "receipt"):
+        for record in self.vault.items(profile, CONSENT, "receipt"):
             receipt = parse(record.payload)
             if receipt.state == "granted" and keys.get(receipt.purpose) == receipt.ident:
                 granted[receipt.purpose] = receipt
@@ -105,7 +105,7 @@ class Consents:
 
     def allowed(self, profile: str, purpose: str) -> Receipt | None:
         """The receipt under which something may be kept now, None without consent."""
-        if profile not in self._vault.profiles():
+        if profile not in self.vault.profiles():
             return None
         return self._person(profile).purposes.get(purpose)
 
@@ -115,7 +115,7 @@ class Consents:
 
     def history(self, profile: str) -> list[Receipt]:
         """Every receipt of a person, oldest first."""
-        found = [parse(record.payload) for record in self._vault.items(profile, CONSENT, "receipt")]
+        found = [parse(record.payload) for record in self.vault.items(profile, CONSENT, "receipt")]
         return sorted(found, key=lambda receipt: (receipt.time, receipt.purpose))
 
     def users_of(self, name: str) -> tuple[str, ...]:
@@ -187,10 +187,10 @@ class Consents:
         """One transaction: the person, if new; a receipt and a data key for every purpose; the audit entries."""
         del self._pending[pending.token]
         receipts = [self._receipt(pending, purpose, how, uid) for purpose in pending.purposes]
-        known = CONSENT in self._vault.purposes(pending.profile)
+        known = CONSENT in self.vault.purposes(pending.profile)
         for number, receipt in enumerate(receipts):
             fields = {"profile": pending.profile, "purpose": receipt.purpose, "receipt": receipt.ident, "how": how}
-            with self._vault.change("consent-granted", False, **fields) as change:
+            with self.vault.change("consent-granted", False, **fields) as change:
                 if not known and number == 0:
                     self._introduce(change, pending)
                 change.put(pending.profile, CONSENT, "receipt", receipt.ident, receipt.encode())
@@ -233,7 +233,7 @@ class Consents:
         taken = Pending("", person.profile, person.name, (purpose,), granted.language, "", 0.0)
         receipt = self._receipt(taken, purpose, "paired" if uid >= 0 else "spoken", uid, "withdrawn")
         fields = {"profile": person.profile, "purpose": purpose, "receipt": granted.ident}
-        with self._vault.change("consent-withdrawn", True, **fields) as change:
+        with self.vault.change("consent-withdrawn", True, **fields) as change:
             count = change.withdraw(person.profile, purpose)
             change.withdraw(person.profile, ADAPTER)
             change.put(person.profile, CONSENT, "receipt", receipt.ident, receipt.encode())
@@ -242,7 +242,7 @@ class Consents:
 
     def erase(self, profile: str) -> int:
         """Forget a person altogether: the keys go, and with them all that lies under them."""
-        with self._vault.change("erased", rotate=True, profile=profile) as change:
+        with self.vault.change("erased", rotate=True, profile=profile) as change:
             count = change.erase(profile)
             change.note(count=count)
         return count

@@ -19,6 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
@@ -29,8 +30,8 @@ from numpy.typing import NDArray
 from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, RequestError
 from idiolect.host.worker import Worker
-from idiolect.learning import ledger as ledgers
 from idiolect.learning import adapterfile, protocol, rollout, rounds
+from idiolect.learning import ledger as ledgers
 from idiolect.learning.ledger import PURPOSES, Example, Ledger, Source
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Provenance, Sealed, unseal
@@ -38,7 +39,7 @@ from idiolect.learning.trainer import When
 from idiolect.pipeline.personal import Adapter
 from idiolect.provisioning import ADAPTER_KEY
 from idiolect.trust.receipt import RETENTION
-from idiolect.trust.vault import Change, Vault
+from idiolect.trust.vault import Change
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +63,29 @@ class Learner:
     """See the module."""
 
     def __init__(
-        self, vault: Vault, consents: Consents, model: Model, encoder: str, worker: Worker,
-        clock: Callable[[], float] = time.time,
+        self, consents: Consents, model: Model, encoder: str, worker: Worker, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         """``encoder``: digest of the encoder that examples are bound to."""
-        self.vault, self.consents, self.model = vault, consents, model
+        self.vault, self.consents, self.model = consents.vault, consents, model
         self._encoder, self._worker, self._clock = encoder, worker, clock
-        secret = vault.get(*ADAPTER_KEY)
-        if secret is None:
-            raise LearningError("the device has no adapter key", "provision the device anew: idiolect provision")
+        secret = self.vault.get("", *ADAPTER_KEY) or self._new_key()
         key = serialization.load_der_private_key(secret, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise LearningError("the device's adapter key is none", "provision the device anew: idiolect provision")
         self._key = key
+
+    def _new_key(self) -> bytes:
+        """For a vault that nobody provisioned (``keystore: file``): made at the first start."""
+        purpose, kind, item = ADAPTER_KEY
+        if purpose in self.vault.purposes(""):
+            raise LearningError("the device has no adapter key", "provision the device anew: idiolect provision")
+        secret = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        with self.vault.change("provisioned", False, generation=self.vault.counts().generation) as change:
+            change.add_key("", purpose, "")
+            change.put("", purpose, kind, item, secret)
+        return secret
 
     @property
     def day(self) -> int:
@@ -93,7 +104,7 @@ class Learner:
                     examples.append(ledgers.decode(record.payload))
         examples.sort(key=lambda e: e.sequence)
         kept = tuple(e for e in examples if last is None or e.sequence <= last)
-        usage = {}
+        usage: dict[tuple[str, int], int] = {}
         for record in self.vault.items(profile, "usage", "count"):
             then = int(record.id, 16)
             if day - USAGE_DAYS <= then < day:
@@ -164,7 +175,7 @@ class Learner:
         if first + len(made) > ledgers.MAX_EXAMPLES and self._count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
         expires = self.day + RETENTION[purpose]
-        fields = {"profile": profile, "purpose": purpose, "sequence": first}
+        fields: dict[str, int | str] = {"profile": profile, "purpose": purpose, "sequence": first}
         with self.vault.change("example-kept", False, count=len(made), **fields) as change:
             for example in made:
                 change.put(profile, purpose, "example", example.ident, example.encode(), self._encoder, expires)
@@ -221,7 +232,7 @@ class Learner:
         return self._enter(known, outcome, number, at_once or owed)
 
     @staticmethod
-    def _message(answer: bytes) -> dict[str, object]:
+    def _message(answer: bytes) -> dict[str, Any]:
         size = protocol.length(answer[:4], protocol.ANSWER_CAP)
         if len(answer) != 4 + size:
             raise LearningError("the training worker's answer was cut short", "it is tried again later")
@@ -251,7 +262,7 @@ class Learner:
         signature = self._key.sign(record.signed_bytes(), ec.ECDSA(hashes.SHA256()))
         versions = rollout.enter(self.versions(profile), number, at_once=at_once)
         state = next(v.state for v in versions if v.number == number)
-        fields = {
+        fields: dict[str, int | str] = {
             "profile": profile, "adapter": number, "digest": outcome.digest, "examples": len(known.examples),
             "state": state.value, "held_out": int(numbers["own_held_out"]), "wrong": int(numbers["own_wrong"]),
             "wrong_before": int(numbers["own_wrong_before"]), "guard_lost": int(numbers.get("guard_lost", 0)),
@@ -295,7 +306,7 @@ class Learner:
             with self.vault.change("put", False, profile=profile, purpose=ADAPTER, count=1) as change:
                 self._store(change, profile, after)
             return False
-        fields = {
+        fields: dict[str, int | str] = {
             "profile": profile, "adapter": changed.number, "state": changed.state.value, "uses": changed.uses,
             "corrections": changed.corrections,
         }  # fmt: skip
@@ -346,7 +357,7 @@ class Learner:
         if same and record.bundle == self.model.digest:
             when = When(record.day, record.number)
             request = protocol.Request(self.model, known, when, replay=record.step)
-            remade = bytes(self._message(self._worker.run(protocol.ask(request), protocol.ANSWER_CAP)).get("data", b""))  # type: ignore[arg-type]
+            remade = bytes(self._message(self._worker.run(protocol.ask(request), protocol.ANSWER_CAP)).get("data", b""))
         checks = {
             "signed": True,
             "bundle": record.bundle == self.model.digest,

@@ -67,14 +67,9 @@ class Verdict:
 
 
 def limits(model: Model, adapter: Adapter) -> NDArray[np.float32]:
-    """The person's thresholds, (C + taught,)."""
-    extra = [t.name for t in adapter.taught if t.name not in model.classes]
-    found = np.concatenate([model.limits, np.full(len(dict.fromkeys(extra)), TAUGHT_THRESHOLD, np.float32)])
-    for name, up in adapter.raises.items():
-        i = model.classes.index(name)
-        odds = found[i] / (1 - found[i]) * np.exp(up)
-        found[i] = odds / (1 + odds)
-    return found
+    """The thresholds, (C + taught,): what a person's own are raised by is in the posteriors already."""
+    extra = len(names_of(model, adapter)) - len(model.classes)
+    return np.concatenate([model.limits, np.full(extra, TAUGHT_THRESHOLD, np.float32)])
 
 
 def answers(scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -125,18 +125,33 @@ class Scorer:
         logits: Array = z @ head.scores
         logits += head.scores_bias
         self._steps += 1
-        if self.household is None or self.profile == GUEST:
+        if self.household is None:
             return softmax(logits)
-        window = self._embeddings[slot + 1 : slot + 1 + WINDOW]
-        return self.household.posteriors(
-            self.profile, logits, self.household.rows(self.household.space.features(window))
-        )
+        return self.household.posteriors(self.profile, logits, self._rows(self._newest(slot)))
+
+    def _newest(self, slot: int) -> Array:
+        window: Array = self._embeddings[slot + 1 : slot + 1 + WINDOW]
+        return window
+
+    def _rows(self, window: Array) -> Array:
+        household = self.household
+        if household is None or self.profile == GUEST:
+            return _NOTHING  # nobody looks at them
+        return household.rows(household.space.features(window))
+
+    def who(self, phrase: str) -> str:
+        """Whose voice said ``phrase`` in the newest window; GUEST when that is not clear."""
+        if self.household is None or not self._steps:
+            return GUEST
+        z = self.household.space.features(self._newest((self._steps - 1) % WINDOW))
+        return self.household.who(z, phrase)[0]
 
     def window(self, window: Array) -> Array:
         """Posteriors of one window that is not the stream's, (16, 96) -> (classes,)."""
         logits = self.head.logits(window[None])[0]
-        if self.household is None or self.profile == GUEST:
+        if self.household is None:
             return softmax(logits)
-        return self.household.posteriors(
-            self.profile, logits, self.household.rows(self.household.space.features(window))
-        )
+        return self.household.posteriors(self.profile, logits, self._rows(window))
+
+
+_NOTHING = np.zeros(0, np.float32)

@@ -9,7 +9,7 @@ state that an ungated one has, and makes the same detections.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from idiolect.pipeline.decoder import SMOOTHING, Decoder, Listening, State
 from idiolect.pipeline.encoder import WARM_UP, Encoder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.gate import Gate
-from idiolect.values import BLOCK, EMBEDDING, WINDOW, Detection
+from idiolect.pipeline.personal import Household
+from idiolect.values import BLOCK, EMBEDDING, GUEST, WINDOW, Detection
 
 UNSETTLED = WARM_UP + WINDOW - 1
 """Steps after a fresh start whose window still reaches back before it."""
@@ -55,6 +56,7 @@ class Chain:
         self._frontend = Frontend()
         self._encoder = encoder
         self._scorer = Scorer(head)
+        self._addressed = GUEST
         self._decoder = Decoder(listening)
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
@@ -78,9 +80,28 @@ class Chain:
         """The TFLite runtime in use."""
         return self._encoder.runtime
 
-    def listen_for(self, listening: Listening) -> None:
-        """Change what is listened for; an open turn ends, the audio goes on unbroken."""
+    def listen_for(self, listening: Listening, household: Household | None = None) -> None:
+        """Change what is listened for, and for whom; an open turn ends, the audio goes on unbroken.
+
+        ``listening`` has the classes of ``household``, or without one the head's.
+        """
         self._decoder = Decoder(listening)
+        self._scorer.household = household
+
+    @property
+    def profile(self) -> str:
+        """Who is taken to speak: between turns, or where nobody's voice is known, whom ``address`` named."""
+        return self._scorer.profile
+
+    def address(self, profile: str) -> None:
+        """Take ``profile`` to be the one who speaks, from now on."""
+        self._addressed = self._scorer.profile = profile
+
+    def recent(self, count: int) -> NDArray[np.float32] | None:
+        """The newest embeddings, (count, 96); None when there are not so many yet."""
+        if len(self._embeddings) < count:
+            return None
+        return np.array(list(self._embeddings)[-count:], np.float32)
 
     def reset(self) -> None:
         """Forget all audio, as after a gap: nothing heard before can be part of an event. ``position`` goes on."""
@@ -172,7 +193,20 @@ class Chain:
         if self._decoder.ending and not active:
             detection = self._whole_utterance(position)
         detection = detection or self._decoder.push(posteriors, active=active, position=position)
-        return Step(position, embedding, posteriors, detection)
+        return Step(position, embedding, posteriors, self._attributed(detection) if detection else None)
+
+    def _attributed(self, detection: Detection) -> Detection:
+        """Say for whom the detection was made. A wake word tells who speaks in its turn, where voices are known."""
+        scorer, household = self._scorer, self._scorer.household
+        if household is None:
+            return detection
+        if detection.kind == "wake" and household.voices:
+            scorer.profile = scorer.who(detection.phrase)
+        profile = scorer.profile
+        if self._decoder.state is State.IDLE:
+            scorer.profile = self._addressed
+        adapter = household.adapters.get(profile)
+        return replace(detection, profile=profile, adapter=adapter.number if adapter else 0)
 
     def _whole_utterance(self, position: int) -> Detection | None:
         """Judge an utterance that ends unanswered and was longer than a window, resampled to one."""

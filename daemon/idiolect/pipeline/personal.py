@@ -84,6 +84,8 @@ class _Rows:
     targets: NDArray[np.intp]
     """Posterior that each taught row raises."""
     prior: NDArray[np.float32] | None
+    raises: NDArray[np.float32] | None
+    """(C,) log-odds taken from the posteriors: a threshold raised, said so that one threshold serves everybody."""
 
 
 class Household:
@@ -93,6 +95,11 @@ class Household:
         self.space = space
         self._base = tuple(base)
         self.adapters = {adapter.profile: adapter for adapter in adapters}
+        extra = (t.name for adapter in adapters for t in adapter.taught if t.name not in self._base)
+        self.taught = tuple(dict.fromkeys(extra))
+        """Phrases that somebody taught and the base head does not have."""
+        self.classes = (*self._base, *self.taught)
+        """What the posteriors are of, whoever speaks."""
         self._background = np.array([name == "_background_" for name in base])
         columns: list[NDArray[np.float32]] = []
         biases: list[float] = []
@@ -113,26 +120,21 @@ class Household:
         for taught in adapter.taught:
             columns.append(SLOPE * taught.direction)
             biases.append(-SLOPE * taught.threshold)
-        names = self.classes(adapter.profile)
         prior = np.array([adapter.prior.get(name, 0.0) for name in self._base], np.float32)
+        raises = np.array([adapter.raises.get(name, 0.0) for name in self._base], np.float32)
         return _Rows(
             np.array([self._base.index(name) for name in known], np.intp),
             slice(first, middle),
             slice(middle, len(columns)),
-            np.array([names.index(t.name) for t in adapter.taught], np.intp),
+            np.array([self.classes.index(t.name) for t in adapter.taught], np.intp),
             prior if prior.any() else None,
+            raises if raises.any() else None,
         )
 
     @property
-    def empty(self) -> bool:
-        """Whether there is nothing to add for anybody."""
-        return not self._rows
-
-    def classes(self, profile: str) -> tuple[str, ...]:
-        """The classes of a profile's posteriors: the base head's, then the taught phrases that it does not have."""
-        adapter = self.adapters.get(profile)
-        extra = dict.fromkeys(t.name for t in adapter.taught if t.name not in self._base) if adapter else {}
-        return (*self._base, *extra)
+    def voices(self) -> bool:
+        """Whether anybody can be told by voice."""
+        return any(adapter.voice is not None for adapter in self.adapters.values())
 
     def rows(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
         """Every row of everybody for z (..., D): one product."""
@@ -143,19 +145,21 @@ class Household:
     def posteriors(self, profile: str, logits: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """What ``profile`` hears: from base logits (..., C) and ``rows`` to (..., C + taught), each 0..1.
 
-        The base classes sum to 1; a taught phrase stands beside them, and counts as little as there is speech.
+        A taught phrase stands beside the base classes, and counts as little as there is speech. A guest's are the
+        base head's, bit by bit, and nothing taught.
         """
+        heard = np.zeros((*logits.shape[:-1], len(self.classes)), np.float32)
         mine = self._rows.get(profile)
         if mine is None:
-            return softmax(logits)
+            heard[..., : logits.shape[-1]] = softmax(logits.copy())
+            return heard
         adapted = logits.copy()
         adapted[..., mine.classes] += np.maximum(rows[..., mine.shifts], 0.0)
         base = softmax(adapted)
         if mine.prior is not None:
             base = _with_prior(base, mine.prior)
-        heard = np.zeros((*base.shape[:-1], len(self.classes(profile))), np.float32)
-        heard[..., : base.shape[-1]] = base
         speech = 1.0 - base[..., self._background].sum(-1)
+        heard[..., : base.shape[-1]] = base if mine.raises is None else _lowered(base, mine.raises)
         for row, target in zip(range(mine.taught.start, mine.taught.stop), mine.targets, strict=True):
             score = speech / (1.0 + np.exp(-np.clip(rows[..., row], -30.0, 30.0)))
             heard[..., target] = np.maximum(heard[..., target], score)
@@ -189,6 +193,12 @@ def _with_prior(base: NDArray[np.float32], prior: NDArray[np.float32]) -> NDArra
     weighted: NDArray[np.float32] = base * np.exp(share * prior).astype(np.float32)
     weighted /= weighted.sum(-1, keepdims=True)
     return weighted
+
+
+def _lowered(base: NDArray[np.float32], raises: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Posteriors whose log-odds are less by ``raises``."""
+    odds = base / np.maximum(1.0 - base, 1e-7) * np.exp(-raises)
+    return np.where(raises > 0.0, odds / (1.0 + odds), base).astype(np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

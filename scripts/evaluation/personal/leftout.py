@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bundlebuild import finish, space, train
 from bundlebuild.features import IGNORE, Labelled
 from bundlebuild.words import CLASSES, UNKNOWN
-from idiolect.assembly import Recognizer
+from idiolect.assembly import Recognizer, model_of
 from idiolect.learning.model import Model
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.space import Space
@@ -31,9 +31,10 @@ PASSES = 8.0
 
 def shipped(recognizer: Recognizer) -> Model:
     """The bundle's own model. ``ValueError`` when it has no personal space."""
-    if recognizer.space is None:
+    found = model_of(recognizer)
+    if found is None:
         raise ValueError("the bundle has no personal space: build it with build_bundle.py --space")
-    return model(recognizer.bundle, recognizer.head, recognizer.space)
+    return found
 
 
 def model(bundle: Bundle, head: Head, personal: Space) -> Model:
@@ -99,6 +100,7 @@ def retrain(bundle: Bundle, tasks: Sequence[Task], processes: int) -> Mapping[st
         classes = CLASSES if task.head else bundle.classes
         head = Head.from_arrays(classes, arrays if task.head else bundle.arrays)
         personal = Space.from_arrays(len(classes), arrays)
-        assert personal is not None
+        if personal is None:
+            raise ValueError(f"no space was made for {task.name}")
         found[task.name] = model(bundle, head, personal)
     return found

@@ -1,0 +1,294 @@
+"""What people may do with what is kept about them: see it, have it explained, take it along, bring it back, forget it.
+
+Forgetting is exact: the examples and every kept version of the adapter go in one transaction, the keys over them are
+replaced, and a new adapter is made from what is left, with the same bytes as if the rest had never been there.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from idiolect.consent import ADAPTER, Person
+from idiolect.errors import RequestError, TrustError
+from idiolect.learner import DAY_S, Learner, Made
+from idiolect.learning import rollout, trainer
+from idiolect.learning.admission import REASONS
+from idiolect.learning.ledger import PURPOSES, Example
+from idiolect.pipeline.space import SPAN
+from idiolect.trust import sealedcopy
+from idiolect.trust.receipt import RETENTION
+from idiolect.values import EMBEDDING
+
+SCHEMA = "idiolect/person/v1"
+IMPORT_CAP = 2000
+
+
+def date(day: int) -> str:
+    """A day since the epoch as 2026-11-24."""
+    return datetime.datetime.fromtimestamp(day * DAY_S, datetime.UTC).date().isoformat()
+
+
+class Rights:
+    """See the module."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._vault = learner.vault
+
+    # -- seeing -------------------------------------------------------------------------------------------------
+
+    def review(self, person: Person) -> dict[str, object]:
+        """Everything that is kept about somebody, and until when."""
+        learner, profile = self._learner, person.profile
+        known = learner.ledger(profile)
+        verdicts = trainer.prepare(learner.model, known)[1]
+        examples = [
+            {
+                "id": e.sequence,
+                "phrase": e.phrase,
+                "source": e.source,
+                "heard": e.heard,
+                "day": date(e.day),
+                "expires": date(e.day + RETENTION[e.purpose]),
+                "counts": v.admitted,
+                "why": v.reason,
+            }
+            for e, v in zip(known.examples, verdicts, strict=True)
+        ]
+        usage = [
+            {"day": date(int(r.id, 16)), "said": json.loads(r.payload), "expires": date(r.expires)}
+            for r in self._vault.items(profile, "usage", "count")
+        ]
+        purposes = {
+            purpose: {
+                "since": date(r.time // DAY_S),
+                "how": r.how,
+                "retention_days": r.retention_days,
+                "receipt": r.ident,
+            }
+            for purpose, r in sorted(person.purposes.items())
+        }
+        return {
+            "profile": profile,
+            "name": person.name,
+            "purposes": purposes,
+            "examples": examples,
+            "usage": usage,
+            "adapters": self.history(person)["versions"],
+        }
+
+    def history(self, person: Person) -> dict[str, object]:
+        """The versions of somebody's adapter, oldest first."""
+        rows = []
+        for version in self._learner.versions(person.profile):
+            record = self._learner.sealed(person.profile, version.number).provenance
+            rows.append(
+                {
+                    "adapter": version.number,
+                    "state": version.state.value,
+                    "day": date(record.day),
+                    "examples": record.examples,
+                    "uses": version.uses,
+                    "corrections": version.corrections,
+                    "held_out": int(record.gate.get("own_held_out", 0)),
+                    "wrong": int(record.gate.get("own_wrong", 0)),
+                    "wrong_before": int(record.gate.get("own_wrong_before", 0)),
+                }
+            )
+        return {"profile": person.profile, "name": person.name, "versions": rows}
+
+    def explain(self, person: Person, number: int | None = None) -> dict[str, object]:
+        """In plain words, what a version of the adapter is, and why it is used or not."""
+        versions = self._learner.versions(person.profile)
+        chosen = [v for v in versions if v.number == number] if number else [v for v in versions if v.in_use]
+        if not chosen and number:
+            raise RequestError(404, "adapter", f"there is no version {number}: see `idiolect history`")
+        text = [f"{person.name} is understood with the base model: nothing learnt is in use."]
+        if chosen:
+            text = self._told(person, chosen[0])
+        text += self._quarantine(person)
+        return {"profile": person.profile, "adapter": chosen[0].number if chosen else 0, "text": text}
+
+    def _told(self, person: Person, version: rollout.Version) -> list[str]:
+        record = self._learner.sealed(person.profile, version.number).provenance
+        gate, strength = record.gate, trainer.LADDER[record.step]
+        said = {
+            "shadow": "is tried out silently: it answers beside what is in use, and nobody hears it",
+            "canary": "is in use on trial: two corrections in a row take it back by itself",
+            "active": "is in use",
+            "superseded": "was replaced by a later one, and is kept for going back",
+            "rolled-back": "was taken back, and is not used again",
+        }[version.state.value]
+        held, wrong, before = (int(gate.get(k, 0)) for k in ("own_held_out", "own_wrong", "own_wrong_before"))
+        lines = [
+            f"Version {version.number} of {date(record.day)} {said}.",
+            f"It was made from {record.examples} examples, each kept under a consent of yours.",
+        ]
+        if held:
+            lines.append(f"Of {held} utterances that it had not seen, {wrong} were misunderstood; without it {before}.")
+        if strength.gain:
+            lines.append(
+                "It moves how phrases are expected to sound towards how you say them"
+                f" (strength {strength.gain:g}; silent on {strength.floor:.0%} of what others say)."
+            )
+        lost, won = int(gate.get("guard_lost", 0)), int(gate.get("guard_won", 0))
+        lines.append(
+            f"On recordings of other people it lost {lost} answers and gained {won}; the gate allows what chance does."
+        )
+        lines.append(f"Since then: {version.uses} utterances, {version.corrections} corrected.")
+        return lines
+
+    def _quarantine(self, person: Person) -> list[str]:
+        known = self._learner.ledger(person.profile)
+        verdicts = trainer.prepare(self._learner.model, known)[1]
+        counts: dict[int, int] = {}
+        for verdict in verdicts:
+            counts[verdict.check] = counts.get(verdict.check, 0) + 1
+        return [f"{n} examples do not count: {REASONS[check]}." for check, n in sorted(counts.items()) if check]
+
+    def report(self, person: Person) -> dict[str, object]:
+        """The person's own figures before and after, how they were measured, and what cannot be known."""
+        used = rollout.in_use(self._learner.versions(person.profile))
+        limits = [
+            "Measured on your own examples, each held out in turn; they were said on purpose, in one room, and few.",
+            "A device without a connection cannot know how you are understood where you did not correct it.",
+            "It cannot compare you with others, except with the recordings of other people in its bundle.",
+        ]
+        if used is None:
+            return {"profile": person.profile, "name": person.name, "adapter": 0, "figures": {}, "limits": limits}
+        gate = self._learner.sealed(person.profile, used.number).provenance.gate
+        held = int(gate.get("own_held_out", 0))
+        figures: dict[str, object] = {
+            "held_out": held,
+            "error_before": round(gate["own_wrong_before"] / held, 4) if held else None,
+            "error_after": round(gate["own_wrong"] / held, 4) if held else None,
+            "others_lost": int(gate.get("guard_lost", 0)),
+            "others_gained": int(gate.get("guard_won", 0)),
+            "uses": used.uses,
+            "corrections": used.corrections,
+        }
+        how = "five-fold: a fifth of your examples is held out, the adapter made from the rest, and so on in turn"
+        return {
+            "profile": person.profile, "name": person.name, "adapter": used.number, "state": used.state.value,
+            "figures": figures, "measured": how, "limits": limits,
+        }  # fmt: skip
+
+    # -- forgetting ---------------------------------------------------------------------------------------------
+
+    def forget(self, person: Person, what: Mapping[str, object]) -> dict[str, object]:
+        """One example, a phrase, a day or everything: {"example": 3}, {"phrase": ..}, {"day": ..}, {"all": true}."""
+        chosen = self._choose(person, what)
+        profile = person.profile
+        purposes = sorted({e.purpose for e in chosen})
+        if what.get("all"):
+            purposes = sorted({*purposes, *(["usage"] if self._vault.items(profile, "usage", "count") else [])})
+        if not chosen and "usage" not in purposes:
+            raise RequestError(404, next(iter(what)), "nothing of that kind is kept: see `idiolect review`")
+        with self._vault.change("forgot", True, profile=profile, count=len(chosen)) as change:
+            for example in chosen:
+                change.delete(profile, example.purpose, "example", example.ident)
+            if "usage" in purposes:
+                for record in self._vault.items(profile, "usage", "count"):
+                    change.delete(profile, "usage", "count", record.id)
+            for purpose in purposes:
+                change.rekey(profile, purpose)
+            change.withdraw(profile, ADAPTER)
+        made = self._learner.round(profile, owed=True)
+        return {"forgotten": len(chosen), **told(made)}
+
+    def _choose(self, person: Person, what: Mapping[str, object]) -> list[Example]:
+        if len(what) != 1:
+            raise RequestError(422, "what", 'must be one of "example", "phrase", "day" or "all"')
+        ((kind, value),) = what.items()
+        tests: dict[str, Callable[[Example], bool]] = {
+            "example": lambda e: e.sequence == value,
+            "phrase": lambda e: str(value).casefold() in (e.phrase.casefold(), e.heard.casefold()),
+            "day": lambda e: date(e.day) == value,
+            "all": lambda _: value is True,
+        }
+        if kind not in tests:
+            raise RequestError(422, str(kind)[:64], 'must be one of "example", "phrase", "day" or "all"')
+        return [e for e in self._learner.ledger(person.profile).examples if tests[kind](e)]
+
+    # -- taking along -------------------------------------------------------------------------------------------
+
+    def export(self, person: Person, passphrase: str = "") -> dict[str, object]:
+        """The person's own copy: readable, or sealed with a passphrase."""
+        known = self._learner.ledger(person.profile)
+        document = {
+            "schema": SCHEMA,
+            "name": person.name,
+            "receipts": [json.loads(r.encode()) for r in self._learner.consents.history(person.profile)],
+            "examples": [
+                {
+                    "phrase": e.phrase, "source": e.source, "day": e.day, "session": e.session, "heard": e.heard,
+                    "copies": len(e.spans),
+                    "embeddings_float16": base64.b64encode(e.spans.astype("<f2").tobytes()).decode(),
+                }
+                for e in known.examples
+            ],
+            "usage": [[phrase, day, count] for (phrase, day), count in sorted(known.usage.items())],
+            "adapters": self.history(person)["versions"],
+        }  # fmt: skip
+        self._vault.log("exported", profile=person.profile, count=len(known.examples))
+        return sealedcopy.seal(json.dumps(document).encode(), passphrase) if passphrase else document
+
+    def bring(self, person: Person, document: Mapping[str, Any], passphrase: str = "") -> dict[str, object]:
+        """Bring an export back, for a person who agreed here: what no consent covers here is left out, and counted."""
+        if document.get("schema") == sealedcopy.SCHEMA:
+            try:
+                document = json.loads(sealedcopy.open_(document, passphrase))
+            except TrustError as error:
+                raise RequestError(422, "passphrase", str(error)) from None
+        if document.get("schema") != SCHEMA or not isinstance(document.get("examples"), list):
+            raise RequestError(422, "document", "is no export of a person: make one with `idiolect export`")
+        if len(document["examples"]) > IMPORT_CAP:
+            raise RequestError(422, "document", f"holds more than {IMPORT_CAP} examples")
+        rows = [_example_of(row) for row in document["examples"]]
+        groups: dict[tuple[Any, ...], list[Any]] = {}
+        for source, phrase, session, heard, spans in rows:
+            groups.setdefault((source, phrase, session, heard), []).append(spans)
+        taken = left = 0
+        for (source, phrase, session, heard), several in groups.items():
+            if person.purposes.get(PURPOSES[source]) is None:
+                left += len(several)
+                continue
+            self._learner.add(person.profile, source, phrase, several, session, heard)
+            taken += len(several)
+        self._vault.log("imported", profile=person.profile, count=taken)
+        made = self._learner.round(person.profile, at_once=True) if taken else Made(0, "base", None)
+        return {"imported": taken, "left_out_without_consent": left, **told(made)}
+
+
+def _example_of(row: Any) -> tuple[Any, str, str, str, np.ndarray]:
+    try:
+        if row["source"] not in PURPOSES or not 1 <= int(row["copies"]) <= 8:
+            raise ValueError
+        raw = base64.b64decode(row["embeddings_float16"], validate=True)
+        spans = np.frombuffer(raw, "<f2").reshape(int(row["copies"]), SPAN, EMBEDDING).astype(np.float32)
+        phrase, heard, session = str(row["phrase"]), str(row["heard"]), str(row["session"])
+        if not np.isfinite(spans).all() or not 1 <= len(phrase) <= 64 or len(heard) > 64 or len(session) > 32:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise RequestError(422, "document", "holds an example that is none") from None
+    return row["source"], phrase, session, heard, spans
+
+
+def told(made: Made) -> dict[str, object]:
+    """A round's outcome for an answer."""
+    answer: dict[str, object] = {"adapter": made.number, "state": made.state}
+    if made.outcome is not None:
+        verdict = made.outcome.verdict
+        answer["gate"] = {
+            "passed": verdict.passed,
+            "check": verdict.check,
+            "reason": verdict.reason,
+            "numbers": dict(verdict.numbers),
+        }
+    return answer
