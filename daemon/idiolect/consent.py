@@ -56,7 +56,9 @@ def clean_name(name: object) -> str:
     if not isinstance(name, str):
         raise RequestError(422, "name", "is needed, and must be text")
     text = unicodedata.normalize("NFC", name).strip()
-    hidden = any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in text)
+    # Joiners make letters of some scripts and emoji what they are; all other invisible characters only mislead.
+    shown = text.replace("\u200c", "").replace("\u200d", "")
+    hidden = any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in shown)
     if not 1 <= len(text) <= NAME_LENGTH or hidden:
         raise RequestError(422, "name", f"must have 1 to {NAME_LENGTH} visible characters")
     return text

@@ -221,7 +221,7 @@ class Learner:
         active = self.sealed(profile, used.number).data if used and not owed else b""
         number = self._counter(profile) + 1
         when = When(self.day, number)
-        request = protocol.Request(self.model, known, when, active, self._others(profile), owed)
+        request = protocol.Request(self.model, known, when, active, self._others(known), owed)
         answer = self._worker.run(protocol.ask(request), protocol.ANSWER_CAP)
         outcome = protocol.read_answer(self._message(answer), len(known.examples))
         if not outcome.verdict.passed:
@@ -238,12 +238,15 @@ class Learner:
             raise LearningError("the training worker's answer was cut short", "it is tried again later")
         return protocol.unpack(answer[4:], protocol.ANSWER_CAP)
 
-    def _others(self, profile: str) -> NDArray[np.float32] | None:
+    def _others(self, known: Ledger) -> NDArray[np.float32] | None:
+        """What the rest of the household said, but for phrases that this person has too: those may sound alike."""
+        own = {example.phrase for example in known.examples}
         spans = [
             example.spans[0]
             for other in self.vault.profiles()
-            if other != profile
+            if other != known.profile
             for example in self.ledger(other).examples
+            if example.phrase not in own
         ]
         return np.stack(spans[-OTHERS_CAP:]) if spans else None
 

@@ -170,7 +170,8 @@ def chance(lost: int, won: int) -> float:
 def _own(model: Model, made: Round, numbers: dict[str, float]) -> bool:
     """Check 4, and the numbers of 6."""
     wrong: dict[str, list[int]] = {}
-    folds = made.folds or ((np.arange(len(made.material.phrases)), made.adapter),)
+    everything = np.arange(len(made.material.phrases))
+    folds = made.folds or (((everything, made.adapter),) if len(everything) else ())
     for held, adapter in folds:
         heard = made.material.heard.take(held)
         now, base = spoken(model, adapter, heard), spoken(model, None, heard)

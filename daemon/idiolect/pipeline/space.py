@@ -67,7 +67,7 @@ class Space:
 
     def features(self, windows: NDArray[np.floating]) -> NDArray[np.float32]:
         """Windows (..., 16, 96) to z (..., D) of length 1."""
-        flat = np.asarray(windows, np.float32).reshape(*windows.shape[:-2], -1)
+        flat = np.asarray(windows, np.float32).reshape(*windows.shape[:-2], WINDOW * EMBEDDING)
         z: NDArray[np.float32] = flat @ self.projection
         z += self.offset
         z /= np.sqrt(np.sum(z * z, axis=-1, keepdims=True)) + np.float32(1e-9)

@@ -1,0 +1,288 @@
+"""Consent, learning, forgetting and proofs over a real vault, with the real worker process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from idiolect.consent import ADAPTER
+from idiolect.errors import LearningError, RequestError
+from idiolect.learning import adapterfile, rollout
+from idiolect.learning.provenance import unseal
+from idiolect.rights import Rights
+from tests.people import Household, invented, span
+from tests.trust.vaults import DAY, House
+
+
+@pytest.fixture
+def house(tmp_path):
+    return House(tmp_path / "state")
+
+
+@pytest.fixture
+def home(house):
+    with house.create() as vault:
+        yield Household(vault, house.clock)
+
+
+def teach(home, profile, phrase="lights please", number=1, takes=3):
+    return home.learner.add(profile, "enrolment", phrase, [invented(number, t) for t in range(takes)], "01")
+
+
+def test_without_consent_nothing_is_kept(home):
+    profile = home.agree("Ann", "usage")
+    with pytest.raises(RequestError, match="has not agreed to enrol"):
+        teach(home, profile)
+    assert home.vault.items(profile, "enrol", "example") == []
+    assert home.learner.round(profile).state == "base"
+
+
+def test_a_taught_phrase_is_in_use_at_once_and_proven(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    made = home.learner.round(profile, at_once=True)
+    assert made.outcome is not None
+    assert made.outcome.verdict.passed, made.outcome.verdict
+    assert (made.number, made.state) == (1, "canary")
+    (adapter,) = home.learner.household()
+    assert [t.name for t in adapter.taught] == ["lights please"]
+    proof = home.learner.verify(profile, 1)
+    assert proof["ok"], proof
+    assert proof["examples"] == 3
+
+
+def test_forgetting_is_as_if_it_had_never_been(home):
+    profile = home.agree("Ann")
+    first = home.agree("Ben")
+    for who in (profile, first):
+        teach(home, who)
+    teach(home, profile, "good night", 2)
+    home.learner.round(profile, at_once=True)
+    person = home.consents.find("ann")
+    rights = Rights(home.learner)
+    answer = rights.forget(person, {"phrase": "good night"})
+    assert answer["forgotten"] == 3
+    (version,) = home.learner.versions(profile)  # no other version is left
+    kept = adapterfile.decode(home.learner.sealed(profile, version.number).data)
+    home.learner.round(first, at_once=True)
+    fresh = adapterfile.decode(home.learner.sealed(first, 1).data)
+    same = adapterfile.encode(replace(fresh, profile=profile, number=kept.number))
+    assert adapterfile.encode(kept) == same
+    assert not any("good night" in repr(r.payload) for r in home.vault.items(profile, "enrol", "example"))
+    assert home.learner.verify(profile, version.number)["ok"]
+
+
+def test_withdrawing_takes_examples_and_every_version_with_it(home, house):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    home.learner.round(profile, at_once=True)
+    assert home.consents.withdraw(home.consents.find("Ann"), "enrol") == 3
+    assert home.learner.versions(profile) == []
+    assert home.learner.household() == []
+    assert ADAPTER not in home.vault.purposes(profile)
+    assert home.consents.allowed(profile, "enrol") is None
+    kinds = [entry.kind for entry in home.vault.audit_entries(50)]
+    assert kinds.count("consent-withdrawn") == 1
+    home.agree("Ann", "enrol")  # and can be agreed to again
+    assert home.consents.allowed(profile, "enrol") is not None
+
+
+def test_a_signature_by_another_key_is_not_loaded(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    home.learner.round(profile, at_once=True)
+    raw = home.vault.get(profile, ADAPTER, "adapter", "00000001")
+    sealed = unseal(raw)
+    forged = replace(sealed, provenance=replace(sealed.provenance, examples=4))
+    with home.vault.change("put", False, profile=profile, purpose="adapter", count=1) as change:
+        change.put(profile, ADAPTER, "adapter", "00000001", forged.encode(), "e" * 64)
+    with pytest.raises(LearningError, match="not signed by this device"):
+        home.learner.sealed(profile, 1)
+    assert home.learner.household() == []
+
+
+def test_an_example_without_consent_does_not_pass_the_proof(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    home.learner.round(profile, at_once=True)
+    (record, *_) = home.vault.items(profile, "enrol", "example")
+    with home.vault.change("put", False, profile=profile, purpose="enrol", count=1) as change:
+        change.put(
+            profile,
+            "enrol",
+            "example",
+            record.id,
+            record.payload.replace(b'"day"', b'"day" '),
+            "e" * 64,
+            record.expires,
+        )
+    proof = home.learner.verify(profile, 1)
+    assert not proof["ok"]
+
+
+def test_nothing_is_lost_over_a_restart(house):
+    with house.create() as vault:
+        home = Household(vault, house.clock)
+        profile = home.agree("Ann")
+        teach(home, profile)
+        home.learner.round(profile, at_once=True)
+        before = home.learner.sealed(profile, 1).encode()
+    with house.open() as vault:
+        home = Household(vault, house.clock)
+        assert home.learner.sealed(profile, 1).encode() == before
+        assert [a.profile for a in home.learner.household()] == [profile]
+    assert not any(b"lights please" in data or b"Ann" in data for data in house.files().values())
+
+
+def test_rollback_and_what_was_before_comes_back(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    home.learner.round(profile, at_once=True)
+    teach(home, profile, "good night", 2)
+    home.learner.round(profile, at_once=True)
+    assert [v.state.value for v in home.learner.versions(profile)] == ["superseded", "canary"]
+    assert home.learner.rollback(profile) == "version 1"
+    assert home.learner.rollback(profile) == "the base model"
+    with pytest.raises(RequestError, match="base model already"):
+        home.learner.rollback(profile)
+    teach(home, profile, "turn around", 3)
+    assert home.learner.round(profile, at_once=True).number == 3
+
+
+def test_corrections_take_a_canary_back_by_themselves(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    home.learner.round(profile, at_once=True)
+    for expected in (False, True):
+        version = rollout.in_use(home.learner.versions(profile))
+        assert home.learner.move(profile, version.corrected()) is expected
+    assert rollout.in_use(home.learner.versions(profile)) is None
+    assert home.vault.audit_entries(1)[0].kind in ("rotated", "adapter-moved")
+
+
+def test_export_comes_back_on_another_device_after_consent(home, tmp_path):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    home.learner.round(profile, at_once=True)
+    person, rights = home.consents.find("Ann"), Rights(home.learner)
+    plain = json.loads(json.dumps(rights.export(person)))
+    sealed = json.loads(json.dumps(rights.export(person, "correct horse")))
+    assert "lights please" not in json.dumps(sealed)
+    other_house = House(tmp_path / "other")
+    with other_house.create() as vault:
+        other = Household(vault, other_house.clock)
+        other.agree("Ann", "usage")
+        theirs = Rights(other.learner)
+        assert theirs.bring(other.consents.find("Ann"), plain)["left_out_without_consent"] == 3
+        other.agree("Ann", "enrol")
+        with pytest.raises(RequestError, match="passphrase"):
+            theirs.bring(other.consents.find("Ann"), sealed, "wrong horse")
+        answer = theirs.bring(other.consents.find("Ann"), sealed, "correct horse")
+        assert (answer["imported"], answer["state"]) == (3, "canary")
+
+
+def test_expired_examples_go_and_the_adapter_is_made_anew(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    home.clock.pass_(200 * DAY)
+    teach(home, profile, "good night", 2)
+    home.learner.round(profile, at_once=True)
+    home.clock.pass_(200 * DAY)
+    home.vault.sweep(home.learner.day)
+    assert home.learner.refresh() == 1
+    (adapter,) = home.learner.household()
+    assert [t.name for t in adapter.taught] == ["good night"]
+    assert home.learner.refresh() == 0
+
+
+def test_review_explain_and_report_say_it_in_words(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    again = home.learner.add(profile, "enrolment", "lights please", [invented(1, 0)], "02")
+    home.learner.round(profile, at_once=True)
+    person, rights = home.consents.find("ANN"), Rights(home.learner)
+    seen = rights.review(person)
+    assert [e["counts"] for e in seen["examples"]] == [True, True, True, False]
+    assert seen["examples"][-1]["id"] == again[0]
+    assert seen["examples"][-1]["why"] == "the same recording as before"
+    text = "\n".join(rights.explain(person)["text"])
+    assert "Version 1" in text
+    assert "same recording" in text
+    assert rights.report(person)["figures"]["held_out"] == 3
+
+
+def test_own_way_of_saying_base_phrases_helps_and_harms_nobody(home):
+    profile = home.agree("Ann")
+    for label in ("yes", "no", "stop", "jarvis"):
+        home.learner.add(profile, "enrolment", label, [span(label, n) for n in range(4)], "01")
+    made = home.learner.round(profile)
+    assert made.outcome is not None
+    numbers = made.outcome.verdict.numbers
+    if made.outcome.verdict.passed:
+        assert numbers["own_wrong"] <= numbers["own_wrong_before"]
+        assert numbers["guard_accepts"] == 0
+    else:
+        assert made.outcome.verdict.check in (4, 6)
+
+
+def test_usage_becomes_a_prior_from_the_next_day(home):
+    profile = home.agree("Ann")
+    home.learner.used({profile: {"seven": 30, "one": 2}})
+    assert home.learner.ledger(profile).usage == {}
+    home.clock.pass_(DAY)
+    made = home.learner.round(profile, at_once=True)
+    assert made.state == "canary"
+    (adapter,) = home.learner.household()
+    assert adapter.prior["seven"] == pytest.approx(1.0)
+    assert min(adapter.prior.values()) < 0
+
+
+def test_nobody_agrees_for_another(home):
+    consents = home.consents
+    pending = consents.begin("Ann", ("enrol",))
+    with pytest.raises(RequestError, match="an administrator neither"):
+        consents.agree_paired(pending.token, "root", 0)
+    assert home.vault.profiles() == []
+    consents.begin("Ben", ("enrol",))
+    assert consents.heard_yes() == []  # two questions are open: whose yes was it?
+    home.clock.pass_(31)
+    assert consents.heard_yes() == []
+    assert home.vault.profiles() == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a" * 65, "line\nbreak", "hidden\u202eright", 7, None])
+def test_names_that_cannot_be_shown_are_refused(home, name):
+    with pytest.raises(RequestError) as caught:
+        home.consents.begin(name, ("enrol",))
+    assert caught.value.field == "name"
+
+
+@pytest.mark.parametrize("name", ["Zoë", "李小龙", "محمد", "Ünïcødé 👩‍👧"[:10], "O'Brien", "<b>&\"'"])
+def test_any_other_name_will_do(home, name):
+    home.agree(name)
+    assert home.consents.find(name.upper()).name == name
+
+
+def test_a_worker_that_says_nonsense_changes_nothing(home):
+    profile = home.agree("Ann")
+    teach(home, profile)
+    from idiolect.host.worker import Worker
+
+    for command in (["/bin/echo", "hello"], ["/bin/false"], ["/bin/cat"], ["/bin/sleep", "30"]):
+        home.learner._worker = Worker(command, wall_s=0.5)
+        with pytest.raises(LearningError):
+            home.learner.round(profile, at_once=True)
+        assert home.learner.versions(profile) == []
+    home.learner._worker = Worker()
+    assert home.learner.round(profile, at_once=True).number == 1
+
+
+def test_spans_are_kept_as_they_were(home):
+    profile = home.agree("Ann")
+    spans = invented(3)
+    home.learner.add(profile, "enrolment", "x", [spans], "01")
+    (example,) = home.learner.ledger(profile).examples
+    np.testing.assert_array_equal(example.spans, spans.astype(np.float16).astype(np.float32))
