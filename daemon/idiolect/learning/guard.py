@@ -134,7 +134,7 @@ def _bounded(adapter: Adapter, size: int) -> bool:
         size <= cap(len(vectors))
         and all(np.isfinite(v).all() and np.linalg.norm(v) <= TAU * 1.001 for v in vectors)
         and all(0.0 <= up <= RAISE_MOST for up in adapter.raises.values())
-        and all(abs(v) <= PRIOR_SPAN for v in adapter.prior.values())
+        and all(0.0 <= v <= PRIOR_SPAN for v in adapter.prior.values())
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SLOPE = 24.0
 """Log-odds of a taught phrase per unit of cosine above its threshold."""
 TAUGHT_THRESHOLD = 0.5
-PRIOR_SPAN = 1.0
+PRIOR_SPAN = 0.5
 """Log-odds that a usage prior moves a class at most."""
 SURE = 0.3
 """Margin of the acoustic scores below which the prior has no say."""
