@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assembly": {"config", "custody", "learning", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
     "learner": {"custody", "host", "learning", "pipeline", "trust"},  # the vault's examples into adapters
-    "inference": {"control", "host", "pipeline"},  # the thread between the queue and the events
+    "personal": {"control", "custody", "host", "inference", "learner", "learning", "pipeline"},
+    "inference": {"control", "host", "learning", "pipeline"},  # the thread between the queue and the events
     "cli": {"config", "control", "custody", "host", "trust"},  # signing, provisioning and proofs work without a daemon
     "service": {
         "custody",
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "host",
         "inference",
         "learning",
+        "personal",
         "pipeline",
         "trust",
     },
@@ -55,6 +57,7 @@ SAME_PART = {
     **dict.fromkeys(("configkinds", "configparse"), "config"),
     **dict.fromkeys(("cli_bundle", "cli_doctor", "cli_files", "cli_output", "cli_sign", "cli_trust"), "cli"),
     "rights": "learner",
+    "enrolment": "personal",
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
 

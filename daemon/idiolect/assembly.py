@@ -123,6 +123,13 @@ def listening(
     )
 
 
+def also_always(base: Listening, name: str) -> Listening:
+    """The same, with one more class heard at any time, at its threshold of a turn: a question was put."""
+    mask = np.array([each == name for each in base.classes], np.bool_)
+    thresholds = np.where(mask, base.turn_thresholds, base.thresholds).astype(np.float32)
+    return replace(base, phrases=base.phrases | mask, always_on=base.always_on | mask, thresholds=thresholds)
+
+
 def with_taught(base: Listening, taught: Sequence[str], sensitivity: float = 0.5) -> Listening:
     """The same, and phrases that people taught: heard where any phrase is, whoever of them speaks."""
     if not taught:

@@ -112,6 +112,11 @@ class Control:
 
     socket: Annotated[Path, _SOCKET, "Path of the Unix socket."] = Path("/run/idiolect/control.sock")
     roles: Roles = field(default_factory=Roles)
+    people: Annotated[
+        Mapping[str, tuple[str, ...]],
+        Table(_PHRASE, Names(_GROUP, "[anna]")),
+        "People who have a Unix account: only these users may agree for, ask about and change what is kept of them.",
+    ] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     max_clients: Annotated[int, Number(1, 256, whole=True), "Connections served at once."] = 32
 
 

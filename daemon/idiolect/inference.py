@@ -7,18 +7,31 @@ import logging
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from idiolect.control.hub import Hub, StateChange
 from idiolect.host.capture import BlockQueue
-from idiolect.pipeline.chain import Chain
+from idiolect.learning.attempt import AFTER, Attempt, Reason, Taken
+from idiolect.pipeline.chain import LONGEST, Chain, resample_window
 from idiolect.pipeline.decoder import Listening
-from idiolect.values import Captured, Event
+from idiolect.pipeline.personal import Household
+from idiolect.pipeline.space import SPAN
+from idiolect.values import BLOCK, WINDOW, Captured, Detection, Event
 
 log = logging.getLogger(__name__)
 
 _WAIT_S = 5.0
 """Longest wait for a block; a paused daemon wakes up no oftener."""
+
+
+KEPT = 64
+AGE_S = 600.0
+"""Events that can be corrected: so many, for so long."""
 
 
 class Names:
@@ -33,6 +46,50 @@ class Names:
         return f"{self._boot}-{next(self._count)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What an event was about, as long as it may be corrected; ``span`` float32 (18, 96) stays in RAM."""
+
+    event: Event
+    span: NDArray[np.float32]
+
+
+class Recent:
+    """The windows of the last events, for `correct` and `confirm`: KEPT of them, for AGE_S. Any thread."""
+
+    def __init__(self) -> None:
+        self._heard: OrderedDict[str, Heard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, event: Event, span: NDArray[np.float32] | None) -> None:
+        """Remember an event."""
+        with self._lock:
+            if span is not None:
+                self._heard[event.id] = Heard(event, span)
+            while self._heard and (len(self._heard) > KEPT or self._old(next(iter(self._heard.values())))):
+                self._heard.popitem(last=False)
+
+    def take(self, ident: str) -> Heard | None:
+        """An event's, which is gone with that: nothing is learnt from twice."""
+        with self._lock:
+            found = self._heard.pop(ident, None)
+        return None if found is None or self._old(found) else found
+
+    def look(self, ident: str) -> Heard | None:
+        """An event's, which stays."""
+        with self._lock:
+            return self._heard.get(ident)
+
+    def clear(self) -> None:
+        """Forget them all."""
+        with self._lock:
+            self._heard.clear()
+
+    @staticmethod
+    def _old(heard: Heard) -> bool:
+        return time.time() - heard.event.time > AGE_S
+
+
 class Inference:
     """Runs a chain on what arrives in a queue. ``run`` belongs to one thread."""
 
@@ -44,7 +101,12 @@ class Inference:
         self._hub = hub
         self._names = names
         self._first_block: Callable[[], None] | None = first_block
-        self._next: Listening | None = None
+        self._next: tuple[Listening, Household | None, str] | None = None
+        self._wanted: Callable[[Taken | Reason], None] | None = None
+        self._attempt: Attempt | None = None
+        self.recent = Recent()
+        self.told: Callable[[Event], None] = lambda _: None
+        """Who else hears of events, on this thread."""
         self._lock = threading.Lock()
         self._state = chain.state
         self.events = 0
@@ -54,10 +116,24 @@ class Inference:
         """ "idle", "listening" (a turn is open) or "always"."""
         return self._state.value
 
-    def listen_for(self, listening: Listening) -> None:
-        """Change what is listened for, between two blocks. Any thread."""
+    def listen_for(self, listening: Listening, household: Household | None, profile: str) -> None:
+        """Change what is listened for, and for whom, between two blocks. Any thread."""
         with self._lock:
-            self._next = listening
+            self._next = listening, household, profile
+
+    def attempt(self, done: Callable[[Taken | Reason], None] | None) -> None:
+        """Take the next utterance as an attempt at a phrase, and tell ``done``; None: no more. Any thread.
+
+        While somebody speaks to be learnt from, there are no events: nobody wants the lamp to go on.
+        """
+        with self._lock:
+            self._wanted, self._attempt = done, None
+
+    @property
+    def level_dbfs(self) -> float:
+        """Level of the attempt's newest block."""
+        attempt = self._attempt
+        return -120.0 if attempt is None else attempt.level_dbfs
 
     def run(self) -> None:
         """Process blocks until the queue is finished."""
@@ -69,17 +145,57 @@ class Inference:
     def _process(self, block: Captured) -> None:
         if self._next is not None:
             with self._lock:
-                listening, self._next = self._next, None
-            self._chain.listen_for(listening)
+                (listening, household, profile), self._next = self._next, None
+            self._chain.listen_for(listening, household)
+            self._chain.address(profile)
         if block.lost:
             self._chain.lose(block.lost)
-        for detection in self._chain.process(block.samples):
-            self.events += 1
-            self._hub.publish(Event(self._names(), time.time(), detection))
-            log.info("event: %s", detection.kind)  # which phrase, the journal need not know
+        if self._wanted is not None:
+            self._try(block)
+        else:
+            for detection in self._chain.process(block.samples):
+                self._publish(detection)
         if self._chain.state is not self._state:
             self._state = self._chain.state
             self._hub.publish(StateChange(self._names(), time.time(), {"listening": {"state": self._state.value}}))
         if self._first_block:
             self._first_block()
             self._first_block = None
+
+    def _publish(self, detection: Detection) -> None:
+        self.events += 1
+        event = Event(self._names(), time.time(), detection)
+        self.recent.keep(event, self._span(detection))
+        self._hub.publish(event)
+        self.told(event)
+        log.info("event: %s", detection.kind)  # which phrase, the journal need not know
+
+    def _span(self, detection: Detection) -> NDArray[np.float32] | None:
+        """The embeddings around the end of what was said; slow speech squeezed in time."""
+        late = max(0, (self._chain.position - detection.end) // BLOCK - AFTER)
+        length = (detection.end - detection.start) // BLOCK
+        if WINDOW < length <= LONGEST - late - AFTER:
+            spoken = self._chain.recent(length + late + AFTER)
+            if spoken is None:
+                return None
+            whole = resample_window(spoken[:length])
+            return np.concatenate([whole[:1], whole, whole[-1:]])
+        recent = self._chain.recent(SPAN + late)
+        return None if recent is None else recent[:SPAN]
+
+    def _try(self, block: Captured) -> None:
+        """The block as part of an attempt."""
+        with self._lock:
+            done = self._wanted
+            if done is not None and (self._attempt is None or block.lost):
+                self._attempt = Attempt(self._chain.recent(SPAN))
+            attempt = self._attempt
+        steps = [(step.position, step.embedding) for step in self._chain.steps(block.samples)]
+        if done is None or attempt is None:
+            return
+        outcome = attempt.hear(block.samples, steps, self._chain.position)
+        if outcome is not None:
+            with self._lock:
+                if self._wanted is done:
+                    self._wanted = self._attempt = None
+            done(outcome)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from idiolect.custody import Custody, Finding, View
 from idiolect.errors import RequestError, TrustError
+from idiolect.trust.vault import Vault
 
 FIRST_RETRY_S, LAST_RETRY_S = 5.0, 600.0
 """Waits between tries for keys that may come back: doubled each time. With keys, due work is looked for this rarely."""
@@ -102,25 +103,31 @@ class Keys:
 
     async def audit(self, limit: int) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self._asked(lambda: self._custody.audit(limit))
+        return await self.ask(lambda: self._custody.audit(limit))
 
     async def audit_verify(self) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self._asked(self._custody.audit_verify)
+        return await self.ask(self._custody.audit_verify)
 
     async def audit_export(self, nonce: bytes) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self._asked(lambda: self._custody.audit_export(nonce))
+        return await self.ask(lambda: self._custody.audit_export(nonce))
 
     async def attest(self, nonce: bytes) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self._asked(lambda: self._custody.attest(nonce))
+        return await self.ask(lambda: self._custody.attest(nonce))
 
     async def mark_good(self) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self._asked(self._custody.mark_good)
+        return await self.ask(self._custody.mark_good)
 
-    async def _asked(self, question: Callable[[], T]) -> T:
+    @property
+    def vault(self) -> Vault:
+        """The open vault, for calls that ``ask`` runs. ``VaultError`` while there is none."""
+        return self._custody.vault
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The result of ``question``, run on the thread; what the vault refuses is a ``RequestError`` 503."""
         try:
             return await self._thread.call(question)
         except TrustError as error:

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from idiolect import __version__, boot, doctor
-from idiolect.assembly import Recognizer, listening_for
+from idiolect.assembly import Recognizer, also_always, listening_for, model_of, with_taught
 from idiolect.config import Config, as_dict, config_files, load
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import ControlServer
 from idiolect.custody import Custody, View, sentence
+from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError
 from idiolect.host import process
 from idiolect.host.capture import BlockQueue, Capture, Source
@@ -37,6 +38,8 @@ from idiolect.host.files import read_capped, write_durably
 from idiolect.host.microphone import list_devices, open_source
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
+from idiolect.personal import Personal
+from idiolect.pipeline.personal import Household
 from idiolect.trust import bundle
 
 log = logging.getLogger(__name__)
@@ -58,15 +61,20 @@ class Service:
         self._names = Names()
         chosen = boot.choose(config, bundle.load)
         self._bundle, self._model = chosen.content, chosen.model
-        chain = Recognizer.from_bundle(self._bundle).chain(
-            listening_for(config, self._bundle), gated=config.listening.gate
-        )
+        recognizer = Recognizer.from_bundle(self._bundle)
+        chain = recognizer.chain(listening_for(config, self._bundle), gated=config.listening.gate)
         self._runtime = chain.runtime
         self._queue = BlockQueue(QUEUE_BLOCKS)
         self._capture = Capture(self._open_source, self._queue, alive=_nothing)
         self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
         self._server = ControlServer(self, config.control)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
+        model = model_of(recognizer)
+        self.people = Personal(
+            self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
+            people=config.control.people, state_dir=Path(config.state_dir), names=self._names, listen=self._listen,
+        )  # fmt: skip
+        self.teaching = Enrolment(self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf)
         self._first_block_ms: float | None = None
         self._paused_until: float | None = None
         self._paused = False
@@ -94,6 +102,9 @@ class Service:
         ]
         keeping = asyncio.create_task(self.proofs.keep())
         keeping.add_done_callback(self._keeping_ended)
+        tending = asyncio.create_task(self.people.tend())
+        tending.add_done_callback(self._keeping_ended)
+        self._inference.told = lambda event: self._loop.call_soon_threadsafe(self.people.heard, event)
         try:
             await self._server.start()
             log.info("serving %s; bundle %s v%d", self._config.control.socket, self._bundle.name, self._bundle.version)
@@ -105,6 +116,8 @@ class Service:
         finally:
             self._capture.stop()
             keeping.cancel()
+            tending.cancel()
+            self.people.worker.kill()
             self.proofs.stop()
             for thread in threads:
                 if thread.ident:
@@ -133,6 +146,8 @@ class Service:
 
     def _keys_changed(self, view: View) -> None:
         self.hub.publish(StateChange(self._names(), time.time(), {"keys": {"state": view.state}}))
+        if view.released:
+            self._opening = asyncio.ensure_future(self.people.opened())
 
     def _open_source(self) -> Source:
         audio = self._config.audio
@@ -148,14 +163,14 @@ class Service:
         """Read the configuration again; on any error say so and keep the old one. No audio is lost."""
         try:
             config = load(self._paths)
-            listening = listening_for(config, self._bundle)
+            listening_for(config, self._bundle)
         except ConfigError as error:
             for problem in error.problems:
                 log.error("reload: %s", problem)
             log.error("reload refused: the configuration in force stays as it is")
             return
         old, self._config = self._config, config
-        self._inference.listen_for(listening)
+        self.people.relisten()
         if config.audio != old.audio:
             self._capture.reopen()
         logging.getLogger().setLevel(config.log_level.upper())
@@ -172,6 +187,22 @@ class Service:
             if changed
         ]
         log.info("reloaded%s", f"; takes effect at the next start: {', '.join(kept)}" if kept else "")
+
+    def _listen(self, household: Household | None, profile: str, asking: bool) -> None:
+        """What is listened for: the configuration's wishes, what people taught, and a "yes" where one is waited for."""
+        base = listening_for(self._config, self._bundle)
+        if asking and "yes" in base.classes:
+            base = also_always(base, "yes")
+        taught = household.taught if household else ()
+        wish = with_taught(base, taught, self._config.listening.sensitivity)
+        self._inference.listen_for(wish, household, profile)
+
+    def _deaf(self) -> str:
+        """Why nobody can be heard, "" when all is well."""
+        if self._paused:
+            return "is released: idiolect resume listening"
+        health = self._capture.health
+        return "" if health.state == "running" else f"does not run: {health.reason or health.state}"
 
     def config(self) -> dict[str, object]:
         """The configuration in force."""
@@ -250,7 +281,7 @@ class Service:
             if view.protected
             else f"{self._config.keystore} (not hardware protected)",
             "keys": {**{name: getattr(view, name) for name in view.__slots__}, "text": sentence(view)},
-            "personalization": "off: this version has the base model only",
+            "personalization": self.people.status(),
             "interpreter": self._runtime,
             "events": self._inference.events,
             "first_block_ms": self._first_block_ms,

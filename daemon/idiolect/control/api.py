@@ -9,6 +9,7 @@
 | GET /v1/devices | observer | {"devices": [...]} |
 | GET /v1/config | observer | the configuration in force |
 | GET /v1/doctor | observer | {"checks": [...]} |
+| consent, teaching, corrections, rights | | ``control.learn_api`` |
 | /v1/audit..., /v1/attest, /v1/bundle/... | | keys, bundle and audit log: ``control.trust_api`` |
 
 Errors are {"error": {"field", "message"}}; ``RequestError`` carries their status.
@@ -21,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
-from idiolect.control import trust_api
+from idiolect.control import learn_api, trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
@@ -40,6 +41,14 @@ class Daemon(Protocol):
     @property
     def proofs(self) -> trust_api.Proofs:
         """What it can prove, and the bundle."""
+
+    @property
+    def people(self) -> learn_api.People:
+        """Whom it knows, and what it learnt of them."""
+
+    @property
+    def teaching(self) -> learn_api.Teaching:
+        """Teaching a phrase, live."""
 
     def status(self) -> dict[str, object]:
         """Everything about the daemon at a glance; "listening" holds {"state", "paused_until"}."""
@@ -61,11 +70,21 @@ class Daemon(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a Unix user, by the kernel's word ("" and -1 when nobody knows), and what it may do."""
+
+    user: str = ""
+    uid: int = -1
+    role: Role = Role.OBSERVER
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A request's arguments, syntactically sound and otherwise unchecked."""
 
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, object] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
 
 
 Answer = Callable[[Daemon, Call], Awaitable[dict[str, object]]]
@@ -73,10 +92,14 @@ Answer = Callable[[Daemon, Call], Awaitable[dict[str, object]]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Who may ask (``role`` or more), and how it is answered; ``answer`` is None for the event stream."""
+    """Who may ask (``role`` or more), and how it is answered; ``answer`` is None for the event stream.
+
+    ``body_bytes`` is the longest body, 0 for the usual.
+    """
 
     role: Role
     answer: Answer | None
+    body_bytes: int = 0
 
 
 async def _status(daemon: Daemon, call: Call) -> dict[str, object]:
@@ -147,6 +170,29 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/audit/verify": {"GET": Route(Role.USER, trust_api.verify)},
     "/v1/audit/export": {"GET": Route(Role.ADMIN, trust_api.export)},
     "/v1/attest": {"GET": Route(Role.ADMIN, trust_api.attest)},
+    "/v1/consent": {"GET": Route(Role.USER, learn_api.people), "POST": Route(Role.USER, learn_api.ask)},
+    "/v1/consent/agree": {"POST": Route(Role.USER, learn_api.agree)},
+    "/v1/consent/wait": {"GET": Route(Role.USER, learn_api.wait)},
+    "/v1/consent/withdraw": {"POST": Route(Role.USER, learn_api.withdraw)},
+    "/v1/erase": {"POST": Route(Role.USER, learn_api.erase)},
+    "/v1/profile": {"POST": Route(Role.USER, learn_api.address)},
+    "/v1/learning": {"POST": Route(Role.USER, learn_api.learning)},
+    "/v1/enrol": {
+        "GET": Route(Role.USER, learn_api.enrolling),
+        "POST": Route(Role.USER, learn_api.enrol),
+        "DELETE": Route(Role.USER, learn_api.cancel),
+    },
+    "/v1/correct": {"POST": Route(Role.USER, learn_api.correct)},
+    "/v1/confirm": {"POST": Route(Role.USER, learn_api.confirm)},
+    "/v1/review": {"GET": Route(Role.USER, learn_api.review)},
+    "/v1/history": {"GET": Route(Role.USER, learn_api.history)},
+    "/v1/report": {"GET": Route(Role.USER, learn_api.report)},
+    "/v1/explain": {"GET": Route(Role.USER, learn_api.explain)},
+    "/v1/adapters/verify": {"GET": Route(Role.USER, learn_api.verify)},
+    "/v1/forget": {"POST": Route(Role.USER, learn_api.forget)},
+    "/v1/rollback": {"POST": Route(Role.USER, learn_api.rollback)},
+    "/v1/export": {"POST": Route(Role.USER, learn_api.export)},
+    "/v1/import": {"POST": Route(Role.USER, learn_api.bring, body_bytes=16 << 20)},
     "/v1/bundle/mark-good": {"POST": Route(Role.ADMIN, trust_api.mark_good)},
 }
 

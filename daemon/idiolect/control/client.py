@@ -82,6 +82,10 @@ class Client:
         """The JSON object that comes back for ``body``."""
         return self._ask("POST", path, body)
 
+    def delete(self, path: str) -> dict[str, object]:
+        """The JSON object that comes back for removing what is at ``path``."""
+        return self._ask("DELETE", path, None)
+
     def events(self, last_id: str = "", seconds: float | None = None) -> Iterator[ServerEvent]:
         """The event stream from now on, or from after ``last_id``, until the daemon ends it or dies.
 

@@ -92,6 +92,14 @@ def role_of(peer: Peer, roles: Roles) -> Role | None:
     return None
 
 
+def user_of(peer: Peer) -> str:
+    """The name of a peer's user, "" when the system knows none."""
+    try:
+        return pwd.getpwuid(peer.uid).pw_name
+    except KeyError:
+        return ""
+
+
 def groups_for(role: Role, roles: Roles) -> Sequence[str]:
     """Names of the groups that give exactly ``role``."""
     return {Role.OBSERVER: roles.observer, Role.USER: roles.user, Role.ADMIN: roles.admin}[role]

@@ -27,7 +27,7 @@ from typing import Protocol
 from idiolect.control import api
 from idiolect.control.hub import LaggedError, frame
 from idiolect.control.listener import Listener, open_listener
-from idiolect.control.peers import Role, Roles, how_to_get, missing_groups, peer_of, role_of
+from idiolect.control.peers import Role, Roles, how_to_get, missing_groups, peer_of, role_of, user_of
 from idiolect.control.wire import Pieces, Request, Wire
 from idiolect.errors import RequestError
 
@@ -160,7 +160,8 @@ class ControlServer:
 
     async def _dispatch(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> dict[str, object] | None:
         """The answer; None when it was a stream, and has been sent."""
-        role = role_of(peer_of(wire.socket), self._settings.roles)
+        peer = peer_of(wire.socket)
+        role = role_of(peer, self._settings.roles)
         self._require(role, Role.OBSERVER)
         route = api.find_route(request.method, request.path)
         self._require(role, route.role)
@@ -171,8 +172,9 @@ class ControlServer:
                 await wire.while_there(self._stream(wire, request.headers.get("last-event-id")))
                 whole.reschedule(asyncio.get_running_loop().time() + self._limits.write_s)
                 return None
-            body = await self._body(wire, request) if request.method == "POST" else {}
-            return await wire.while_there(self._answer(route.answer, api.Call(request.query, body)))
+            body = await self._body(wire, request, route) if request.method == "POST" else {}
+            caller = api.Caller(user_of(peer), peer.uid, role or Role.OBSERVER)
+            return await wire.while_there(self._answer(route.answer, api.Call(request.query, body, caller)))
 
     async def _answer(self, answer: api.Answer, call: api.Call) -> dict[str, object]:
         try:
@@ -196,13 +198,13 @@ class ControlServer:
         finally:
             self._busy -= 1
 
-    async def _body(self, wire: Wire, request: Request) -> dict[str, object]:
+    async def _body(self, wire: Wire, request: Request, route: api.Route) -> dict[str, object]:
         # no Content-Encoding: no small body that unpacks into a large one
         if "content-encoding" in request.headers or not _is_json(request.headers.get("content-type", "")):
             raise RequestError(415, "Content-Type", "must be application/json, in UTF-8 and not compressed")
         try:
             async with asyncio.timeout(self._limits.request_s):
-                return api.parse_body(await wire.body(self._limits.body_bytes))
+                return api.parse_body(await wire.body(route.body_bytes or self._limits.body_bytes))
         except TimeoutError:
             raise RequestError(408, "body", f"did not come within {self._limits.request_s:g} s") from None
 

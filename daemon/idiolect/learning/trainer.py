@@ -40,6 +40,7 @@ LADDER = (
     Strength(40.0),
     Strength(20.0),
     Strength(0.0),
+    Strength(0.0, prior=0.2),
     Strength(0.0, prior=0.0),
 )
 """Tried in this order. Chosen on speakers left out: the first two gain most, the others cost nobody anything."""

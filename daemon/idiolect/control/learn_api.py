@@ -1,0 +1,275 @@
+"""The part of the control API about people: consent, teaching, corrections, and everybody's rights over what is kept.
+
+| request | role | answer |
+| --- | --- | --- |
+| GET /v1/consent | user | {"people": [...], "active"} |
+| POST /v1/consent {"name", "purposes": [...], "language"} | user | {"token", "notice", "how", "expires_s"} |
+| POST /v1/consent/agree {"token"} | user | {"granted"}: only the Unix user who is paired with that name |
+| GET /v1/consent/wait?token= | user | {"state": open or closed}: whether a spoken yes is still waited for |
+| POST /v1/consent/withdraw {"profile", "purpose"} | user | {"deleted", "adapter", ...} |
+| POST /v1/erase {"profile"} | user | {"erased"} |
+| POST /v1/profile {"profile"} | user | {"active"}: who speaks from now on; "guest" is nobody |
+| POST /v1/learning {"active", "for_s"} | user | {"learning"} |
+| POST /v1/enrol {"profile", "phrase", "samples", "speak"} | user | {"id", "state", ...} |
+| GET, DELETE /v1/enrol | user | the same, with "level_dbfs" and the result |
+| POST /v1/correct {"event", "phrase"}; /v1/confirm {"event"} | user | {"example", "counts", "why", "adapter", ...} |
+| GET /v1/review, /v1/history, /v1/report ?profile= | user | what is kept; the versions; before and after |
+| GET /v1/explain?profile=&adapter= | user | {"text": [...]} |
+| GET /v1/adapters/verify?profile=&adapter= | user | {"ok", "checks"} |
+| POST /v1/forget {"profile", "example" or "phrase" or "day" or "all"} | user | {"forgotten", "adapter", ...} |
+| POST /v1/rollback {"profile"} | user | {"in_use"} |
+| POST /v1/export {"profile", "passphrase"}; /v1/import {"profile", "document", "passphrase"} | user | the copy |
+
+``profile`` is a name or an id. Where a person is paired with a Unix user, only that user may ask about or change what
+is kept of that person; an administrator may erase, and agree for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from idiolect.control.peers import Role
+from idiolect.errors import RequestError
+
+if TYPE_CHECKING:
+    from idiolect.control.api import Call, Daemon
+
+MAX_PAUSE_S = 604_800
+Answer = dict[str, object]
+
+
+class People(Protocol):
+    """What the service offers; see ``personal.Personal`` and ``enrolment.Enrolment``."""
+
+    async def people(self) -> Answer:
+        """Everybody."""
+
+    async def ask_consent(self, name: object, purposes: list[str], language: str) -> Answer:
+        """Put the question."""
+
+    async def agree(self, token: str, user: str, uid: int) -> Answer:
+        """Settle it, for the paired user."""
+
+    async def consent_state(self, token: str) -> Answer:
+        """Whether it is open."""
+
+    async def withdraw(self, name: object, purpose: str, user: str, uid: int) -> Answer:
+        """Take a consent back."""
+
+    async def erase(self, name: object, user: str, admin: bool) -> Answer:
+        """Forget somebody altogether."""
+
+    async def address(self, name: object) -> Answer:
+        """Say who speaks."""
+
+    async def pause(self, seconds: float | None, active: bool) -> Answer:
+        """Stop or resume learning."""
+
+    async def correct(self, event: str, phrase: object, user: str) -> Answer:
+        """What was meant."""
+
+    async def confirm(self, event: str, user: str) -> Answer:
+        """It was understood."""
+
+    async def see(self, what: str, name: object, adapter: int | None, user: str) -> Answer:
+        """review, history, report or explain."""
+
+    async def verify(self, name: object, number: int) -> Answer:
+        """Prove a version."""
+
+    async def forget(self, name: object, what: Mapping[str, object], user: str) -> Answer:
+        """Forget something."""
+
+    async def rollback(self, name: object, user: str) -> Answer:
+        """Take a version back."""
+
+    async def export(self, name: object, passphrase: str, user: str) -> Answer:
+        """The person's copy."""
+
+    async def bring(self, name: object, document: Mapping[str, Any], passphrase: str, user: str) -> Answer:
+        """A copy, back."""
+
+
+class Teaching(Protocol):
+    """One enrolment at a time."""
+
+    async def start(self, name: object, phrase: object, samples: int, speak: str, user: str) -> Answer:
+        """Begin."""
+
+    def state(self) -> Answer:
+        """Where it stands."""
+
+    def cancel(self) -> Answer:
+        """Give up."""
+
+
+def _only(given: Mapping[str, object], *known: str) -> Mapping[str, object]:
+    for name in given:
+        if name not in known:
+            raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")
+    return given
+
+
+def _text(given: Mapping[str, object], name: str, default: str | None = None, longest: int = 256) -> str:
+    value = given.get(name, default)
+    if not isinstance(value, str) or len(value) > longest:
+        raise RequestError(422, name, f"is needed: text of up to {longest} characters")
+    return value
+
+
+def _number(value: object, name: str) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 9:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**8:
+        raise RequestError(422, name, "must be a whole number")
+    return value
+
+
+async def people(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/consent."""
+    _only(call.query)
+    return await daemon.people.people()
+
+
+async def ask(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/consent."""
+    body = _only(call.body, "name", "purposes", "language")
+    purposes = body.get("purposes")
+    if not isinstance(purposes, list) or not all(isinstance(p, str) for p in purposes) or len(purposes) > 16:
+        raise RequestError(422, "purposes", "is needed: a list of names")
+    return await daemon.people.ask_consent(body.get("name"), purposes, _text(body, "language", "en", 8))
+
+
+async def agree(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/consent/agree."""
+    token = _text(_only(call.body, "token"), "token")
+    return await daemon.people.agree(token, call.caller.user, call.caller.uid)
+
+
+async def wait(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/consent/wait."""
+    return await daemon.people.consent_state(_text(_only(call.query, "token"), "token"))
+
+
+async def withdraw(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/consent/withdraw."""
+    body = _only(call.body, "profile", "purpose")
+    purpose = _text(body, "purpose", None, 32)
+    return await daemon.people.withdraw(_text(body, "profile"), purpose, call.caller.user, call.caller.uid)
+
+
+async def erase(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/erase."""
+    name = _text(_only(call.body, "profile"), "profile")
+    return await daemon.people.erase(name, call.caller.user, call.caller.role >= Role.ADMIN)
+
+
+async def address(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/profile."""
+    return await daemon.people.address(_text(_only(call.body, "profile"), "profile"))
+
+
+async def learning(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/learning."""
+    body = _only(call.body, "active", "for_s")
+    active, seconds = body.get("active"), body.get("for_s")
+    if not isinstance(active, bool):
+        raise RequestError(422, "active", "is needed, and must be true or false")
+    if seconds is not None and (
+        active or isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MAX_PAUSE_S
+    ):
+        raise RequestError(422, "for_s", f"limits a pause, to 1 to {MAX_PAUSE_S} seconds")
+    return await daemon.people.pause(None if seconds is None else float(seconds), active)
+
+
+async def enrol(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/enrol."""
+    body = _only(call.body, "profile", "phrase", "samples", "speak")
+    samples = _number(body.get("samples", 3), "samples")
+    speak = _text(body, "speak", "", 8)
+    return await daemon.teaching.start(_text(body, "profile"), body.get("phrase"), samples, speak, call.caller.user)
+
+
+async def enrolling(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/enrol."""
+    _only(call.query)
+    return daemon.teaching.state()
+
+
+async def cancel(daemon: Daemon, call: Call) -> Answer:
+    """DELETE /v1/enrol."""
+    _only(call.query)
+    return daemon.teaching.cancel()
+
+
+async def correct(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/correct."""
+    body = _only(call.body, "event", "phrase")
+    return await daemon.people.correct(_text(body, "event", None, 64), body.get("phrase"), call.caller.user)
+
+
+async def confirm(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/confirm."""
+    return await daemon.people.confirm(_text(_only(call.body, "event"), "event", None, 64), call.caller.user)
+
+
+async def _see(what: str, daemon: Daemon, call: Call) -> Answer:
+    query = _only(call.query, "profile", *(["adapter"] if what == "explain" else []))
+    number = _number(query["adapter"], "adapter") if "adapter" in query else None
+    return await daemon.people.see(what, _text(query, "profile"), number, call.caller.user)
+
+
+async def review(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/review."""
+    return await _see("review", daemon, call)
+
+
+async def history(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/history."""
+    return await _see("history", daemon, call)
+
+
+async def report(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/report."""
+    return await _see("report", daemon, call)
+
+
+async def explain(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/explain."""
+    return await _see("explain", daemon, call)
+
+
+async def verify(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/adapters/verify."""
+    query = _only(call.query, "profile", "adapter")
+    return await daemon.people.verify(_text(query, "profile"), _number(query.get("adapter"), "adapter"))
+
+
+async def forget(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/forget."""
+    body = dict(_only(call.body, "profile", "example", "phrase", "day", "all"))
+    name = _text(body, "profile")
+    del body["profile"]
+    return await daemon.people.forget(name, body, call.caller.user)
+
+
+async def rollback(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/rollback."""
+    return await daemon.people.rollback(_text(_only(call.body, "profile"), "profile"), call.caller.user)
+
+
+async def export(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/export."""
+    body = _only(call.body, "profile", "passphrase")
+    return await daemon.people.export(_text(body, "profile"), _text(body, "passphrase", ""), call.caller.user)
+
+
+async def bring(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/import."""
+    body = _only(call.body, "profile", "document", "passphrase")
+    document = body.get("document")
+    if not isinstance(document, dict):
+        raise RequestError(422, "document", "is needed: what `idiolect export` wrote")
+    name, passphrase = _text(body, "profile"), _text(body, "passphrase", "")
+    return await daemon.people.bring(name, document, passphrase, call.caller.user)

@@ -1,0 +1,166 @@
+"""One attempt at saying a phrase on purpose: is it good enough to learn from, and if not, why.
+
+Levels are root mean square over a block, in dBFS (0: full-scale square wave). The utterance is found by energy above
+the room's own level; what it is cut from are the embeddings that the stream computed anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.pipeline.chain import LONGEST, resample_window
+from idiolect.pipeline.space import SPAN
+from idiolect.values import BLOCK, SAMPLE_RATE, WINDOW
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PATIENCE = 100
+"""Blocks (8 s) to wait for somebody to begin."""
+ABOVE_DB = 12.0
+"""By which speech stands out from the room."""
+FAINTEST_DBFS = -58.0
+"""Quieter than this is never speech, however quiet the room is."""
+QUIET_DBFS = -45.0
+"""Speech below this is too quiet to learn from: the front-end's floor eats its weak parts."""
+CLIPPED = 32_600
+CLIPPED_SAMPLES = 8
+LEAST = 3
+"""Blocks of sound below which it was a knock."""
+GAP = 6
+"""Blocks (0.48 s) of room that end an utterance."""
+AFTER = 2
+"""Blocks behind the end that an example reaches to (``pipeline.space.OFFSETS``)."""
+ALIKE = 0.08
+"""Mean cosine to the earlier takes: measured on one speaker's words, 4 % of the same word lie below, 65 % of others."""
+NEAR = 0.5
+"""Cosine to a phrase that is taught already, from which on the two would be taken for each other."""
+
+
+class Reason(StrEnum):
+    """Why an attempt is refused."""
+
+    SILENCE = "nothing was said: speak after the prompt"
+    QUIET = "too quiet: come closer, or speak up"
+    CLIPPED = "clipped: speak more softly, or turn the microphone's gain down"
+    LONG = "too long: a phrase has four seconds"
+    SHORT = "too short: that was a knock or a cough"
+    CUT_OFF = "cut off: wait for the prompt, then speak"
+    NOISY = "the room is too loud to hear you clearly"
+    UNLIKE = "unlike the other samples: say the same phrase each time"
+    CLOSE = "too close to a phrase that exists already: choose another, or correct that one"
+    SAME = "the same recording again: say it anew each time"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A good attempt: ``span`` float32 (18, 96); ``samples`` int16 of the utterance with a margin, for copies."""
+
+    span: NDArray[np.float32]
+    samples: NDArray[np.int16]
+    level_dbfs: float
+
+
+def level(samples: NDArray[np.int16]) -> float:
+    """RMS in dBFS, -120 for digital silence."""
+    power = float(np.mean(np.square(samples.astype(np.float32) / 32_768.0)))
+    return max(-120.0, 10.0 * math.log10(power + 1e-12))
+
+
+class Attempt:
+    """Feed it every block with the embeddings that came of it, until it returns something."""
+
+    def __init__(self, before: NDArray[np.float32] | None = None) -> None:
+        """``before`` (n, 96): the stream's embeddings up to now."""
+        self._blocks: list[NDArray[np.int16]] = []
+        self._levels: list[float] = []
+        self._embeddings = dict(enumerate(before, -len(before))) if before is not None else {}
+        self._begun: int | None = None
+        self._last = 0
+        self.level_dbfs = -120.0
+        self._first_position: int | None = None
+
+    def hear(
+        self, block: NDArray[np.int16], steps: Sequence[tuple[int, NDArray[np.float32]]], position: int
+    ) -> Taken | Reason | None:
+        """One block that ends at sample ``position``; (position, embedding) of every step computed since the last."""
+        if self._first_position is None:
+            self._first_position = position
+        number = len(self._blocks)
+        self._blocks.append(block.copy())
+        self.level_dbfs = level(block)
+        self._levels.append(self.level_dbfs)
+        for at, embedding in steps:
+            self._embeddings[(at - self._first_position) // BLOCK] = embedding
+        if self.level_dbfs > max(self._room() + ABOVE_DB, FAINTEST_DBFS):
+            self._begun = number if self._begun is None else self._begun
+            self._last = number
+        return self._judge(number)
+
+    def _room(self) -> float:
+        """The room's level: the quietest of what was heard, and at most -30 dBFS, where nobody can be understood."""
+        return min(-30.0, float(np.quantile(self._levels[-PATIENCE:], 0.1)) if len(self._levels) > 3 else -60.0)
+
+    def _judge(self, number: int) -> Taken | Reason | None:
+        if self._begun is None:
+            return Reason.SILENCE if number >= PATIENCE else None
+        if number - self._begun > LONGEST + GAP:
+            return Reason.LONG
+        if number - self._last < GAP:
+            return None
+        length = self._last - self._begun + 1
+        if length < LEAST:
+            self._begun = None  # go on waiting: a door is no attempt
+            return Reason.SHORT if number >= PATIENCE else None
+        return self._refusal(length) or self._taken(length)
+
+    def _refusal(self, length: int) -> Reason | None:
+        begun = self._begun or 0
+        spoken = np.concatenate(self._blocks[begun : self._last + 1])
+        loudest = float(np.quantile(self._levels[begun : self._last + 1], 0.8))
+        if length > LONGEST:
+            return Reason.LONG
+        if begun == 0:
+            return Reason.CUT_OFF
+        if int((np.abs(spoken.astype(np.int32)) >= CLIPPED).sum()) >= CLIPPED_SAMPLES:
+            return Reason.CLIPPED
+        if loudest < QUIET_DBFS:
+            return Reason.QUIET
+        return Reason.NOISY if loudest < self._room() + ABOVE_DB else None
+
+    def _taken(self, length: int) -> Taken | Reason:
+        end = self._last + AFTER
+        first = min(end - SPAN + 1, self._begun or 0)
+        rows = [self._embeddings.get(i) for i in range(first, end + 1)]
+        known = [row for row in rows[::-1] if row is not None]
+        every = np.array(known[::-1], np.float32)
+        if len(every) < SPAN:
+            return Reason.CUT_OFF  # the stream had not settled yet
+        if length > WINDOW:  # spoken slowly: squeezed in time, as the decoder does it
+            whole = resample_window(every[-(length + AFTER) : len(every) - AFTER + 1])
+            span = np.concatenate([whole[:1], whole, whole[-1:]])
+        else:
+            span = every[-SPAN:]
+        margin = max(0, (self._begun or 0) - 2)
+        samples = np.concatenate(self._blocks[margin : self._last + AFTER + 1])
+        loudness = float(np.quantile(self._levels[self._begun or 0 : self._last + 1], 0.8))
+        return Taken(span, samples[: 5 * SAMPLE_RATE], loudness)
+
+
+def compare(
+    z: NDArray[np.float32], before: Sequence[NDArray[np.float32]], taught: Sequence[NDArray[np.float32]]
+) -> Reason | None:
+    """An attempt (D,) against earlier ones of the phrase, and against the centres of other phrases that are taught."""
+    if any(float(z @ other) > 0.995 for other in before):
+        return Reason.SAME
+    if before and float(np.mean([z @ other for other in before])) < ALIKE:
+        return Reason.UNLIKE
+    if any(float(z @ centre) / (float(np.linalg.norm(centre)) + 1e-9) > NEAR for centre in taught):
+        return Reason.CLOSE
+    return None
