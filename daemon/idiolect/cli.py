@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__, cli_bundle, cli_trust
+from idiolect import __version__, cli_bundle, cli_learn, cli_trust
 from idiolect import cli_output as show
 from idiolect.control.client import Client, NoAnswerError, ServerEvent, UnreachableError
 from idiolect.errors import ConfigError, IdiolectError, TrustError
@@ -74,14 +74,17 @@ def _status(options: argparse.Namespace) -> int:
 
 def _pause(options: argparse.Namespace) -> int:
     limit = {} if options.for_s is None else {"for_s": options.for_s}
-    return _set_listening(options, {"active": False, **limit})
+    return _set(options, {"active": False, **limit})
 
 
 def _resume(options: argparse.Namespace) -> int:
-    return _set_listening(options, {"active": True})
+    return _set(options, {"active": True})
 
 
-def _set_listening(options: argparse.Namespace, body: Mapping[str, object]) -> int:
+def _set(options: argparse.Namespace, body: Mapping[str, object]) -> int:
+    if options.what == "learning":
+        answer = _client(options).post("/v1/learning", body)
+        return _print(options, answer, lambda each: [show.learning_text(each.get("learning", {}))])
     answer = _client(options).post("/v1/listening", body)
     return _print(options, answer, lambda each: [show.plain(show.listening_text(each.get("listening", {})))])
 
@@ -211,11 +214,11 @@ def _parser() -> argparse.ArgumentParser:
     listen = _add(commands, common, "listen", "print events as they happen, until Ctrl-C", _listen)
     listen.add_argument("--count", type=_count, metavar="N", help="end after N events; changes of state do not count")
     listen.add_argument("--timeout", type=_seconds, metavar="TIME", help="end after this time (20, 30s, 5m)")
-    pause = _add(commands, common, "pause", "stop listening; survives a restart", _pause)
-    pause.add_argument("what", choices=["listening"])
+    pause = _add(commands, common, "pause", "stop listening, or learning; survives a restart", _pause)
+    pause.add_argument("what", choices=["listening", "learning"])
     pause.add_argument("--for", dest="for_s", type=_pause_seconds, metavar="TIME", help="30s, 15m, 2h, 1d; up to 7d")
-    resume = _add(commands, common, "resume", "listen again", _resume)
-    resume.add_argument("what", choices=["listening"])
+    resume = _add(commands, common, "resume", "listen, or learn, again", _resume)
+    resume.add_argument("what", choices=["listening", "learning"])
     _add(commands, common, "devices", "list the sound cards one could capture from", _devices)
     config = commands.add_parser("config", help="check or show the configuration")
     parts = config.add_subparsers(metavar="COMMAND", required=True)
@@ -224,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(parts, common, "show", "print the configuration in force", _config_show)
     doctor = _add(commands, common, "doctor", "find out what is wrong and what to do about it", _doctor)
     doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+    cli_learn.register(commands, common, _add)
     cli_bundle.register(commands, common, _add)
     cli_trust.register(commands, common, _add)
     return parser

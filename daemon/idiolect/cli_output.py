@@ -67,6 +67,17 @@ def _state(data: Mapping[str, object]) -> str:
     return plain(", ".join(parts))
 
 
+def learning_text(said: object) -> str:
+    """What the daemon says about learning, in one line."""
+    if not isinstance(said, dict):
+        return _short(said)
+    adapters, phrases = said.get("adapters") or {}, said.get("phrases") or []
+    if said.get("state") == "off":
+        return f"off: {_short(said.get('detail', '?'))}"
+    what = f"{len(adapters)} adapters, {len(phrases)} taught phrases"
+    return f"{_short(said.get('state', '?'))}: {what}, {_short(said.get('profile', '?'))} speaks"
+
+
 def listening_text(listening: Mapping[str, object]) -> str:
     """ "listening", "paused until 14:05 (1 h 3 min)", ..."""
     state = str(listening.get("state", "unknown"))
@@ -94,7 +105,7 @@ def status_lines(status: Mapping[str, object]) -> list[str]:
         ("encoder", f"{bundle.get('encoder', '?')} on {status.get('interpreter', '?')}"),
         ("keystore", str(status.get("keystore", "?"))),
         ("keys", str(_part(status, "keys").get("text", "?"))),
-        ("personal", _short(status.get("personalization", "?"))),
+        ("personal", learning_text(status.get("personalization", "?"))),
         ("events", f"{status.get('events', '?')} since the start"),
     ]
     return [f"{name:<11} {plain(text)}" for name, text in rows]

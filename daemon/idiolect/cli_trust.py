@@ -42,6 +42,8 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
     verify = add(parts, common, "verify", "check this device's log, or an export of it elsewhere", _audit_verify)
     verify.add_argument("file", nargs="?", metavar="FILE", help="an export; without one the daemon checks its own log")
     verify.add_argument("--ak", metavar="FILE", help="the device's attestation key from the fleet's records (PEM)")
+    verify.add_argument("--adapter", type=int, metavar="N", help="prove a version of what was learnt instead")
+    verify.add_argument("--of", metavar="NAME", help="whose, with --adapter")
     verify.add_argument("--nonce", type=_hex, metavar="HEX", help="what the export was asked with")
     export = add(parts, common, "export", "print the log with a TPM's quote over it, for somebody else", _audit_export)
     export.add_argument(
@@ -152,7 +154,20 @@ def _audit_show(options: argparse.Namespace) -> int:
 
 
 @files_explained
+def _adapter_verify(options: argparse.Namespace) -> int:
+    """Exit status 65 when any check fails: what is in use is not what it says it is."""
+    from idiolect.cli_learn import verify_adapter
+
+    if not options.of:
+        raise CommandError("--adapter N needs --of NAME: versions are counted per person")
+    answer, lines = verify_adapter(Client(options.socket, timeout=60.0), options.of, options.adapter)
+    print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
+    return 0 if answer["ok"] else 65
+
+
 def _audit_verify(options: argparse.Namespace) -> int:
+    if options.adapter is not None:
+        return _adapter_verify(options)
     if options.file is None:
         answer = Client(options.socket).get("/v1/audit/verify")
         return emit(options, answer, [f"OK: {answer['count']} entries, head {answer['head']}"])

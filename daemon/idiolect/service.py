@@ -41,6 +41,7 @@ from idiolect.keysthread import Keys
 from idiolect.personal import Personal
 from idiolect.pipeline.personal import Household
 from idiolect.trust import bundle
+from idiolect.values import Event
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Service:
         keeping.add_done_callback(self._keeping_ended)
         tending = asyncio.create_task(self.people.tend())
         tending.add_done_callback(self._keeping_ended)
-        self._inference.told = lambda event: self._loop.call_soon_threadsafe(self.people.heard, event)
+        self._inference.told = self._told
         try:
             await self._server.start()
             log.info("serving %s; bundle %s v%d", self._config.control.socket, self._bundle.name, self._bundle.version)
@@ -148,6 +149,9 @@ class Service:
         self.hub.publish(StateChange(self._names(), time.time(), {"keys": {"state": view.state}}))
         if view.released:
             self._opening = asyncio.ensure_future(self.people.opened())
+
+    def _told(self, event: Event) -> None:
+        self._loop.call_soon_threadsafe(self.people.heard, event)
 
     def _open_source(self) -> Source:
         audio = self._config.audio

@@ -1,0 +1,367 @@
+"""`idiolect` about people: consent, enroll, correct, review, forget, and what was learnt. All of it asks the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from idiolect.control.client import Client
+from idiolect.errors import RequestError
+from idiolect.trust.receipt import RETENTION
+
+Add = Callable[..., argparse.ArgumentParser]
+METER_FROM, METER_TO = -60.0, 0.0
+_POLL_S = 0.1
+_TTY_WIDTH = 30
+
+
+def _client(options: argparse.Namespace) -> Client:
+    return Client(options.socket, timeout=60.0)
+
+
+def _say(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:
+    print(json.dumps(answer, indent=2, ensure_ascii=False) if options.json else "\n".join(lines))
+    return 0
+
+
+def _query(path: str, **fields: object) -> str:
+    return path + "?" + "&".join(f"{k}={quote(str(v), safe='')}" for k, v in fields.items() if v is not None)
+
+
+# -- consent -------------------------------------------------------------------------------------------------------
+
+
+def _grant(options: argparse.Namespace) -> int:
+    client = _client(options)
+    purposes = list(RETENTION) if options.all else options.purpose or ["enrol"]
+    body = {"name": options.name, "purposes": purposes, "language": options.language}
+    asked: dict[str, Any] = client.post("/v1/consent", body)
+    print(asked["notice"], file=sys.stderr)
+    if asked["how"] == "paired":
+        print('\nType "yes" to agree: ', end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("yes", "ja"):
+            print("Nothing was agreed to, and nothing is kept.", file=sys.stderr)
+            return 1
+        answer: dict[str, Any] = client.post("/v1/consent/agree", {"token": asked["token"]})
+        return _say(options, answer, [f"{options.name} agreed to: {', '.join(answer['granted'])}"])
+    print(f'\nSay "yes" to the device within {asked["expires_s"]} seconds to agree.', file=sys.stderr)
+    return _wait_for_yes(options, client, asked)
+
+
+def _wait_for_yes(options: argparse.Namespace, client: Client, asked: dict[str, Any]) -> int:
+    ends = time.monotonic() + float(asked["expires_s"])
+    while time.monotonic() < ends:
+        state = client.get(_query("/v1/consent/wait", token=asked["token"]))
+        if state["state"] == "closed":
+            break
+        if sys.stderr.isatty():
+            print(f"\r{ends - time.monotonic():4.0f} s ", end="", file=sys.stderr, flush=True)
+        time.sleep(0.3)
+    people: Any = client.get("/v1/consent")["people"]
+    mine = next((p for p in people if p["profile"] == asked["profile"]), None)
+    granted = [p for p in asked["purposes"] if mine and p in mine["purposes"]]
+    if len(granted) < len(asked["purposes"]):
+        print('\nNo "yes" was heard: nothing was agreed to, and nothing is kept.', file=sys.stderr)
+        return 1
+    return _say(options, {"granted": granted, "profile": asked["profile"]}, [f"agreed to: {', '.join(granted)}"])
+
+
+def _show(options: argparse.Namespace) -> int:
+    answer: dict[str, Any] = _client(options).get("/v1/consent")
+    people = [p for p in answer["people"] if not options.name or p["name"].casefold() == options.name.casefold()]
+    lines = []
+    for person in people:
+        mark = " (speaks now)" if person["profile"] == answer["active"] else ""
+        lines.append(f"{person['name']}{mark}  {person['profile']}")
+        for purpose, said in person["purposes"].items():
+            when = time.strftime("%Y-%m-%d", time.gmtime(said["since"]))
+            lines.append(f"  {purpose:20} since {when}, {said['how']}, receipt {said['receipt'][:12]}")
+    return _say(options, {**answer, "people": people}, lines or ["nobody has agreed to anything"])
+
+
+def _withdraw(options: argparse.Namespace) -> int:
+    body = {"profile": options.name, "purpose": options.purpose}
+    answer: dict[str, Any] = _client(options).post("/v1/consent/withdraw", body)
+    return _say(options, answer, [f"withdrawn; {answer['deleted']} records deleted; in use now: {_version(answer)}"])
+
+
+def _version(answer: dict[str, Any]) -> str:
+    return f"version {answer['adapter']} ({answer['state']})" if answer.get("adapter") else "the base model"
+
+
+def _erase(options: argparse.Namespace) -> int:
+    if not options.yes:
+        print(f"Everything about {options.name} will be gone for good. Type the name to go on: ", end="", flush=True)
+        if sys.stdin.readline().strip().casefold() != options.name.casefold():
+            print("Nothing was erased.")
+            return 1
+    answer = _client(options).post("/v1/erase", {"profile": options.name})
+    return _say(options, answer, [f"erased: {answer['erased']} records and every key over them"])
+
+
+def _profile(options: argparse.Namespace) -> int:
+    answer = _client(options).post("/v1/profile", {"profile": options.name})
+    return _say(options, answer, [f"{options.name} is taken to be the one who speaks"])
+
+
+# -- teaching ------------------------------------------------------------------------------------------------------
+
+
+def meter(level: float, width: int = _TTY_WIDTH) -> str:
+    """A bar for a level in dBFS."""
+    share = (min(max(level, METER_FROM), METER_TO) - METER_FROM) / (METER_TO - METER_FROM)
+    return "#" * round(width * share) + "." * (width - round(width * share))
+
+
+def _enroll(options: argparse.Namespace) -> int:
+    client = _client(options)
+    if options.cancel:
+        return _say(options, client.delete("/v1/enrol"), ["cancelled; nothing is kept of it"])
+    if not options.name or not options.phrase:
+        raise RequestError(422, "phrase", 'say who and what: idiolect enroll NAME "lights please"')
+    body = {"profile": options.name, "phrase": options.phrase, "samples": options.samples, "speak": options.speak}
+    state: dict[str, Any] = client.post("/v1/enrol", body)
+    try:
+        state = _follow(options, client, state)
+    except KeyboardInterrupt:
+        client.delete("/v1/enrol")
+        print("\ncancelled; nothing is kept of it", file=sys.stderr)
+        return 130
+    if state["state"] != "done" or not state["result"].get("adapter"):
+        reason = state["reason"] or "the gate refused it"
+        _say(options, state, [f"not learnt: {reason}"])
+        return 1
+    done = f'"{options.phrase}" is learnt, and in use: {_version(state["result"])}'
+    return _say(options, state, [done, "see what is kept: idiolect review " + options.name])
+
+
+def _follow(options: argparse.Namespace, client: Client, state: dict[str, Any]) -> dict[str, Any]:
+    """Prompts, the level meter, and why an attempt was refused, until it is over."""
+    last = None
+    while True:
+        step = (state["state"], state["attempts"])
+        if step != last:
+            last = step
+            _announce(options, state)
+        if state["state"] in ("done", "failed", "cancelled"):
+            return state
+        if state["state"] == "listening" and sys.stderr.isatty():
+            print(f"\r  [{meter(state.get('level_dbfs', -120.0))}]", end="", file=sys.stderr, flush=True)
+        time.sleep(_POLL_S)
+        state = client.get("/v1/enrol")
+
+
+def _announce(options: argparse.Namespace, state: dict[str, Any]) -> None:
+    number = f"{min(state['taken'] + 1, state['wanted'])}/{state['wanted']}"
+    text = {
+        "listening": f'  {number}  say "{options.phrase}" now',
+        "refused": f"  refused: {state['reason']}",
+        "taken": "  good",
+        "training": "  learning ...",
+    }.get(state["state"])
+    if text:
+        print(("\r\033[K" if sys.stderr.isatty() else "") + text, file=sys.stderr, flush=True)
+
+
+def _correct(options: argparse.Namespace) -> int:
+    answer: dict[str, Any] = _client(options).post("/v1/correct", {"event": options.event, "phrase": options.phrase})
+    return _say(options, answer, _learnt(answer))
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    answer: dict[str, Any] = _client(options).post("/v1/confirm", {"event": options.event})
+    return _say(options, answer, _learnt(answer))
+
+
+def _learnt(answer: dict[str, Any]) -> list[str]:
+    lines = [
+        f"kept as example {answer['example']}"
+        + ("" if answer["counts"] else f", but it does not count: {answer['why']}")
+    ]
+    if answer.get("rolled_back"):
+        lines.append("what was on trial was taken back: it had been corrected too often")
+    gate = answer.get("gate")
+    if answer.get("adapter"):
+        lines.append(f"learnt from it: version {answer['adapter']} ({answer['state']})")
+    elif gate:
+        lines.append(f"nothing changes yet: {gate['reason']}")
+    return lines
+
+
+# -- seeing, forgetting, taking along ------------------------------------------------------------------------------
+
+
+def _review(options: argparse.Namespace) -> int:
+    answer: dict[str, Any] = _client(options).get(_query("/v1/review", profile=options.name))
+    lines = [f"{answer['name']}  {answer['profile']}"]
+    for purpose, said in answer["purposes"].items():
+        lines.append(f"  agreed to {purpose} on {said['since']} ({said['how']}), kept {said['retention_days']} days")
+    for e in answer["examples"]:
+        why = "" if e["counts"] else f"  [does not count: {e['why']}]"
+        lines.append(f"  {e['id']:5}  {e['day']}  {e['source']:12} {e['phrase']!r} until {e['expires']}{why}")
+    for row in answer["usage"]:
+        said = ", ".join(f"{phrase} {count}x" for phrase, count in row["said"].items())
+        lines.append(f"  said on {row['day']}: {said} (until {row['expires']})")
+    return _say(options, answer, [*lines, *_versions(answer["adapters"])])
+
+
+def _versions(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"  version {v['adapter']:3} of {v['day']}  {v['state']:11} {v['examples']} examples,"
+        f" held out {v['held_out']}: {v['wrong']} wrong ({v['wrong_before']} before),"
+        f" used {v['uses']}x, corrected {v['corrections']}x"
+        for v in rows
+    ]
+
+
+def _history(options: argparse.Namespace) -> int:
+    answer: dict[str, Any] = _client(options).get(_query("/v1/history", profile=options.name))
+    return _say(options, answer, _versions(answer["versions"]) or ["nothing was learnt yet"])
+
+
+def _explain(options: argparse.Namespace) -> int:
+    path = _query("/v1/explain", profile=options.name, adapter=options.adapter)
+    answer: dict[str, Any] = _client(options).get(path)
+    return _say(options, answer, answer["text"])
+
+
+def _report(options: argparse.Namespace) -> int:
+    answer: dict[str, Any] = _client(options).get(_query("/v1/report", profile=options.name))
+    figures = answer["figures"]
+    lines = [f"{answer['name']}: version {answer['adapter']}" if answer["adapter"] else "nothing learnt is in use"]
+    if figures.get("held_out"):
+        before, after = figures["error_before"], figures["error_after"]
+        lines.append(f"  misunderstood before {before:6.1%}  |{meter(-60 + 60 * before, 40)}|")
+        lines.append(f"  misunderstood now    {after:6.1%}  |{meter(-60 + 60 * after, 40)}|")
+        lines.append(f"  of {figures['held_out']} held-out examples; {answer['measured']}")
+    if figures:
+        lines.append(f"  since then {figures['uses']} utterances, {figures['corrections']} corrected")
+    return _say(options, answer, [*lines, *(f"  - {limit}" for limit in answer["limits"])])
+
+
+def _forget(options: argparse.Namespace) -> int:
+    wishes = {"example": options.example, "phrase": options.phrase, "day": options.day, "all": options.all or None}
+    chosen = {name: value for name, value in wishes.items() if value is not None}
+    answer: dict[str, Any] = _client(options).post("/v1/forget", {"profile": options.name, **chosen})
+    return _say(options, answer, [f"{answer['forgotten']} examples forgotten; in use now: {_version(answer)}"])
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    answer = _client(options).post("/v1/rollback", {"profile": options.name})
+    return _say(options, answer, [f"in use now: {answer['in_use']}"])
+
+
+def _passphrase(options: argparse.Namespace) -> str:
+    if not options.seal:
+        return ""
+    return getpass.getpass("passphrase: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+
+
+def _export(options: argparse.Namespace) -> int:
+    passphrase = _passphrase(options)
+    document = _client(options).post("/v1/export", {"profile": options.name, "passphrase": passphrase})
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    if options.out is None:
+        print(text, end="")
+        return 0
+    handle = os.open(options.out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # nobody else's business
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    return _say(options, {"file": str(options.out)}, [f"written to {options.out}, readable by you alone"])
+
+
+def _import(options: argparse.Namespace) -> int:
+    try:
+        document = json.loads(Path(options.file).read_bytes())
+    except ValueError:
+        raise RequestError(422, "document", "is not JSON: make one with `idiolect export`") from None
+    body = {"profile": options.name, "document": document, "passphrase": _passphrase(options)}
+    answer: dict[str, Any] = _client(options).post("/v1/import", body)
+    lines = [f"{answer['imported']} examples taken over; in use now: {_version(answer)}"]
+    if answer["left_out_without_consent"]:
+        lines.append(f"{answer['left_out_without_consent']} left out: no consent covers them here")
+    return _say(options, answer, lines)
+
+
+# -- the command line ----------------------------------------------------------------------------------------------
+
+
+def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
+    """Add these commands to the parser."""
+    consent = commands.add_parser("consent", help="agree to what is kept, withdraw, or see who agreed to what")
+    parts = consent.add_subparsers(metavar="COMMAND", required=True)
+    grant = add(parts, common, "grant", "put the question; the person answers", _grant)
+    grant.add_argument("name", metavar="NAME")
+    grant.add_argument("--purpose", action="append", choices=list(RETENTION), help="may be repeated; default: enrol")
+    grant.add_argument("--all", action="store_true", help="ask for every purpose")
+    grant.add_argument("--language", default="en", choices=["en", "de"], help="of the notice")
+    withdraw = add(parts, common, "withdraw", "delete what a purpose collected", _withdraw)
+    withdraw.add_argument("name", metavar="NAME")
+    withdraw.add_argument("purpose", choices=list(RETENTION))
+    shown = add(parts, common, "show", "list who agreed to what", _show)
+    shown.add_argument("name", metavar="NAME", nargs="?")
+    _named(add(commands, common, "erase", "forget a person altogether", _erase)).add_argument(
+        "--yes", action="store_true"
+    )
+    _named(add(commands, common, "profile", 'say who speaks from now on; "guest" is nobody', _profile))
+    enroll = add(commands, common, "enroll", "teach a phrase, live", _enroll)
+    enroll.add_argument("name", metavar="NAME", nargs="?")
+    enroll.add_argument("phrase", metavar="PHRASE", nargs="?")
+    enroll.add_argument("--samples", type=int, default=3, metavar="N", help="1 to 10 (default 3)")
+    enroll.add_argument("--speak", choices=["en", "de"], default="", help="prompt aloud too, with espeak-ng")
+    enroll.add_argument("--cancel", action="store_true", help="stop what is being taught")
+    correct = add(commands, common, "correct", "say what was meant by an event of the last minutes", _correct)
+    correct.add_argument("event", metavar="EVENT", help="its id, as `idiolect listen --json` shows it")
+    correct.add_argument("phrase", metavar="PHRASE")
+    confirm = add(commands, common, "confirm", "say that an event was understood as it was meant", _confirm)
+    confirm.add_argument("event", metavar="EVENT")
+    _register_rights(commands, common, add)
+
+
+def _register_rights(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
+    _named(add(commands, common, "review", "show what is kept of somebody, and until when", _review))
+    _named(add(commands, common, "history", "list the versions of what was learnt", _history))
+    _named(add(commands, common, "report", "show a person's own figures, before and after", _report))
+    explain = _named(add(commands, common, "explain", "say in words what was learnt and why it is used", _explain))
+    explain.add_argument("--adapter", type=int, metavar="N", help="a version (default: the one in use)")
+    _named(add(commands, common, "rollback", "take back what was learnt last", _rollback))
+    forget = _named(add(commands, common, "forget", "forget an example, a phrase, a day, or everything", _forget))
+    which = forget.add_mutually_exclusive_group(required=True)
+    which.add_argument("--example", type=int, metavar="N")
+    which.add_argument("--phrase", metavar="PHRASE")
+    which.add_argument("--day", metavar="2026-11-24")
+    which.add_argument("--all", action="store_true")
+    export = _named(add(commands, common, "export", "take a copy of what is kept of somebody", _export))
+    export.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    export.add_argument("--seal", action="store_true", help="encrypt with a passphrase, to move to another device")
+    bring = add(commands, common, "import", "bring a copy back, after consent here", _import)
+    bring.add_argument("name", metavar="NAME")
+    bring.add_argument("file", metavar="FILE")
+    bring.add_argument("--seal", action="store_true", help="it is sealed: ask for the passphrase")
+
+
+def _named(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("name", metavar="NAME", help="the person, by name or id")
+    return command
+
+
+def verify_adapter(client: Client, name: str, number: int) -> tuple[dict[str, Any], list[str]]:
+    """For `idiolect audit verify --adapter N`: the answer, and lines for people."""
+    answer: dict[str, Any] = client.get(_query("/v1/adapters/verify", profile=name, adapter=number))
+    said = {
+        "signed": "signed by this device's adapter key",
+        "bundle": "made from the bundle that runs",
+        "ledger": "made from exactly the examples that are kept",
+        "consent": "every example is covered by a consent that holds",
+        "replayed": "made again from them, byte for byte",
+    }
+    lines = [f"  {'ok  ' if answer['checks'][name] else 'FAIL'} {text}" for name, text in said.items()]
+    return answer, lines
