@@ -55,7 +55,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Files beside the packages that are one part together.
 SAME_PART = {
     **dict.fromkeys(("configkinds", "configparse"), "config"),
-    **dict.fromkeys(("cli_bundle", "cli_doctor", "cli_files", "cli_learn", "cli_output", "cli_sign", "cli_trust"), "cli"),
+    **dict.fromkeys(
+        ("cli_bundle", "cli_doctor", "cli_files", "cli_learn", "cli_output", "cli_sign", "cli_trust"), "cli"
+    ),
     "rights": "learner",
     "enrolment": "personal",
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),

@@ -26,6 +26,7 @@ from bundlebuild.finish import DIGEST
 from evaluation import ambient, plots
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import Heard, Job, embed_all
+from evaluation.personal import people
 from evaluation.report import Figures
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle
 from idiolect.errors import IdiolectError
@@ -59,7 +60,7 @@ def _hear(arguments: argparse.Namespace, encoder: bytes) -> list[Heard]:
     if twin.is_file():
         models["float"] = twin.read_bytes()
     cache = None if arguments.no_cache else ROOT / ".cache" / "embeddings"
-    return list(embed_all(clips, Job(models, kitchen, cache), arguments.jobs))
+    return list(embed_all(clips, Job(models, kitchen, cache, people.persons(clips)), arguments.jobs))
 
 
 def _summary(values: dict[str, Any]) -> str:

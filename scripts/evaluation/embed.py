@@ -18,7 +18,7 @@ from bundlebuild.audio import Audio, digest, read
 from bundlebuild.corpus import Clip, speech_span
 from bundlebuild.features import Embedder
 
-from .conditions import CONDITIONS, LEAD, Condition, present, seconds
+from .conditions import CONDITIONS, LEAD, SLICES, Condition, present, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Job:
     models: dict[str, bytes]
     kitchen: Audio | None
     cache: Path | None
+    users: frozenset[str] = frozenset()
+    """Speakers who are adapted to: their clips are heard in SLICES, too."""
 
 
 _job: Job
@@ -80,6 +82,8 @@ def _work(clip: Clip) -> Heard:
     wanted = [c for c in CONDITIONS if c.graph in _embedders and (c.snr_db is None or _job.kitchen is not None)]
     if clip.source in ("coffee_orders", "phrases"):  # negatives and wake words: hours of them, so one graph is enough
         wanted = [c for c in wanted if c.graph == "int8"]
+    if clip.speaker not in _job.users:
+        wanted = [c for c in wanted if c.name not in SLICES]
     if clip.running:
         wanted = [c for c in wanted if c.name == "clean"]
     end = LEAD + speech_span(audio)[1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundlebuild import space
+from bundlebuild import corpus, space
 from bundlebuild.words import COMMANDS, DIGITS
 from evaluation.embed import Heard
 from evaluation.tasks import decide_digit, decide_sc12
@@ -46,6 +47,13 @@ class Clip:
     def speaker(self) -> str:
         """Who said it."""
         return self.heard.clip.speaker
+
+
+def persons(recordings: Iterable[corpus.Clip]) -> frozenset[str]:
+    """Speakers with enough clips to be adapted to and tested on: all of the digits, HEAVY clips elsewhere."""
+    count = Counter(c.speaker for c in recordings if c.source == "speech_commands")
+    heavy = {name for name, clips in count.items() if clips >= HEAVY}
+    return frozenset(heavy | {c.speaker for c in recordings if c.source == "digits"})
 
 
 def clips(heard: Sequence[Heard]) -> list[Clip]:
