@@ -17,7 +17,7 @@ from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening, State, blocks
 from idiolect.pipeline.encoder import Encoder
-from idiolect.pipeline.personal import TAUGHT_THRESHOLD
+from idiolect.pipeline.personal import TAUGHT_OPEN, TAUGHT_THRESHOLD
 from idiolect.pipeline.space import Space
 from idiolect.trust.bundle import Bundle, load
 from idiolect.trust.keys import TrustedKeys
@@ -135,15 +135,18 @@ def with_taught(base: Listening, taught: Sequence[str], sensitivity: float = 0.5
     if not taught:
         return base
     more = len(taught)
-    none, limit = np.zeros(more, np.bool_), np.full(more, _moved(TAUGHT_THRESHOLD, sensitivity), np.float32)
+    none = np.zeros(more, np.bool_)
+    turn, open_room = (
+        np.full(more, _moved(limit, sensitivity), np.float32) for limit in (TAUGHT_THRESHOLD, TAUGHT_OPEN)
+    )
     return replace(
         base,
         classes=(*base.classes, *taught),
         wake=np.concatenate([base.wake, none]),
         phrases=np.concatenate([base.phrases, ~none]),
         always_on=np.concatenate([base.always_on, none]),
-        thresholds=np.concatenate([base.thresholds, limit]),
-        turn_thresholds=np.concatenate([base.turn_thresholds, limit]),
+        thresholds=np.concatenate([base.thresholds, open_room]),
+        turn_thresholds=np.concatenate([base.turn_thresholds, turn]),
     )
 
 

@@ -147,8 +147,7 @@ def build(plan: Plan, encoder: bytes) -> dict[str, bytes]:
     say("training twice: without the calibration speakers, and with them")
     cautious, model = train.fit_all([first, second], words.CLASSES, plan.recipe, plan.processes)
     limits = thresholds(cautious, later, Embedder(encoder))
-    single = [c for c in (*early, *later) if not c.running]
-    statistics = space.fit(space.gather(single, encoder, plan.processes), words.CLASSES)
+    statistics = space.fit(space.gather([*early, *later], encoder, plan.processes), words.CLASSES)
     files = assemble(
         model, second, statistics=statistics, limits=limits, held=held, kitchen=kitchen, encoder=encoder,
         rng=np.random.default_rng([plan.seed, 99]),

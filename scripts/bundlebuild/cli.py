@@ -118,7 +118,7 @@ def _space(arguments: argparse.Namespace) -> None:
     bundle = read_bundle(folder)
     names = json.loads((folder / "manifest.json").read_bytes())["files"]
     files = {name: (folder / name).read_bytes() for name in names}
-    clips = [c for c in corpus.recordings(arguments.data) if not c.running and c.fold != base.HELD_OUT]
+    clips = [c for c in corpus.recordings(arguments.data) if c.fold != base.HELD_OUT]
     spoken = space.gather(clips, bundle.encoder, arguments.jobs)
     described = json.loads(files["head.json"])
     # The shipped head's convolution has the statistics folded in already: every other array stays as it is.

@@ -4,6 +4,9 @@
     standardised, reduced to DIMENSIONS principal components and whitened by the pooled covariance within words
     (linear discriminant analysis, Fisher 1936), which is shrunk towards its own scale (Ledoit and Wolf 2004).
 
+A taught phrase is set apart from a cohort of windows as a device meets them: they cut through words, and RUNNING of
+them through sentences. Beside windows of whole words alone every sentence looks like the phrase.
+
 "Left out" is meant literally: clips that are not given to ``fit`` are in none of the statistics.
 """
 
@@ -12,12 +15,11 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.values import BLOCK, WINDOW
+from idiolect.values import BLOCK, EMBEDDING, WINDOW
 
 from .audio import digest, read, to_int16
 from .corpus import Clip, speech_span
@@ -27,8 +29,11 @@ from .words import BACKGROUND, UNKNOWN
 
 DIMENSIONS = 192
 SHRINK = 0.3
-COHORT = 400
+COHORT = 1000
 """Windows of other people that a taught phrase is set apart from."""
+RUNNING = 0.3
+PASSING = 2
+"""Windows that are taken of a word while it is said, at random; three times as many of a sentence."""
 STEPS = (-2, -1, 0, 1, 2)
 """Steps around the one at which an utterance's event is due."""
 LEAD, TAIL = 26 * BLOCK, 13 * BLOCK
@@ -42,11 +47,15 @@ class Spoken:
     """Clips as embeddings: ``spans`` float32 (n, 20, 96), which hold the windows of all ``STEPS``."""
 
     spans: Array
+    passing: Array
+    """(n, PASSING, 16, 96): while it is said."""
     words: NDArray[np.str_]
     """What was said: the folder's name."""
     labels: NDArray[np.str_]
     """The class of the head."""
     speakers: NDArray[np.str_]
+    running: Array
+    """(m, 16, 96): windows of sentences."""
 
     def windows(self, steps: Sequence[int] = STEPS) -> Array:
         """(n, steps, 16, 96)."""
@@ -54,7 +63,10 @@ class Spoken:
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Spoken:
         """Some of the clips."""
-        return Spoken(self.spans[chosen], self.words[chosen], self.labels[chosen], self.speakers[chosen])
+        return Spoken(
+            self.spans[chosen], self.passing[chosen], self.words[chosen], self.labels[chosen], self.speakers[chosen],
+            self.running,
+        )  # fmt: skip
 
 
 _embedder: Embedder
@@ -71,24 +83,44 @@ def span_of(embeddings: Array, end: int) -> Array:
     return embeddings[newest + STEPS[0] - WINDOW + 1 : newest + STEPS[-1] + 1]
 
 
-def hear(clip: Clip, embed: Embedder | None = None) -> Array:
-    """One clip in a quiet room, as a span."""
+def passing(embeddings: Array, end: int, count: int, seed: bytes) -> Array:
+    """``count`` windows (count, 16, 96) at random steps between a clip's first sound and sample ``end``."""
+    views = np.lib.stride_tricks.sliding_window_view(embeddings, WINDOW, axis=0)
+    first = LEAD // BLOCK + SOUNDING - WINDOW + 1
+    last = max(first + 1, min((end + AFTER_END) // BLOCK - WINDOW + 1, len(views)))
+    steps = np.random.default_rng(list(seed)).integers(first, last, count)
+    return np.ascontiguousarray(views[steps].transpose(0, 2, 1), np.float32)
+
+
+SOUNDING = 3
+"""Steps into a clip from which on a window has enough of it to be speech."""
+
+
+def hear(clip: Clip, embed: Embedder | None = None) -> tuple[Array, Array]:
+    """One clip in a quiet room: its span (of a sentence: its last) and windows in passing."""
     audio = read(clip.path)
     size = -(-(LEAD + len(audio) + TAIL) // BLOCK) * BLOCK
     heard = np.random.default_rng(list(digest(clip.path))).standard_normal(size).astype(np.float32) * np.float32(ROOM)
     heard[LEAD : LEAD + len(audio)] += audio
-    return span_of((embed or _embedder)(to_int16(heard)), LEAD + speech_span(audio)[1])
+    embeddings = (embed or _embedder)(to_int16(heard))
+    end = LEAD + (len(audio) if clip.running else speech_span(audio)[1])
+    count = PASSING * (3 if clip.running else 1)
+    return span_of(embeddings, end), passing(embeddings, end, count, digest(clip.path))
 
 
 def gather(clips: Sequence[Clip], encoder: bytes, processes: int) -> Spoken:
     """Embed clips on all cores."""
     with multiprocessing.get_context("fork").Pool(processes, _start, (encoder,)) as pool:
-        spans = pool.map(partial(hear), clips, chunksize=16)
+        heard = pool.map(hear, clips, chunksize=16)
+    single = [i for i, clip in enumerate(clips) if not clip.running]
+    sentences = [windows for clip, (_, windows) in zip(clips, heard, strict=True) if clip.running]
     return Spoken(
-        np.array(spans, np.float16).astype(np.float32),  # as files keep them
-        np.array([c.path.parent.name for c in clips]),
-        np.array([c.label for c in clips]),
-        np.array([c.speaker for c in clips]),
+        np.array([heard[i][0] for i in single], np.float16).astype(np.float32),  # as files keep them
+        np.array([heard[i][1] for i in single], np.float32),
+        np.array([clips[i].path.parent.name for i in single]),
+        np.array([clips[i].label for i in single]),
+        np.array([clips[i].speaker for i in single]),
+        np.concatenate(sentences) if sentences else np.zeros((0, WINDOW, EMBEDDING), np.float32),
     )
 
 
@@ -108,9 +140,8 @@ def fit(spoken: Spoken, classes: Sequence[str], seed: int = 0) -> dict[str, Arra
     white = _whitening(reduced, np.repeat(spoken.words, 3))
     projection = (components @ white) / std[:, None]
     offset = -(mean / std + centre) @ components @ white
-    z = x.reshape(-1, WINDOW * x.shape[-1]) @ projection + offset
-    z = (z / np.linalg.norm(z, axis=1, keepdims=True)).reshape(count, 3, -1)
-    chosen = np.random.default_rng(seed).permutation(count)[:COHORT]
+    z = _unit(x.reshape(-1, WINDOW * x.shape[-1]) @ projection + offset).reshape(count, 3, -1)
+    others = _cohort(spoken, np.random.default_rng(seed))
     prototypes = [
         z[spoken.labels == name].mean((0, 1))
         if name not in (UNKNOWN, BACKGROUND) and np.any(spoken.labels == name)
@@ -121,8 +152,19 @@ def fit(spoken: Spoken, classes: Sequence[str], seed: int = 0) -> dict[str, Arra
         "space_projection": projection.astype(np.float32),
         "space_offset": offset.astype(np.float32),
         "space_prototypes": np.array(prototypes, np.float32),
-        "space_cohort": z[chosen, 1].astype(np.float32),
+        "space_cohort": _unit(others.reshape(len(others), -1) @ projection + offset).astype(np.float32),
     }
+
+
+def _unit(z: Array) -> Array:
+    return np.asarray(z / np.linalg.norm(z, axis=-1, keepdims=True), np.float32)
+
+
+def _cohort(spoken: Spoken, rng: np.random.Generator) -> Array:
+    words = spoken.passing[spoken.labels != BACKGROUND].reshape(-1, WINDOW, EMBEDDING)
+    running = rng.permutation(len(spoken.running))[: int(RUNNING * COHORT)]
+    chosen = rng.permutation(len(words))[: COHORT - len(running)]
+    return np.concatenate([words[chosen], spoken.running[running]])
 
 
 def _whitening(x: Array, words: NDArray[np.str_]) -> NDArray[np.float64]:

@@ -82,11 +82,11 @@ class Admission:
         self._suspects: Counter[tuple[str, str]] = Counter()
         self._index = {name: i for i, name in enumerate(model.classes) if np.any(model.space.prototypes[i])}
 
-    def run(self) -> list[Verdict]:
-        """A verdict for every example."""
+    def run(self, count: int | None = None) -> list[Verdict]:
+        """A verdict for every example, or for the first ``count``."""
         found = []
-        for i, example in enumerate(self._ledger.examples):
-            check = self._check(i, example)
+        for i, example in enumerate(self._ledger.examples[:count]):
+            check = self.check(i, example)
             if check == 0:
                 self._admitted.append(i)
             elif check in (4, 5, 6):
@@ -94,8 +94,8 @@ class Admission:
             found.append(Verdict(check, float(self._weights[i]) if check == 0 else 0.0))
         return found
 
-    def _check(self, i: int, example: Example) -> int:
-        """The first check that an example does not pass, 0 for none."""
+    def check(self, i: int, example: Example) -> int:
+        """The first check that example ``i`` does not pass after what was admitted so far, 0 for none."""
         if example.source == "enrolment":
             return 3 if self._seen(i) else 0
         checks: dict[int, Callable[[], bool]] = {

@@ -29,8 +29,8 @@ KAPPA = 2.0
 KAPPA_ALL = 10.0
 TAU = 1.0
 """z has length 1, so that two residuals of the same phrase are rarely longer apart."""
-NEIGHBOURS = 30
-REPEL = 0.3
+NEIGHBOURS = 100
+REPEL = 0.5
 """How much of the mean of the NEIGHBOURS nearest other windows is taken from a taught phrase's direction."""
 
 
@@ -86,9 +86,6 @@ def floors(  # noqa: PLR0917 - what, and against what
     return raised
 
 
-FLOOR = 1.0
-
-
 def direction(space: Space, z: NDArray[np.float32], weights: NDArray[np.floating]) -> NDArray[np.float32]:
     """w of a phrase from examples (n, ..., D): their mean, turned away from the other windows that lie nearest to it.
 
@@ -103,18 +100,21 @@ def direction(space: Space, z: NDArray[np.float32], weights: NDArray[np.floating
 
 
 def threshold(own: NDArray[np.floating], others: NDArray[np.floating]) -> float:
-    """Cosine at which a taught phrase counts as said, from held-out scores of it and the highest of anything else.
+    """Cosine at which a taught phrase counts as said in a turn, from held-out scores of it and those of other windows.
 
-    Above all others by CLEARANCE, and otherwise at SHARE of the way from them to the phrase's own weakest example.
+    DEVIATIONS standard deviations above the mean of the others (a constant rate of false alarms, whatever the phrase),
+    and from there SHARE of the way to the mean of the phrase's own examples, where they stand out more than that.
     """
-    rest = float(np.max(others, initial=0.0))
-    low = float(np.min(own)) if len(own) else rest + 2 * CLEARANCE
-    return float(np.clip(rest + max(CLEARANCE, SHARE * (low - rest)), LEAST, MOST))
+    low = float(np.mean(others) + DEVIATIONS * np.std(others))
+    between = SHARE * (float(np.mean(own)) - low) if len(own) > 1 else ALONE
+    return float(np.clip(low + max(0.0, between), LEAST, MOST))
 
 
-CLEARANCE = 0.04
-SHARE = 0.35
-LEAST, MOST = 0.25, 0.8
+DEVIATIONS = 4.0
+SHARE = 0.2
+ALONE = 0.05
+"""Added for a phrase with one example: what it scores is not known."""
+LEAST, MOST = 0.2, 0.8
 
 
 def taught(
@@ -124,7 +124,7 @@ def taught(
     weights: NDArray[np.floating],
     others: NDArray[np.float32],
 ) -> Taught:
-    """A phrase from its examples z (n, 3, D); ``others`` (m, D) is what must not be taken for it."""
+    """A phrase from its examples z (n, 3, D); ``others`` (m, D) are windows of anything else."""
     w = direction(space, z, weights)
     own = np.array([_held_out(space, z, weights, i) for i in range(len(z))])
     return Taught(name, w, threshold(own, others @ w), float(np.sum(weights)))

@@ -156,11 +156,7 @@ OWN_WAY = 0.2
 
 def _teach(model: Model, material: Material, name: str) -> Taught:
     mine = np.array([i for i, phrase in enumerate(material.phrases) if phrase == name], np.intp)
-    rest = np.array([i for i, phrase in enumerate(material.phrases) if phrase != name], np.intp)
-    keep = [i for i, label in enumerate(model.guard_labels) if label != name]
-    others = [model.space.cohort, model.guard.z[keep], material.heard.z[rest].reshape(-1, model.space.size)]
-    z = material.heard.z[mine]
-    return prototypes.taught(model.space, name, z, material.weights[mine], np.concatenate(others))
+    return prototypes.taught(model.space, name, material.heard.z[mine], material.weights[mine], model.space.cohort)
 
 
 def raises(model: Model, adapter: Adapter) -> dict[str, float]:

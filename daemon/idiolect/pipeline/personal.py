@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SLOPE = 24.0
 """Log-odds of a taught phrase per unit of cosine above its threshold."""
 TAUGHT_THRESHOLD = 0.5
+"""In a turn, after a wake word."""
+TAUGHT_OPEN = 0.8
+"""At any time: 0.06 of cosine more, as there is more to be mistaken."""
 PRIOR_SPAN = 0.5
 """Log-odds that a usage prior moves a class at most."""
 SURE = 0.3

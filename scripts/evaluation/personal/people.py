@@ -1,4 +1,4 @@
-"""The recordings as people who use the device: who said what, embedded, with the utterance's span and the whole clip."""
+"""The recordings as people who use the device: who said what, embedded, the utterance's span and the whole clip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from idiolect.learning.model import Heard as Scored
 from idiolect.learning.model import Model
 from idiolect.pipeline.chain import UNSETTLED
 from idiolect.pipeline.personal import Adapter
-from idiolect.values import WINDOW
+from idiolect.values import EMBEDDING, WINDOW
 
 DAY = 20_000
 HEAVY = 30
@@ -61,14 +61,27 @@ def clips(heard: Sequence[Heard]) -> list[Clip]:
     return [Clip(h, space.span_of(h.embeddings["clean"], h.end)) for h in heard if not h.clip.running]
 
 
-def spoken(chosen: Sequence[Clip]) -> space.Spoken:
-    """The same as material for training."""
+def spoken(chosen: Sequence[Clip], sentences: Sequence[Heard] = ()) -> space.Spoken:
+    """The same as material for training, and sentences with it."""
+    running = [_passing(h, 3 * space.PASSING) for h in sentences]
     return space.Spoken(
         np.stack([c.span for c in chosen]),
+        np.stack([_passing(c.heard, space.PASSING) for c in chosen]),
         np.array([c.word for c in chosen]),
         np.array([c.label for c in chosen]),
         np.array([c.speaker for c in chosen]),
+        np.concatenate(running) if running else np.zeros((0, WINDOW, EMBEDDING), np.float32),
     )
+
+
+def _passing(heard: Heard, count: int) -> NDArray[np.float32]:
+    return space.passing(heard.embeddings["clean"], heard.end, count, heard.digest)
+
+
+def sentences(heard: Sequence[Heard]) -> tuple[list[Heard], list[Heard]]:
+    """Running speech in two halves, by content: the first to set phrases apart from, the second to count accepts in."""
+    running = [h for h in heard if h.clip.running]
+    return [h for h in running if h.digest[0] % 2 == 0], [h for h in running if h.digest[0] % 2]
 
 
 def example(clip: Clip, number: int, source: Source = "enrolment", phrase: str = "", heard: str = "") -> Example:
