@@ -37,7 +37,7 @@ SAME = 0.995
 """Cosine above which two windows are one recording: takes of a word by one speaker stay below 0.97."""
 REACH = 0.12
 AGAINST = 0.35
-SPEAKER_LEAST = 0.1
+SPEAKER_LEAST = 0.05
 SUSPECTS = 2
 
 REASONS = {
@@ -89,7 +89,7 @@ class Admission:
             check = self.check(i, example)
             if check == 0:
                 self._admitted.append(i)
-            elif check in (4, 5, 6):
+            elif check in (4, 6):
                 self._suspects[example.phrase, example.heard] += 1
             found.append(Verdict(check, float(self._weights[i]) if check == 0 else 0.0))
         return found

@@ -32,6 +32,7 @@ STEPS = (1, 2, 10)
 PAIRS = 4
 TRIED = 300
 """Recordings, best first, that an evasive attacker tries."""
+COPY = 0.9999
 SUSPICIOUS = (3, 4, 5, 6, 7)
 
 
@@ -179,11 +180,13 @@ def measure(name: str, own: Sequence[Clip], model: Model, clips: Sequence[Clip])
     judged = list(dict.fromkeys(target.own[i].word for i in target.rest))
     recordings = pool(model, clips)
     others = [p for p in model.phrases if np.any(model.space.prototypes[list(model.classes).index(p)])]
-    for phrase in rng.permutation(judged)[:PAIRS]:
+    bare = Target(model, own, shots=0)
+    for number, phrase in enumerate(rng.permutation(judged)[:PAIRS]):
         other = str(rng.choice([p for p in others if p != phrase]))
+        victim = bare if number % 2 else target  # half of them never enrolled anything, so the gate has less to go by
         for goal in ("drive", "reject"):
             for manner in ("blunt", "evasive"):
-                owner.attacks.append(attack(target, recordings, str(phrase), other, goal, manner))
+                owner.attacks.append(attack(victim, recordings, str(phrase), other, goal, manner))
     _honest(owner, target)
     owner.gain = _corrected_only(model, own)
     return owner
@@ -191,10 +194,11 @@ def measure(name: str, own: Sequence[Clip], model: Model, clips: Sequence[Clip])
 
 def _honest(owner: Owner, target: Target) -> None:
     """The owner corrects everything that is misheard, and confirms the rest by going on."""
-    heard = target.understood(target.adapter, target.rest)
+    rows = _different(target)
+    heard = target.understood(target.adapter, rows)
     corrections: list[Example] = []
     confirmations: list[Example] = []
-    for n, (i, said) in enumerate(zip(target.rest, heard, strict=True)):
+    for n, (i, said) in enumerate(zip(rows, heard, strict=True)):
         clip = target.own[i]
         source: Source = "confirmation" if said == clip.word else "correction"
         made = replace(example(clip, n, source, heard=said), session=f"b{n // 4:04x}", day=DAY + n // 8)
@@ -203,6 +207,18 @@ def _honest(owner: Owner, target: Target) -> None:
         ledger = replace(target.with_more(more), voice=voice)
         _, verdicts = trainer.prepare(target.model, ledger)
         into += [v.check for v in verdicts[len(target.ledger.examples) :]]
+
+
+def _different(target: Target) -> list[int]:
+    """The utterances that are not enrolled, each once: some of the recordings are there twice."""
+    unit = target.heard.z.reshape(len(target.own), -1)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    before, rows = list(target.enrolled), []
+    for i in target.rest:
+        if not before or (unit[before] @ unit[i]).max() < COPY:
+            rows.append(i)
+        before.append(i)
+    return rows
 
 
 def _corrected_only(model: Model, own: Sequence[Clip]) -> tuple[float, float] | None:
