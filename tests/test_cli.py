@@ -208,7 +208,7 @@ def test_a_bug_in_the_daemon(path):
         ([], "COMMAND"),
         (["stauts"], "status"),
         (["pause"], "listening"),
-        (["pause", "learning"], "listening"),
+        (["pause", "hearing"], "learning"),
         (["pause", "listening", "--for", "soon"], "30s, 15m, 2h or 1d"),
         (["pause", "listening", "--for", "8d"], "from 1s to 7d"),
         (["pause", "listening", "--for", "0"], "from 1s to 7d"),

@@ -142,11 +142,11 @@ def test_signing_the_bundle_that_comes_with_idiolect(bundle, keys, tmp_path):
 def test_signing_in_place_and_again(bundle, keys, tmp_path):
     folder = write(builtin(), tmp_path / "mine")
     code, answer = bundle.json(*signing(keys, folder))
-    assert (code, answer["version"]) == (0, 1)
-    assert bundle(*signing(keys, folder, version=2))[0] == 0
-    assert bundle(*signing(keys, folder, out=folder, version=3))[0] == 0
+    assert (code, answer["version"]) == (0, 2)
+    assert bundle(*signing(keys, folder, version=3))[0] == 0
+    assert bundle(*signing(keys, folder, out=folder, version=4))[0] == 0
     assert {path.name for path in folder.iterdir()} == {*builtin(), "approvals.json", "model.sig"}
-    assert bundle("verify", folder, "--keys", tmp_path / "keys.d", "--minimum", "3")[0] == 0
+    assert bundle("verify", folder, "--keys", tmp_path / "keys.d", "--minimum", "4")[0] == 0
 
 
 def test_an_upgrade_without_a_reboot(bundle, keys, tmp_path):

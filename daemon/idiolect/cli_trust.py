@@ -153,7 +153,6 @@ def _audit_show(options: argparse.Namespace) -> int:
     return emit(options, answer, shown or ["no entries"])
 
 
-@files_explained
 def _adapter_verify(options: argparse.Namespace) -> int:
     """Exit status 65 when any check fails: what is in use is not what it says it is."""
     from idiolect.cli_learn import verify_adapter
@@ -165,6 +164,7 @@ def _adapter_verify(options: argparse.Namespace) -> int:
     return 0 if answer["ok"] else 65
 
 
+@files_explained
 def _audit_verify(options: argparse.Namespace) -> int:
     if options.adapter is not None:
         return _adapter_verify(options)

@@ -36,8 +36,10 @@ def pack(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, list[dict[str, Any]]]
 def head_files(
     arrays: Mapping[str, Array], classes: Sequence[str], kinds: Mapping[str, str], extra: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """``head.bin`` and ``head.json``. Matrices are stored as float16, statistics and biases as float32."""
-    stored = {n: a.astype(np.float16 if a.ndim > 1 else np.float32) for n, a in arrays.items()}
+    """``head.bin`` and ``head.json``. Matrices are stored as float16 (int8 as it is), statistics, biases as float32."""
+    stored = {
+        n: a if a.dtype == np.int8 else a.astype(np.float16 if a.ndim > 1 else np.float32) for n, a in arrays.items()
+    }
     blob, index = pack(stored)
     described = {
         "format": 1,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +125,7 @@ def gather(clips: Sequence[Clip], encoder: bytes, processes: int) -> Spoken:
     )
 
 
-def fit(spoken: Spoken, classes: Sequence[str], seed: int = 0) -> dict[str, Array]:
+def fit(spoken: Spoken, classes: Sequence[str], seed: int = 0) -> dict[str, NDArray[Any]]:
     """The arrays of a bundle's space from these clips and no others."""
     x = spoken.windows((-1, 0, 1))
     count = len(x)
@@ -152,8 +153,13 @@ def fit(spoken: Spoken, classes: Sequence[str], seed: int = 0) -> dict[str, Arra
         "space_projection": projection.astype(np.float32),
         "space_offset": offset.astype(np.float32),
         "space_prototypes": np.array(prototypes, np.float32),
-        "space_cohort": _unit(others.reshape(len(others), -1) @ projection + offset).astype(np.float32),
+        "space_cohort": _steps(_unit(others.reshape(len(others), -1) @ projection + offset)),
     }
+
+
+def _steps(z: Array) -> NDArray[np.int8]:
+    """Rows in 127 steps of the largest number among them: their length is 1 by definition, so no scale is kept."""
+    return np.round(z * (127.0 / np.abs(z).max())).astype(np.int8)
 
 
 def _unit(z: Array) -> Array:

@@ -1,10 +1,11 @@
 """How good a bundle is on recordings it has never heard.
 
-    scripts/evaluate --data DIR --json FILE [--plots DIR] [--bundle DIR] [--no-cache] [--jobs N]
+    scripts/evaluate --data DIR --json FILE [--plots DIR] [--only PARTS] [--bundle DIR] [--no-cache] [--jobs N]
 
 DIR is laid out as the recordings' README says: speech_commands/, digits/, phrases/, coffee_orders/, noise/; any part
-may be missing (its figures are null, with the reason). Nothing is trained or calibrated here. A clip that the head was
-trained on (the bundle lists the digests of all of them) is left out of every figure, and the report says how many were.
+may be missing (its figures are null, with the reason). The base model's figures leave out every clip that its head was
+trained on (the bundle lists the digests of all of them), and the report says how many that were. People and phrases
+that the bundle has heard are adapted to and taught with models trained here without them (evaluation/personal/).
 A further phrase under phrases/ counts as speech that is no wake word. music/ and radio/ may hold long recordings for
 the false accepts of a room where nobody speaks to the device; without them Debian's music on hold and the spoken
 orders, back to back, stand in.
@@ -17,6 +18,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,13 @@ from bundlebuild.finish import DIGEST
 from evaluation import ambient, plots
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import Heard, Job, embed_all
-from evaluation.personal import people
+from evaluation.personal import people, pictures, run
 from evaluation.report import Figures
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle
 from idiolect.errors import IdiolectError
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("base", *run.PARTS)
 
 
 def _arguments() -> argparse.Namespace:
@@ -40,9 +43,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--plots", type=Path, help="folder for confusion matrices (needs matplotlib)")
     parser.add_argument("--bundle", default="builtin", help="folder of the bundle to judge (default: the one shipped)")
-    parser.add_argument("--no-cache", action="store_true", help="neither read nor write .cache/embeddings")
+    parser.add_argument(
+        "--only", default=",".join(PARTS), type=_parts, help=f"some of {','.join(PARTS)} (default: all of them)"
+    )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="neither read nor write .cache/embeddings and .cache/models"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args()
+
+
+def _parts(text: str) -> list[str]:
+    chosen = text.split(",")
+    if wrong := [part for part in chosen if part not in PARTS]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(PARTS)}")
+    return chosen
 
 
 def _trained_on(folder: Path) -> set[bytes]:
@@ -68,6 +83,26 @@ def _summary(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _base(figures: Figures, recognizer: Recognizer, data: Path) -> dict[str, Any]:
+    figures.accuracies()
+    figures.wake_words()
+    orders = [h.clip.path for h in figures.heard if h.clip.source == "coffee_orders"]
+    return {**figures.values, **ambient.figures(recognizer, data, orders)}
+
+
+def _personal(
+    arguments: argparse.Namespace, recognizer: Recognizer, heard: Sequence[Heard], known: set[bytes]
+) -> run.Result:
+    parts = [part for part in run.PARTS if part in arguments.only]
+    if not parts:
+        return run.Result()
+    if recognizer.space is None:
+        reason = "the bundle has no personal space: build it with build_bundle.py --space"
+        return run.Result(reasons=dict.fromkeys(parts, reason))
+    bench = run.Bench(recognizer, heard, known, None if arguments.no_cache else ROOT / ".cache" / "models")
+    return run.run(bench, parts, arguments.jobs)
+
+
 def main() -> int:
     """Exit status 0; 1 without any recording under DIR; 78 when the bundle is refused."""
     arguments = _arguments()
@@ -83,28 +118,27 @@ def main() -> int:
         print(f"evaluate: no recordings under {arguments.data}", file=sys.stderr)
         return 1
     known = _trained_on(folder)
-    unseen = [h for h in heard if h.digest[:DIGEST] not in known]
-    figures = Figures(recognizer.bundle, recognizer.head, unseen)
-    figures.accuracies()
-    figures.wake_words()
-    orders = [h.clip.path for h in unseen if h.clip.source == "coffee_orders"]
+    figures = Figures(recognizer.bundle, recognizer.head, [h for h in heard if h.digest[:DIGEST] not in known])
+    values = _base(figures, recognizer, arguments.data) if "base" in arguments.only else {}
+    personal = _personal(arguments, recognizer, heard, known)
     report = {
-        **figures.values,
-        **ambient.figures(recognizer, arguments.data, orders),
-        "reasons": figures.reasons,
+        **values,
+        **personal.values,
+        "reasons": {**figures.reasons, **personal.reasons},
         "bundle": recognizer.bundle.digest,
         "clips": len(heard),
-        "clips_left_out_as_trained_on": len(heard) - len(unseen),
+        "clips_left_out_as_trained_on": sum(h.digest[:DIGEST] in known for h in heard),
         "seconds": round(time.monotonic() - since, 1),
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     print(_summary(report))
-    for key, reason in figures.reasons.items():
+    for key, reason in report["reasons"].items():
         print(f"  {key}: {reason}")
     if arguments.plots:
         try:
             plots.draw(arguments.plots, figures.confusions)
+            pictures.draw(arguments.plots, personal)
         except ImportError:
             print(f"evaluate: {plots.HINT}", file=sys.stderr)
     return 0

@@ -23,7 +23,7 @@ class Figures:
     """Collects figures and, for each that cannot be had, the reason."""
 
     def __init__(self, bundle: Bundle, head: Head, heard: Sequence[Heard]) -> None:
-        self._bundle, self._head, self._heard = bundle, head, heard
+        self._bundle, self._head, self.heard = bundle, head, heard
         self.values: dict[str, Any] = {}
         self.reasons: dict[str, str] = {}
         self.confusions: dict[str, Confusion] = {}
@@ -36,7 +36,7 @@ class Figures:
     def _task(
         self, sources: Sequence[str], labels: Sequence[str], condition: str, decide: Callable[[Any], str]
     ) -> Confusion:
-        clips = [h for h in self._heard if h.clip.source in sources and condition in h.embeddings]
+        clips = [h for h in self.heard if h.clip.source in sources and condition in h.embeddings]
         said = [h.clip.label for h in clips]
         answers = [decide(posteriors(self._head, h.embeddings[condition])) for h in clips]
         return Confusion.of(labels, [s if s in labels else UNKNOWN for s in said], answers)
@@ -71,7 +71,7 @@ class Figures:
     def wake_words(self) -> None:
         """Misses and false accepts per wake word, by the events of the device's own decoder."""
         wished = listening(self._bundle, phrases=[])
-        said = [h for h in self._heard if "clean" in h.embeddings]
+        said = [h for h in self.heard if "clean" in h.embeddings]
         scores = {id(h): posteriors(self._head, h.embeddings["clean"]) for h in said}
         events = {id(h): wake_events(scores[id(h)], wished) for h in said}
         for phrase in self._bundle.wake_words:

@@ -64,7 +64,14 @@ def test_nothing_but_the_table_gets_in_and_the_error_does_not_quote_it(kind, fie
 
 
 def test_every_kind_takes_its_fields_and_exports():
-    samples = {audit.NUMBER: 7, audit.DIGEST: "d" * 64, audit.ID: "ab", audit.PURPOSE: "enrol"}
+    samples = {
+        audit.NUMBER: 7,
+        audit.DIGEST: "d" * 64,
+        audit.ID: "ab",
+        audit.PURPOSE: "enrol",
+        audit.HOW: "paired",
+        audit.STATE: "canary",
+    }
     entries, mark = [], audit.start("ab")
     for kind, fields in audit.KINDS.items():
         entries.append(audit.append(mark, 5, kind, {name: samples[pattern] for name, pattern in fields.items()}))

@@ -25,7 +25,7 @@ def entry(name, **values):
 
 def test_the_default_bundles_manifest():
     read = manifest.parse(RAW)
-    assert (read.name, read.version) == ("default", 1)
+    assert (read.name, read.version) == ("default", 2)
     assert read.digest == hashlib.sha256(RAW).hexdigest()
     assert read.files["head.bin"].size == len(builtin()["head.bin"])
     assert set(read.files) == set(manifest.PAYLOAD_CAPS)

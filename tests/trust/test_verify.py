@@ -98,7 +98,7 @@ def test_3_a_signature_that_leaves_out_manifest_or_approvals():
 def test_4_a_version_below_the_minimum():
     assert refused(FILES, minimum=3) == ("manifest.json", 4)
     with pytest.raises(BundleError) as refusal:
-        verify(Memory(builtin()), None, minimum=2, allow_unsigned=True)
+        verify(Memory(builtin()), None, minimum=3, allow_unsigned=True)
     assert refusal.value.check == 4
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,10 +37,10 @@ class Space:
     prototypes: NDArray[np.float32]
     """(C, D): mean of each class; a zero row for a class without one."""
     cohort: NDArray[np.float32]
-    """(N, D): other people's windows, words and noise, of length 1."""
+    """(N, D): windows of other people's words and sentences, of length 1; a bundle may keep them in integers."""
 
     @classmethod
-    def from_arrays(cls, classes: int, arrays: Mapping[str, NDArray[np.floating]]) -> Space | None:
+    def from_arrays(cls, classes: int, arrays: Mapping[str, NDArray[Any]]) -> Space | None:
         """The space of a bundle, or None when it ships none. ``ValueError`` names the array that does not fit."""
         if NAMES[0] not in arrays:
             return None
@@ -58,6 +58,8 @@ class Space:
                 raise ValueError(f"array space_{name} has shape {taken[name].shape}, expected {shape}")
         if taken["cohort"].ndim != 2 or taken["cohort"].shape[1] != size or not len(taken["cohort"]):
             raise ValueError(f"array space_cohort has shape {taken['cohort'].shape}, expected (n, {size})")
+        if arrays["space_cohort"].dtype.kind == "i":  # in steps of any size: what is known is their length
+            taken["cohort"] /= np.linalg.norm(taken["cohort"], axis=1, keepdims=True) + np.float32(1e-9)
         return cls(**taken)
 
     @property

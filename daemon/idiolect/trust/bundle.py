@@ -34,7 +34,7 @@ from idiolect.trust.approvals import Approval
 from idiolect.trust.verify import Verified
 from idiolect.values import EMBEDDING, WINDOW
 
-_DTYPES = {"float16": "<f2", "float32": "<f4"}
+_DTYPES = {"float16": "<f2", "float32": "<f4", "int8": "|i1"}
 
 
 @dataclass(frozen=True, slots=True)

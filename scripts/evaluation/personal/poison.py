@@ -44,6 +44,8 @@ class Attack:
     manner: str
     lost: dict[int, float] = field(default_factory=dict)
     flagged: dict[int, int] = field(default_factory=dict)
+    believed: dict[int, float] = field(default_factory=dict)
+    """Share lost if all of it had been taken in as if the owner had taught it: what admission is for."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,11 @@ class Target:
     def understood(self, adapter: Adapter | None, rows: Sequence[int]) -> list[str]:
         """What is heard in some of the owner's clips."""
         return guard.spoken(self.model, adapter, self.heard.take(np.asarray(rows, np.intp))) if len(rows) else []
+
+    def lost(self, ledger: Ledger, phrase: str, rows: Sequence[int]) -> float:
+        """Share of clips in which the phrase is not heard any more after a round with this ledger."""
+        after = self.understood(self.learn(ledger, self.adapter), rows)
+        return float(np.mean([said != phrase for said in after])) if rows else 0.0
 
     def with_more(self, more: Sequence[Example]) -> Ledger:
         """The ledger after these."""
@@ -146,9 +153,11 @@ def attack(target: Target, recordings: Pool, phrase: str, other: str, goal: str,
         ledger = target.with_more(examples)
         _, verdicts = trainer.prepare(model, ledger)
         flagged = sum(v.check in SUSPICIOUS for v in verdicts[len(target.ledger.examples) :])
-        after = target.understood(target.learn(ledger, target.adapter), rows)
-        result.lost[count] = float(np.mean([said != phrase for said in after])) if rows else 0.0
+        result.lost[count] = target.lost(ledger, phrase, rows)
         result.flagged[count] = flagged
+        if manner == "blunt":
+            taken_in = target.with_more([replace(e, source="enrolment") for e in examples])
+            result.believed[count] = target.lost(taken_in, phrase, rows)
     return result
 
 
@@ -252,6 +261,9 @@ def figures(owners: Sequence[Owner]) -> dict[str, float | None]:
             for manner in ("blunt", "evasive"):
                 some = [a.lost[count] for a in attacks if (a.goal, a.manner) == (goal, manner)]
                 found[f"poison.{goal}.{manner}.success_{count}"] = _mean(some)
+    for count in STEPS:
+        some = [a.believed[count] for a in attacks if a.believed]
+        found[f"poison.without_admission.success_{count}"] = _mean(some)
     found["poison.detected_after_2"] = _mean([float(a.flagged[2] > 0) for a in attacks if a.manner == "blunt"])
     found["poison.evasive.detected_after_2"] = _mean(
         [float(a.flagged[2] > 0) for a in attacks if a.manner == "evasive"]

@@ -104,7 +104,7 @@ class Bench:
     def group(self, name: str) -> tuple[str, ...]:
         """Who is left out together: digits' speakers each alone, as there are so few."""
         source = self.users[name][0].heard.clip.source
-        if source == "digits":
+        if source == "digits" or name not in self._seen:
             return (name,)
         everybody = [n for n, own in self.users.items() if own[0].heard.clip.source == source and n in self._seen]
         return tuple(everybody[everybody.index(name) % GROUPS :: GROUPS])
