@@ -21,7 +21,8 @@ from idiolect.host import prompt
 from idiolect.inference import Inference
 from idiolect.learning.attempt import Reason, Taken, compare
 from idiolect.learning.model import Model
-from idiolect.personal import Personal, clean_phrase
+from idiolect.people import People, clean_phrase
+from idiolect.personal import Personal
 from idiolect.pipeline.space import offset_windows
 
 MOST_SAMPLES = 10
@@ -61,11 +62,11 @@ class Enrolment:
     """See the module. Belongs to the event loop."""
 
     def __init__(
-        self, personal: Personal, inference: Inference, hub: Hub, model: Model | None, *, names: Callable[[], str],
-        ready: Callable[[], str],
+        self, personal: Personal, people: People, inference: Inference, hub: Hub, model: Model | None, *,
+        names: Callable[[], str], ready: Callable[[], str],
     ) -> None:  # fmt: skip
         """``ready`` says why nobody can be heard now, "" when all is well."""
-        self._personal, self._inference, self._hub = personal, inference, hub
+        self._personal, self._people, self._inference, self._hub = personal, people, inference, hub
         self._model, self._names, self._ready = model, names, ready
         self._state: State | None = None
         self._task: asyncio.Task[None] | None = None
@@ -87,7 +88,7 @@ class Enrolment:
         if speak and speak not in WORDS:
             raise RequestError(422, "speak", f"must be one of {', '.join(WORDS)}")
         text = clean_phrase(phrase)
-        await self._personal.may_teach(name, text, user)
+        await self._people.may_teach(name, text, user)
         self._state = State(secrets.token_hex(4), str(name), samples, text)
         self._task = asyncio.create_task(self._run(self._state, name, speak))
         return self._state.public()
@@ -118,7 +119,7 @@ class Enrolment:
             if spans is None:
                 return
             self._move(state, "training")
-            state.result = await self._personal.taught(name, state.phrase, [span[None] for span in spans])
+            state.result = await self._people.taught(name, state.phrase, [span[None] for span in spans])
             used = bool(state.result.get("adapter"))
             self._move(state, "done", "" if used else str(_gate(state.result).get("reason", "")))
             if speak:
@@ -132,7 +133,7 @@ class Enrolment:
         """Good samples, as many as wanted; None when it is given up."""
         taken: list[Taken] = []
         z: list[NDArray[np.float32]] = []
-        others = await self._personal.centres(state.profile, state.phrase)
+        others = await self._people.centres(state.profile, state.phrase)
         unlike = 0
         while len(taken) < state.wanted:
             if state.attempts >= TRIES * state.wanted:

@@ -343,6 +343,13 @@ class Learner:
             self.round(profile, owed=True)
         return stale
 
+    def expire(self, day: int) -> int:
+        """Delete what nobody agreed to have kept beyond ``day``, and make adapters anew; how many records went."""
+        gone = self.vault.sweep(day)
+        if gone:
+            self.refresh()
+        return gone
+
     def purge(self, profile: str) -> None:
         """Remove every version of a person's adapter, beyond recovery."""
         if ADAPTER in self.vault.purposes(profile):

@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from idiolect.consent import Consents, Person, clean_name
+from idiolect.consent import Consents
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import LearningError, RequestError, TrustError
+from idiolect.host import clock
 from idiolect.host.files import read_capped, write_durably
 from idiolect.host.worker import Worker
 from idiolect.inference import Heard, Inference
@@ -29,16 +27,15 @@ from idiolect.learning import adapterfile, guard, rollout
 from idiolect.learning.model import Model
 from idiolect.pipeline.personal import Adapter, Household
 from idiolect.pipeline.space import offset_windows
-from idiolect.rights import Rights, told
 from idiolect.values import GUEST, Event
 
 log = logging.getLogger(__name__)
 
 FLUSH_S = 600.0
 """Counts of what was said are written this rarely: flash wears out."""
+FOLLOWS_DAYS = 7
+"""How far two looks at the calendar may lie apart to confirm each other."""
 STATE_FILE = "personal.json"
-PHRASE_LENGTH = 64
-MAX_PHRASES = 100
 T = TypeVar("T")
 
 
@@ -48,11 +45,12 @@ class Personal:
     def __init__(
         self, keys: Keys, inference: Inference, hub: Hub, model: Model | None, encoder: str,
         *, people: Mapping[str, Sequence[str]], state_dir: Path, names: Callable[[], str],
-        listen: Callable[[Household | None, str, bool], None],
+        listen: Callable[[Household | None, str, bool], None], synchronized: Callable[[], bool] = clock.synchronized,
     ) -> None:  # fmt: skip
         """``listen`` tells inference what to listen for: whose adapters, who is addressed, and whether for a "yes"."""
         self._keys, self._inference, self._hub, self._model = keys, inference, hub, model
         self._encoder, self._people, self._names, self._listen = encoder, people, names, listen
+        self._synchronized = synchronized
         self._file = state_dir / STATE_FILE
         self.worker = Worker()
         self._learner: Learner | None = None
@@ -60,6 +58,7 @@ class Personal:
         self._asking = False
         self.active = GUEST
         self.paused_until: float | None = None
+        self._seen_day: int | None = None
         self._counts: dict[str, dict[str, int]] = {}
         self._said: list[Heard] = []
         self._restore()
@@ -72,6 +71,8 @@ class Personal:
             self.active = str(state["profile"])
             until = state["paused_until"]
             self.paused_until = None if until is None else float(until)
+            day = state.get("day")
+            self._seen_day = None if day is None else int(day)
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError):
@@ -79,11 +80,16 @@ class Personal:
             self.active, self.paused_until = GUEST, float("inf")
 
     def _save(self) -> None:
-        state = {"profile": self.active, "paused_until": self.paused_until}
+        state = {"profile": self.active, "paused_until": self.paused_until, "day": self._seen_day}
         try:
             write_durably(self._file, json.dumps(state).encode())
         except OSError as error:
             log.warning("%s cannot be written (%s): it will not survive a restart", self._file.name, error.strerror)
+
+    @property
+    def open(self) -> bool:
+        """Whether the keys are here."""
+        return self._learner is not None
 
     @property
     def learning(self) -> bool:
@@ -111,7 +117,7 @@ class Personal:
             return
         try:
             self._learner = await self._keys.ask(self._open)
-            await self._reload()
+            await self.reload()
         except (LearningError, RequestError) as error:
             log.error("nothing is learnt or used of what was: %s", error)
 
@@ -126,7 +132,7 @@ class Personal:
             log.warning("adapters are not made anew yet: %s", error)
         return learner
 
-    async def _reload(self) -> None:
+    async def reload(self) -> None:
         """What is in use, into use."""
         learner = self._learner
         if learner is None or self._model is None:
@@ -148,8 +154,9 @@ class Personal:
             await asyncio.sleep(FLUSH_S)
             try:
                 await self.flush()
+                await self.expire()
             except RequestError as error:
-                log.warning("counts wait: %s", error)
+                log.warning("counts and expiry wait: %s", error)
 
     async def flush(self) -> None:
         """Write counts and let shadow and canary take the steps that they earned."""
@@ -158,10 +165,27 @@ class Personal:
             return
         self._counts, self._said = {}, []
         if await self._keys.ask(lambda: _count(learner, counts, said)):
-            await self._reload()
+            await self.reload()
 
-    async def _do(self, work: Callable[[Learner], T]) -> T:
-        """Run something over the learner on the keys thread."""
+    async def expire(self) -> None:
+        """Delete what has expired, on the word of a synchronized clock that was a day earlier the day before.
+
+        A clock that leaps for once deletes nothing: what it says is remembered, and counts if the next day follows.
+        """
+        if self._learner is None or not self._synchronized():
+            return
+        today = self._learner.day
+        before, self._seen_day = self._seen_day, today
+        if before == today:
+            return
+        self._save()
+        if before is not None and 0 < today - before <= FOLLOWS_DAYS:
+            gone = await self.changed(lambda learner: learner.expire(before))
+            if gone:
+                log.info("%d records expired and are deleted", gone)
+
+    async def do(self, work: Callable[[Learner], T]) -> T:
+        """Run something over the learner on the keys thread. ``RequestError`` 503 without keys."""
         learner = self._learner
         if learner is None:
             view = self._keys.view
@@ -171,17 +195,18 @@ class Personal:
         except LearningError as error:
             raise RequestError(503, "learning", f"{error}; {error.fix}") from None
 
-    async def _changed(self, work: Callable[[Learner], T]) -> T:
-        """The same, and bring into use what came of it."""
+    async def changed(self, work: Callable[[Learner], T]) -> T:
+        """The same, and bring into use what came of it, even for a caller who hangs up."""
 
         async def whole() -> T:
-            result = await self._do(work)
-            await self._reload()
+            result = await self.do(work)
+            await self.reload()
             return result
 
-        return await asyncio.shield(whole())  # a caller who hangs up changes nothing about it
+        return await asyncio.shield(whole())
 
-    def _publish(self, what: Mapping[str, object]) -> None:
+    def publish(self, what: Mapping[str, object]) -> None:
+        """A change of state, for who follows events."""
         self._hub.publish(StateChange(self._names(), time.time(), what))
 
     # -- what inference hears -----------------------------------------------------------------------------------
@@ -199,295 +224,35 @@ class Personal:
         if kept is not None and len(self._said) < 256:
             self._said.append(kept)
 
-    async def _heard_yes(self) -> None:
-        receipts = await self._changed(lambda learner: learner.consents.heard_yes())
-        if receipts:
-            self._ask(False)
-            self._publish({"consent": {"state": "granted", "purposes": len(receipts)}})
+    def uncount(self, event: Event) -> None:
+        """Forget how often things were said since the last flush: one of them was something else."""
+        self._counts.pop(event.detection.profile, None)
 
-    def _ask(self, asking: bool) -> None:
+    async def _heard_yes(self) -> None:
+        receipts = await self.changed(lambda learner: learner.consents.heard_yes())
+        if receipts:
+            self.ask(False)
+            self.publish({"consent": {"state": "granted", "purposes": len(receipts)}})
+
+    def ask(self, asking: bool) -> None:
+        """Listen for a spoken "yes", or not any more."""
         if self._asking != asking:
             self._asking = asking
             self.relisten()
 
-    # -- consent ------------------------------------------------------------------------------------------------
-
-    async def people(self) -> dict[str, object]:
-        """GET /v1/consent."""
-        people = await self._do(lambda learner: learner.consents.people())
-        rows = [
-            {
-                "profile": p.profile,
-                "name": p.name,
-                "purposes": {k: {"since": r.time, "how": r.how, "receipt": r.ident} for k, r in p.purposes.items()},
-            }
-            for p in people
-        ]
-        return {"people": rows, "active": self.active}
-
-    async def ask_consent(self, name: object, purposes: Sequence[str], language: str) -> dict[str, object]:
-        """POST /v1/consent: put the question."""
-        pending = await self._do(lambda learner: learner.consents.begin(name, purposes, language))
-        users = await self._do(lambda learner: learner.consents.users_of(pending.name))
-        if not users:
-            self._ask(True)
-            asyncio.get_running_loop().call_later(31.0, self._ask, False)
-        return {
-            "token": pending.token,
-            "profile": pending.profile,
-            "notice": pending.notice,
-            "purposes": list(pending.purposes),
-            "how": "paired" if users else "spoken",
-            "expires_s": 30,
-        }
-
-    async def agree(self, token: str, user: str, uid: int) -> dict[str, object]:
-        """POST /v1/consent/agree: by a paired Unix user."""
-        receipts = await self._changed(lambda learner: learner.consents.agree_paired(token, user, uid))
-        return {"granted": [r.purpose for r in receipts], "receipts": [r.ident for r in receipts]}
-
-    async def consent_state(self, token: str) -> dict[str, object]:
-        """GET /v1/consent/wait: whether the question is still open."""
-        pending = await self._do(lambda learner: learner.consents.waiting(token))
-        return {"state": "open" if pending else "closed"}
-
-    async def withdraw(self, name: object, purpose: str, user: str, uid: int) -> dict[str, object]:
-        """POST /v1/consent/withdraw."""
-
-        def work(learner: Learner) -> dict[str, object]:
-            person = learner.consents.find(name)
-            _own(learner, person, user)
-            count = learner.consents.withdraw(person, purpose, uid)
-            made = learner.round(person.profile, owed=True)
-            return {"deleted": count, **told(made)}
-
-        self._inference.recent.clear()
-        return await self._changed(work)
-
-    async def erase(self, name: object, user: str, admin: bool) -> dict[str, object]:
-        """POST /v1/erase."""
-
-        def work(learner: Learner) -> dict[str, object]:
-            person = learner.consents.find(name)
-            if not admin:
-                _own(learner, person, user)
-            return {"erased": learner.consents.erase(person.profile)}
-
-        self._inference.recent.clear()
-        return await self._changed(work)
-
     # -- who speaks, and whether anything is learnt -------------------------------------------------------------
 
-    async def address(self, name: object) -> dict[str, object]:
-        """POST /v1/profile: take somebody to be the one who speaks, until somebody else is."""
-        if name == GUEST:
-            self.active = GUEST
-        else:
-            self.active = (await self._do(lambda learner: learner.consents.find(name))).profile
+    def address(self, profile: str) -> None:
+        """Take somebody to be the one who speaks, until somebody else is."""
+        self.active = profile
         self._save()
         self.relisten()
-        return {"active": self.active}
 
-    async def pause(self, seconds: float | None, active: bool) -> dict[str, object]:
-        """POST /v1/learning."""
-        self.paused_until = None if active else (float("inf") if seconds is None else time.time() + seconds)
+    def pause(self, until: float | None) -> None:
+        """Learn nothing until then (inf: until told to), or again from now on (None)."""
+        self.paused_until = until
         self._save()
-        if self._learner is not None:
-            kind = "learning-resumed" if active else "learning-paused"
-            fields: dict[str, int | str] = {} if active else {"seconds": int(seconds or 0)}
-            await self._do(lambda learner: learner.vault.log(kind, **fields))
-        self._publish({"learning": {"active": active}})
-        return {"learning": self.status()}
-
-    def _check_learning(self) -> None:
-        if not self.learning:
-            raise RequestError(409, "learning", "is paused: idiolect resume learning")
-
-    # -- corrections --------------------------------------------------------------------------------------------
-
-    async def correct(self, event: str, phrase: object, user: str) -> dict[str, object]:
-        """POST /v1/correct: what was meant by an event of the last minutes."""
-        self._check_learning()
-        meant = clean_phrase(phrase)
-        heard = self._take(event)
-        understood = heard.event.detection.phrase
-
-        def work(learner: Learner) -> dict[str, object]:
-            profile = heard.event.detection.profile
-            _own(learner, learner.consents.find(profile), user)
-            known = self._known(learner, profile)
-            if meant not in known:
-                raise RequestError(
-                    422, "phrase", "is not known: teach it with `idiolect enroll`, or see `idiolect status`"
-                )
-            session = f"{int(heard.event.time // 3600):x}"
-            (number,) = learner.add(profile, "correction", meant, [heard.span[None]], session, understood)
-            used = rollout.in_use(learner.versions(profile))
-            back = used is not None and understood != meant and learner.move(profile, used.corrected())
-            made = learner.round(profile)
-            counts = made.outcome.admissions[-1] if made.outcome else None
-            return {
-                "example": number, "counts": bool(counts and counts.admitted), "why": counts.reason if counts else "",
-                "rolled_back": back, **told(made),
-            }  # fmt: skip
-
-        self._counts.pop(heard.event.detection.profile, None)
-        return await self._changed(work)
-
-    async def confirm(self, event: str, user: str) -> dict[str, object]:
-        """POST /v1/confirm: an event of the last minutes was understood as it was meant."""
-        self._check_learning()
-        heard = self._take(event)
-        detection = heard.event.detection
-        if detection.kind == "rejected":
-            raise RequestError(422, "event", "was not understood: correct it instead")
-
-        def work(learner: Learner) -> dict[str, object]:
-            _own(learner, learner.consents.find(detection.profile), user)
-            session = f"{int(heard.event.time // 3600):x}"
-            spans = [heard.span[None]]
-            (number,) = learner.add(detection.profile, "confirmation", detection.phrase, spans, session)
-            made = learner.round(detection.profile)
-            counts = made.outcome.admissions[-1] if made.outcome else None
-            return {
-                "example": number, "counts": bool(counts and counts.admitted), "why": counts.reason if counts else "",
-                **told(made),
-            }  # fmt: skip
-
-        return await self._changed(work)
-
-    def _take(self, event: str) -> Heard:
-        heard = self._inference.recent.take(event)
-        if heard is None:
-            raise RequestError(404, "event", "is not in memory: only the last ten minutes are, and each only once")
-        if heard.event.detection.profile == GUEST:
-            raise RequestError(409, "event", "was a guest's, from whom nothing is learnt: idiolect profile NAME")
-        return heard
-
-    @staticmethod
-    def _known(learner: Learner, profile: str) -> set[str]:
-        taught = {e.phrase for e in learner.ledger(profile).examples if e.source == "enrolment"}
-        return {*learner.model.phrases, *taught}
-
-    # -- rights: each a person and a question -------------------------------------------------------------------
-
-    async def _about(self, name: object, work: Callable[[Rights, Person], T], user: str) -> T:
-        """Something about somebody, for who may ask."""
-
-        def asked(learner: Learner) -> T:
-            person = learner.consents.find(name)
-            _own(learner, person, user)
-            return work(Rights(learner), person)
-
-        return await self._do(asked)
-
-    async def see(self, what: str, name: object, adapter: int | None, user: str) -> dict[str, object]:
-        """GET /v1/review, history, report, explain."""
-        questions: dict[str, Callable[[Rights, Person], dict[str, object]]] = {
-            "review": Rights.review,
-            "history": Rights.history,
-            "report": Rights.report,
-            "explain": lambda rights, person: rights.explain(person, adapter),
-        }
-        return await self._about(name, questions[what], user)
-
-    async def forget(self, name: object, what: Mapping[str, object], user: str) -> dict[str, object]:
-        """POST /v1/forget."""
-        self._inference.recent.clear()
-        return await self._changed_about(name, lambda rights, person: rights.forget(person, what), user)
-
-    async def export(self, name: object, passphrase: str, user: str) -> dict[str, object]:
-        """POST /v1/export."""
-        return await self._about(name, lambda rights, person: rights.export(person, passphrase), user)
-
-    async def bring(self, name: object, document: Mapping[str, Any], passphrase: str, user: str) -> dict[str, object]:
-        """POST /v1/import."""
-        return await self._changed_about(name, lambda rights, person: rights.bring(person, document, passphrase), user)
-
-    async def _changed_about(
-        self, name: object, work: Callable[[Rights, Person], dict[str, object]], user: str
-    ) -> dict[str, object]:
-        async def whole() -> dict[str, object]:
-            answer = await self._about(name, work, user)
-            await self._reload()
-            return answer
-
-        return await asyncio.shield(whole())
-
-    async def rollback(self, name: object, user: str = "") -> dict[str, object]:
-        """POST /v1/rollback."""
-
-        def work(learner: Learner) -> dict[str, object]:
-            person = learner.consents.find(name)
-            _own(learner, person, user)
-            return {"in_use": learner.rollback(person.profile)}
-
-        return await self._changed(work)
-
-    async def verify(self, name: object, number: int) -> dict[str, object]:
-        """GET /v1/adapters/verify."""
-        return await self._do(lambda learner: learner.verify(learner.consents.find(name).profile, number))
-
-    async def may_teach(self, name: object, phrase: str, user: str) -> None:
-        """Raise ``RequestError`` unless this person agreed to be taught from, and may have the phrase."""
-
-        def work(learner: Learner) -> None:
-            person = learner.consents.find(name)
-            _own(learner, person, user)
-            if "enrol" not in person.purposes:
-                raise RequestError(
-                    403, "profile", "has not agreed to enrol: idiolect consent grant NAME --purpose enrol"
-                )
-            if phrase in learner.model.wake_words:
-                raise RequestError(422, "phrase", "is a wake word, which is the same for everybody: teach another")
-            taught = {e.phrase for e in learner.ledger(person.profile).examples}
-            if phrase not in taught and len(taught) >= MAX_PHRASES:
-                raise RequestError(409, "phrase", f"{MAX_PHRASES} phrases are taught already: forget one first")
-
-        await self._do(work)
-
-    async def centres(self, name: object, phrase: str) -> list[np.ndarray]:
-        """Where the person's other taught phrases lie, each (D,)."""
-
-        def work(learner: Learner) -> list[np.ndarray]:
-            known = learner.ledger(learner.consents.find(name).profile)
-            rows: dict[str, list[np.ndarray]] = {}
-            for example in known.examples:
-                if example.phrase not in (phrase, *learner.model.phrases):
-                    z = learner.model.space.features(offset_windows(example.spans[0]))
-                    rows.setdefault(example.phrase, []).append(z.mean(0))
-            return [np.mean(each, axis=0) for each in rows.values()]
-
-        return await self._do(work)
-
-    async def taught(self, name: object, phrase: str, spans: Sequence[np.ndarray]) -> dict[str, object]:
-        """Keep what was enrolled, and use it at once; who taught is from now on taken to be the one who speaks."""
-
-        def work(learner: Learner) -> dict[str, object]:
-            person = learner.consents.find(name)
-            session = secrets.token_hex(4)
-            numbers = learner.add(person.profile, "enrolment", phrase, spans, session)
-            made = learner.round(person.profile, at_once=True)
-            return {"profile": person.profile, "examples": numbers, **told(made)}
-
-        answer = await self._do(work)
-        self.active = str(answer["profile"])
-        self._save()
-        await self._reload()
-        return answer
-
-
-def clean_phrase(phrase: object) -> str:
-    """A phrase in its one form; ``RequestError`` 422 when it is none."""
-    try:
-        return clean_name(phrase).lower()
-    except RequestError:
-        raise RequestError(422, "phrase", f"must be text of 1 to {PHRASE_LENGTH} visible characters") from None
-
-
-def _own(learner: Learner, person: Person, user: str) -> None:
-    if not learner.consents.may_withdraw(person, user):
-        raise RequestError(403, "profile", "is somebody else's: only that person's Unix user may ask")
+        self.publish({"learning": {"active": until is None}})
 
 
 def _count(learner: Learner, counts: dict[str, dict[str, int]], said: Sequence[Heard]) -> bool:

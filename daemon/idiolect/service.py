@@ -38,6 +38,7 @@ from idiolect.host.files import read_capped, write_durably
 from idiolect.host.microphone import list_devices, open_source
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
+from idiolect.people import People
 from idiolect.personal import Personal
 from idiolect.pipeline.personal import Household
 from idiolect.trust import bundle
@@ -71,11 +72,14 @@ class Service:
         self._server = ControlServer(self, config.control)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
         model = model_of(recognizer)
-        self.people = Personal(
+        self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
             people=config.control.people, state_dir=Path(config.state_dir), names=self._names, listen=self._listen,
         )  # fmt: skip
-        self.teaching = Enrolment(self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf)
+        self.people = People(self.personal, self._inference)
+        self.teaching = Enrolment(
+            self.personal, self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf
+        )
         self._first_block_ms: float | None = None
         self._paused_until: float | None = None
         self._paused = False
@@ -103,7 +107,7 @@ class Service:
         ]
         keeping = asyncio.create_task(self.proofs.keep())
         keeping.add_done_callback(self._keeping_ended)
-        tending = asyncio.create_task(self.people.tend())
+        tending = asyncio.create_task(self.personal.tend())
         tending.add_done_callback(self._keeping_ended)
         self._inference.told = self._told
         try:
@@ -118,7 +122,7 @@ class Service:
             self._capture.stop()
             keeping.cancel()
             tending.cancel()
-            self.people.worker.kill()
+            self.personal.worker.kill()
             self.proofs.stop()
             for thread in threads:
                 if thread.ident:
@@ -148,10 +152,10 @@ class Service:
     def _keys_changed(self, view: View) -> None:
         self.hub.publish(StateChange(self._names(), time.time(), {"keys": {"state": view.state}}))
         if view.released:
-            self._opening = asyncio.ensure_future(self.people.opened())
+            self._opening = asyncio.ensure_future(self.personal.opened())
 
     def _told(self, event: Event) -> None:
-        self._loop.call_soon_threadsafe(self.people.heard, event)
+        self._loop.call_soon_threadsafe(self.personal.heard, event)
 
     def _open_source(self) -> Source:
         audio = self._config.audio
@@ -174,7 +178,7 @@ class Service:
             log.error("reload refused: the configuration in force stays as it is")
             return
         old, self._config = self._config, config
-        self.people.relisten()
+        self.personal.relisten()
         if config.audio != old.audio:
             self._capture.reopen()
         logging.getLogger().setLevel(config.log_level.upper())
@@ -285,7 +289,7 @@ class Service:
             if view.protected
             else f"{self._config.keystore} (not hardware protected)",
             "keys": {**{name: getattr(view, name) for name in view.__slots__}, "text": sentence(view)},
-            "personalization": self.people.status(),
+            "personalization": self.personal.status(),
             "interpreter": self._runtime,
             "events": self._inference.events,
             "first_block_ms": self._first_block_ms,

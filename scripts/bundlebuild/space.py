@@ -159,7 +159,7 @@ def fit(spoken: Spoken, classes: Sequence[str], seed: int = 0) -> dict[str, NDAr
 
 def _steps(z: Array) -> NDArray[np.int8]:
     """Rows in 127 steps of the largest number among them: their length is 1 by definition, so no scale is kept."""
-    return np.round(z * (127.0 / np.abs(z).max())).astype(np.int8)
+    return np.asarray(np.round(z * (127.0 / np.abs(z).max())), np.int8)
 
 
 def _unit(z: Array) -> Array:

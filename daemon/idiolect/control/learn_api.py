@@ -40,7 +40,7 @@ Answer = dict[str, object]
 
 
 class People(Protocol):
-    """What the service offers; see ``personal.Personal`` and ``enrolment.Enrolment``."""
+    """What the service offers; see ``people.People`` and ``enrolment.Enrolment``."""
 
     async def people(self) -> Answer:
         """Everybody."""

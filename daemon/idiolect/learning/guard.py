@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIGNIFICANT = 0.05
-SWING = 2
-"""Examples of one phrase by which two equally good models may differ."""
+BENEFIT = 1
+SWING = 1
+"""Examples of one phrase that may be wrong more often than before: fewer than this, so none."""
 
 CHECKS = {
     1: "within its bounds",
@@ -114,7 +115,7 @@ def judge(
     taken = _taken(model, adapter, others)
     numbers["others_taken"] = taken
     new = {t.name for t in adapter.taught} - {t.name for t in active.taught} if active else adapter.taught
-    better = numbers["own_wrong"] < numbers["own_wrong_before"] or bool(new) or owed
+    better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
     tests = {
         1: _bounded(adapter, size),

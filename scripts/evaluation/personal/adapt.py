@@ -21,7 +21,7 @@ from idiolect.pipeline.space import offset_windows
 from .people import Clip, Stream, enrolled, learn, words_of
 
 SHOTS = (1, 3, 5, 10)
-DRAWS = 3
+DRAWS = 6
 HARM = 0.01
 FRESH = 400
 CONDITIONS = ("clean", "snr20", "snr10", "snr5", "slow", "fast", "room")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .run import Result
 
 POINTS = 200
+FLOOR = 0.02
+"""Percent at which a logarithmic axis ends: less was not measured."""
 
 
 def draw(folder: Path, result: Result) -> list[Path]:
@@ -94,10 +96,10 @@ def _tradeoff(axes: Any, kind: str, scores: Sequence[taught.Scores]) -> None:
             for o, n in zip(s.own.get(shots, []), s.other.get(shots, []), strict=True)
         ]
         if curves:
-            axes.plot(100 * false, 100 * np.mean(curves, axis=0), label=f"{shots} utterances")
+            axes.plot(100 * false, np.maximum(100 * np.mean(curves, axis=0), FLOOR), label=f"{shots} utterances")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(0.05, 100)
+    axes.set_ylim(FLOOR, 100)
     axes.set_xlabel("other clips taken for it, %")
     axes.set_ylabel("missed, %")
     axes.set_title(f"Taught {kind}, other people's voices")

@@ -1,0 +1,308 @@
+"""What people ask of the device about themselves: consent, teaching, corrections, and their rights over what is kept.
+
+Everything here answers a request of the control API, for who may ask it: the vault's work is done on the keys thread
+(``Personal.do``), and what came of it is in use when the answer goes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from idiolect.consent import Person, clean_name
+from idiolect.errors import RequestError
+from idiolect.inference import Heard, Inference
+from idiolect.learner import Learner
+from idiolect.learning import rollout
+from idiolect.personal import Personal
+from idiolect.pipeline.space import offset_windows
+from idiolect.rights import Rights, told
+from idiolect.values import GUEST
+
+PHRASE_LENGTH = 64
+MAX_PHRASES = 100
+T = TypeVar("T")
+
+
+class People:
+    """See the module. All methods belong to the event loop."""
+
+    def __init__(self, personal: Personal, inference: Inference) -> None:
+        self._personal, self._inference = personal, inference
+
+    # -- consent ------------------------------------------------------------------------------------------------
+
+    async def people(self) -> dict[str, object]:
+        """GET /v1/consent."""
+        people = await self._personal.do(lambda learner: learner.consents.people())
+        rows = [
+            {
+                "profile": p.profile,
+                "name": p.name,
+                "purposes": {k: {"since": r.time, "how": r.how, "receipt": r.ident} for k, r in p.purposes.items()},
+            }
+            for p in people
+        ]
+        return {"people": rows, "active": self._personal.active}
+
+    async def ask_consent(self, name: object, purposes: Sequence[str], language: str) -> dict[str, object]:
+        """POST /v1/consent: put the question."""
+        pending = await self._personal.do(lambda learner: learner.consents.begin(name, purposes, language))
+        users = await self._personal.do(lambda learner: learner.consents.users_of(pending.name))
+        if not users:
+            self._personal.ask(True)
+            asyncio.get_running_loop().call_later(31.0, self._personal.ask, False)
+        return {
+            "token": pending.token,
+            "profile": pending.profile,
+            "notice": pending.notice,
+            "purposes": list(pending.purposes),
+            "how": "paired" if users else "spoken",
+            "expires_s": 30,
+        }
+
+    async def agree(self, token: str, user: str, uid: int) -> dict[str, object]:
+        """POST /v1/consent/agree: by a paired Unix user."""
+        receipts = await self._personal.changed(lambda learner: learner.consents.agree_paired(token, user, uid))
+        return {"granted": [r.purpose for r in receipts], "receipts": [r.ident for r in receipts]}
+
+    async def consent_state(self, token: str) -> dict[str, object]:
+        """GET /v1/consent/wait: whether the question is still open."""
+        pending = await self._personal.do(lambda learner: learner.consents.waiting(token))
+        return {"state": "open" if pending else "closed"}
+
+    async def withdraw(self, name: object, purpose: str, user: str, uid: int) -> dict[str, object]:
+        """POST /v1/consent/withdraw."""
+
+        def work(learner: Learner) -> dict[str, object]:
+            person = learner.consents.find(name)
+            _own(learner, person, user)
+            count = learner.consents.withdraw(person, purpose, uid)
+            made = learner.round(person.profile, owed=True)
+            return {"deleted": count, **told(made)}
+
+        self._inference.recent.clear()
+        return await self._personal.changed(work)
+
+    async def erase(self, name: object, user: str, admin: bool) -> dict[str, object]:
+        """POST /v1/erase."""
+
+        def work(learner: Learner) -> dict[str, object]:
+            person = learner.consents.find(name)
+            if not admin:
+                _own(learner, person, user)
+            return {"erased": learner.consents.erase(person.profile)}
+
+        self._inference.recent.clear()
+        return await self._personal.changed(work)
+
+    # -- who speaks, and whether anything is learnt -------------------------------------------------------------
+
+    async def address(self, name: object) -> dict[str, object]:
+        """POST /v1/profile: take somebody to be the one who speaks, until somebody else is."""
+        profile = GUEST if name == GUEST else (await self._personal.do(lambda x: x.consents.find(name))).profile
+        self._personal.address(profile)
+        return {"active": profile}
+
+    async def pause(self, seconds: float | None, active: bool) -> dict[str, object]:
+        """POST /v1/learning."""
+        until = None if active else (float("inf") if seconds is None else time.time() + seconds)
+        self._personal.pause(until)
+        if self._personal.open:
+            kind = "learning-resumed" if active else "learning-paused"
+            fields: dict[str, int | str] = {} if active else {"seconds": int(seconds or 0)}
+            await self._personal.do(lambda learner: learner.vault.log(kind, **fields))
+        return {"learning": self._personal.status()}
+
+    def _check_learning(self) -> None:
+        if not self._personal.learning:
+            raise RequestError(409, "learning", "is paused: idiolect resume learning")
+
+    # -- corrections --------------------------------------------------------------------------------------------
+
+    async def correct(self, event: str, phrase: object, user: str) -> dict[str, object]:
+        """POST /v1/correct: what was meant by an event of the last minutes."""
+        self._check_learning()
+        meant = clean_phrase(phrase)
+        heard = self._take(event)
+        understood = heard.event.detection.phrase
+
+        def work(learner: Learner) -> dict[str, object]:
+            profile = heard.event.detection.profile
+            _own(learner, learner.consents.find(profile), user)
+            known = self._known(learner, profile)
+            if meant not in known:
+                raise RequestError(
+                    422, "phrase", "is not known: teach it with `idiolect enroll`, or see `idiolect status`"
+                )
+            session = f"{int(heard.event.time // 3600):x}"
+            (number,) = learner.add(profile, "correction", meant, [heard.span[None]], session, understood)
+            used = rollout.in_use(learner.versions(profile))
+            back = used is not None and understood != meant and learner.move(profile, used.corrected())
+            made = learner.round(profile)
+            counts = made.outcome.admissions[-1] if made.outcome else None
+            return {
+                "example": number, "counts": bool(counts and counts.admitted), "why": counts.reason if counts else "",
+                "rolled_back": back, **told(made),
+            }  # fmt: skip
+
+        self._personal.uncount(heard.event)
+        return await self._personal.changed(work)
+
+    async def confirm(self, event: str, user: str) -> dict[str, object]:
+        """POST /v1/confirm: an event of the last minutes was understood as it was meant."""
+        self._check_learning()
+        heard = self._take(event)
+        detection = heard.event.detection
+        if detection.kind == "rejected":
+            raise RequestError(422, "event", "was not understood: correct it instead")
+
+        def work(learner: Learner) -> dict[str, object]:
+            _own(learner, learner.consents.find(detection.profile), user)
+            session = f"{int(heard.event.time // 3600):x}"
+            spans = [heard.span[None]]
+            (number,) = learner.add(detection.profile, "confirmation", detection.phrase, spans, session)
+            made = learner.round(detection.profile)
+            counts = made.outcome.admissions[-1] if made.outcome else None
+            return {
+                "example": number, "counts": bool(counts and counts.admitted), "why": counts.reason if counts else "",
+                **told(made),
+            }  # fmt: skip
+
+        return await self._personal.changed(work)
+
+    def _take(self, event: str) -> Heard:
+        heard = self._inference.recent.take(event)
+        if heard is None:
+            raise RequestError(404, "event", "is not in memory: only the last ten minutes are, and each only once")
+        if heard.event.detection.profile == GUEST:
+            raise RequestError(409, "event", "was a guest's, from whom nothing is learnt: idiolect profile NAME")
+        return heard
+
+    @staticmethod
+    def _known(learner: Learner, profile: str) -> set[str]:
+        taught = {e.phrase for e in learner.ledger(profile).examples if e.source == "enrolment"}
+        return {*learner.model.phrases, *taught}
+
+    # -- rights: each a person and a question -------------------------------------------------------------------
+
+    async def _about(self, name: object, work: Callable[[Rights, Person], T], user: str) -> T:
+        """Something about somebody, for who may ask."""
+
+        def asked(learner: Learner) -> T:
+            person = learner.consents.find(name)
+            _own(learner, person, user)
+            return work(Rights(learner), person)
+
+        return await self._personal.do(asked)
+
+    async def see(self, what: str, name: object, adapter: int | None, user: str) -> dict[str, object]:
+        """GET /v1/review, history, report, explain."""
+        questions: dict[str, Callable[[Rights, Person], dict[str, object]]] = {
+            "review": Rights.review,
+            "history": Rights.history,
+            "report": Rights.report,
+            "explain": lambda rights, person: rights.explain(person, adapter),
+        }
+        return await self._about(name, questions[what], user)
+
+    async def forget(self, name: object, what: Mapping[str, object], user: str) -> dict[str, object]:
+        """POST /v1/forget."""
+        self._inference.recent.clear()
+        return await self._changed_about(name, lambda rights, person: rights.forget(person, what), user)
+
+    async def export(self, name: object, passphrase: str, user: str) -> dict[str, object]:
+        """POST /v1/export."""
+        return await self._about(name, lambda rights, person: rights.export(person, passphrase), user)
+
+    async def bring(self, name: object, document: Mapping[str, Any], passphrase: str, user: str) -> dict[str, object]:
+        """POST /v1/import."""
+        return await self._changed_about(name, lambda rights, person: rights.bring(person, document, passphrase), user)
+
+    async def _changed_about(
+        self, name: object, work: Callable[[Rights, Person], dict[str, object]], user: str
+    ) -> dict[str, object]:
+        def asked(learner: Learner) -> dict[str, object]:
+            person = learner.consents.find(name)
+            _own(learner, person, user)
+            return work(Rights(learner), person)
+
+        return await self._personal.changed(asked)
+
+    async def rollback(self, name: object, user: str = "") -> dict[str, object]:
+        """POST /v1/rollback."""
+
+        def work(learner: Learner) -> dict[str, object]:
+            person = learner.consents.find(name)
+            _own(learner, person, user)
+            return {"in_use": learner.rollback(person.profile)}
+
+        return await self._personal.changed(work)
+
+    async def verify(self, name: object, number: int) -> dict[str, object]:
+        """GET /v1/adapters/verify."""
+        return await self._personal.do(lambda learner: learner.verify(learner.consents.find(name).profile, number))
+
+    async def may_teach(self, name: object, phrase: str, user: str) -> None:
+        """Raise ``RequestError`` unless this person agreed to be taught from, and may have the phrase."""
+
+        def work(learner: Learner) -> None:
+            person = learner.consents.find(name)
+            _own(learner, person, user)
+            if "enrol" not in person.purposes:
+                raise RequestError(
+                    403, "profile", "has not agreed to enrol: idiolect consent grant NAME --purpose enrol"
+                )
+            if phrase in learner.model.wake_words:
+                raise RequestError(422, "phrase", "is a wake word, which is the same for everybody: teach another")
+            taught = {e.phrase for e in learner.ledger(person.profile).examples}
+            if phrase not in taught and len(taught) >= MAX_PHRASES:
+                raise RequestError(409, "phrase", f"{MAX_PHRASES} phrases are taught already: forget one first")
+
+        await self._personal.do(work)
+
+    async def centres(self, name: object, phrase: str) -> list[np.ndarray]:
+        """Where the person's other taught phrases lie, each (D,)."""
+
+        def work(learner: Learner) -> list[np.ndarray]:
+            known = learner.ledger(learner.consents.find(name).profile)
+            rows: dict[str, list[np.ndarray]] = {}
+            for example in known.examples:
+                if example.phrase not in (phrase, *learner.model.phrases):
+                    z = learner.model.space.features(offset_windows(example.spans[0]))
+                    rows.setdefault(example.phrase, []).append(z.mean(0))
+            return [np.mean(each, axis=0) for each in rows.values()]
+
+        return await self._personal.do(work)
+
+    async def taught(self, name: object, phrase: str, spans: Sequence[np.ndarray]) -> dict[str, object]:
+        """Keep what was enrolled, and use it at once; who taught is from now on taken to be the one who speaks."""
+
+        def work(learner: Learner) -> dict[str, object]:
+            person = learner.consents.find(name)
+            session = secrets.token_hex(4)
+            numbers = learner.add(person.profile, "enrolment", phrase, spans, session)
+            made = learner.round(person.profile, at_once=True)
+            return {"profile": person.profile, "examples": numbers, **told(made)}
+
+        answer = await self._personal.changed(work)
+        self._personal.address(str(answer["profile"]))
+        return answer
+
+
+def clean_phrase(phrase: object) -> str:
+    """A phrase in its one form; ``RequestError`` 422 when it is none."""
+    try:
+        return clean_name(phrase).lower()
+    except RequestError:
+        raise RequestError(422, "phrase", f"must be text of 1 to {PHRASE_LENGTH} visible characters") from None
+
+
+def _own(learner: Learner, person: Person, user: str) -> None:
+    if not learner.consents.may_withdraw(person, user):
+        raise RequestError(403, "profile", "is somebody else's: only that person's Unix user may ask")
