@@ -19,7 +19,7 @@ from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import IdiolectError, RequestError
 from idiolect.host import prompt
 from idiolect.inference import Inference
-from idiolect.learning.attempt import Reason, Taken, compare
+from idiolect.learning.attempt import Reason, Taken, compare, repeated
 from idiolect.learning.model import Model
 from idiolect.people import People, clean_phrase
 from idiolect.personal import Personal
@@ -145,6 +145,8 @@ class Enrolment:
                 await asyncio.to_thread(prompt.say, WORDS[speak]["again" if taken else "say"], speak)
             self._move(state, "listening", state.reason)
             outcome = await self._attempt()
+            if isinstance(outcome, Taken) and repeated(outcome.samples, [t.samples for t in taken]):
+                outcome = Reason.SAME
             if isinstance(outcome, Taken):
                 outcome, mine = self._judge(outcome, z, others)
                 unlike = unlike + 1 if outcome is Reason.UNLIKE else 0

@@ -188,12 +188,12 @@ class Inference:
         with self._lock:
             done = self._wanted
             if done is not None and (self._attempt is None or block.lost):
-                self._attempt = Attempt(self._chain.recent(SPAN))
+                self._attempt = Attempt()
             attempt = self._attempt
-        steps = [(step.position, step.embedding) for step in self._chain.steps(block.samples)]
+        self._chain.steps(block.samples)
         if done is None or attempt is None:
             return
-        outcome = attempt.hear(block.samples, steps, self._chain.position)
+        outcome = attempt.hear(block.samples, self._chain.recent)
         if outcome is not None:
             with self._lock:
                 if self._wanted is done:

@@ -120,7 +120,7 @@ class Rights:
         gate, strength = record.gate, trainer.LADDER[record.step]
         said = {
             "shadow": "is tried out silently: it answers beside what is in use, and nobody hears it",
-            "canary": "is in use on trial: two corrections in a row take it back by itself",
+            "canary": "is in use on trial: two corrections take it back by themselves",
             "active": "is in use",
             "superseded": "was replaced by a later one, and is kept for going back",
             "rolled-back": "was taken back, and is not used again",

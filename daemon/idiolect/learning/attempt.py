@@ -7,7 +7,7 @@ the room's own level; what it is cut from are the embeddings that the stream com
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ import numpy as np
 
 from idiolect.pipeline.chain import LONGEST, resample_window
 from idiolect.pipeline.space import SPAN
-from idiolect.values import BLOCK, SAMPLE_RATE, WINDOW
+from idiolect.values import WINDOW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,9 @@ NEAR = 0.5
 """Cosine to a phrase that is taught already, from which on the two would be taken for each other."""
 
 
+Recent = Callable[[int], "NDArray[np.float32] | None"]
+
+
 class Reason(StrEnum):
     """Why an attempt is refused."""
 
@@ -60,7 +63,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A good attempt: ``span`` float32 (18, 96); ``samples`` int16 of the utterance with a margin, for copies."""
+    """A good attempt: ``span`` float32 (18, 96) is learnt from, ``samples`` int16 only compared with the next take's.
+
+    Copies of the sound, slower, faster, higher, lower, in a room and in noise, were tried beside the span: with three
+    takes they find 1.0 point more of taught words and 0.6 less of taught phrases, with five or ten nothing.
+    """
 
     span: NDArray[np.float32]
     samples: NDArray[np.int16]
@@ -74,40 +81,31 @@ def level(samples: NDArray[np.int16]) -> float:
 
 
 class Attempt:
-    """Feed it every block with the embeddings that came of it, until it returns something."""
+    """Feed it every block, after the stream has had it, until it returns something."""
 
-    def __init__(self, before: NDArray[np.float32] | None = None) -> None:
-        """``before`` (n, 96): the stream's embeddings up to now."""
+    def __init__(self) -> None:
         self._blocks: list[NDArray[np.int16]] = []
         self._levels: list[float] = []
-        self._embeddings = dict(enumerate(before, -len(before))) if before is not None else {}
         self._begun: int | None = None
         self._last = 0
         self.level_dbfs = -120.0
-        self._first_position: int | None = None
 
-    def hear(
-        self, block: NDArray[np.int16], steps: Sequence[tuple[int, NDArray[np.float32]]], position: int
-    ) -> Taken | Reason | None:
-        """One block that ends at sample ``position``; (position, embedding) of every step computed since the last."""
-        if self._first_position is None:
-            self._first_position = position
+    def hear(self, block: NDArray[np.int16], recent: Recent) -> Taken | Reason | None:
+        """One block; ``recent(n)`` are the newest n embeddings of the stream, (n, 96), or None without so many."""
         number = len(self._blocks)
         self._blocks.append(block.copy())
         self.level_dbfs = level(block)
         self._levels.append(self.level_dbfs)
-        for at, embedding in steps:
-            self._embeddings[(at - self._first_position) // BLOCK] = embedding
         if self.level_dbfs > max(self._room() + ABOVE_DB, FAINTEST_DBFS):
             self._begun = number if self._begun is None else self._begun
             self._last = number
-        return self._judge(number)
+        return self._judge(number, recent)
 
     def _room(self) -> float:
         """The room's level: the quietest of what was heard, and at most -30 dBFS, where nobody can be understood."""
         return min(-30.0, float(np.quantile(self._levels[-PATIENCE:], 0.1)) if len(self._levels) > 3 else -60.0)
 
-    def _judge(self, number: int) -> Taken | Reason | None:
+    def _judge(self, number: int, recent: Recent) -> Taken | Reason | None:
         if self._begun is None:
             return Reason.SILENCE if number >= PATIENCE else None
         if number - self._begun > LONGEST + GAP:
@@ -118,7 +116,7 @@ class Attempt:
         if length < LEAST:
             self._begun = None  # go on waiting: a door is no attempt
             return Reason.SHORT if number >= PATIENCE else None
-        return self._refusal(length) or self._taken(length)
+        return self._refusal(length) or self._taken(length, recent)
 
     def _refusal(self, length: int) -> Reason | None:
         begun = self._begun or 0
@@ -134,33 +132,47 @@ class Attempt:
             return Reason.QUIET
         return Reason.NOISY if loudest < self._room() + ABOVE_DB else None
 
-    def _taken(self, length: int) -> Taken | Reason:
-        end = self._last + AFTER
-        first = min(end - SPAN + 1, self._begun or 0)
-        rows = [self._embeddings.get(i) for i in range(first, end + 1)]
-        known = [row for row in rows[::-1] if row is not None]
-        every = np.array(known[::-1], np.float32)
-        if len(every) < SPAN:
+    def _taken(self, length: int, recent: Recent) -> Taken | Reason:
+        late = GAP - AFTER
+        every = recent(late + (SPAN if length <= WINDOW else length + AFTER))
+        if every is None:
             return Reason.CUT_OFF  # the stream had not settled yet
-        if length > WINDOW:  # spoken slowly: squeezed in time, as the decoder does it
-            whole = resample_window(every[-(length + AFTER) : len(every) - AFTER + 1])
+        if length <= WINDOW:
+            span = every[:SPAN]
+        else:  # spoken slowly: squeezed in time, as the decoder does it
+            whole = resample_window(every[: length + 1])
             span = np.concatenate([whole[:1], whole, whole[-1:]])
-        else:
-            span = every[-SPAN:]
-        margin = max(0, (self._begun or 0) - 2)
-        samples = np.concatenate(self._blocks[margin : self._last + AFTER + 1])
-        loudness = float(np.quantile(self._levels[self._begun or 0 : self._last + 1], 0.8))
-        return Taken(span, samples[: 5 * SAMPLE_RATE], loudness)
+        begun = self._begun or 0
+        samples = np.concatenate(self._blocks[begun : self._last + 1])
+        return Taken(span, samples, float(np.quantile(self._levels[begun : self._last + 1], 0.8)))
 
 
 def compare(
     z: NDArray[np.float32], before: Sequence[NDArray[np.float32]], taught: Sequence[NDArray[np.float32]]
 ) -> Reason | None:
     """An attempt (D,) against earlier ones of the phrase, and against the centres of other phrases that are taught."""
-    if any(float(z @ other) > 0.995 for other in before):
-        return Reason.SAME
     if before and float(np.mean([z @ other for other in before])) < ALIKE:
         return Reason.UNLIKE
     if any(float(z @ centre) / (float(np.linalg.norm(centre)) + 1e-9) > NEAR for centre in taught):
         return Reason.CLOSE
     return None
+
+
+def repeated(samples: NDArray[np.int16], before: Sequence[NDArray[np.int16]]) -> bool:
+    """Whether this is an earlier take played again, at any level and at any time: nobody says anything twice alike.
+
+    By the highest normalized cross-correlation. Embeddings cannot tell: half a block of 40 ms between two playings
+    moves them as far as another take does.
+    """
+    return any(_correlation(samples, other) > REPEATED for other in before)
+
+
+REPEATED = 0.8
+
+
+def _correlation(a: NDArray[np.int16], b: NDArray[np.int16]) -> float:
+    x, y = (v.astype(np.float32) - np.float32(v.mean()) for v in (a, b))
+    size = 1 << (len(x) + len(y) - 1).bit_length()
+    product = np.fft.rfft(x, size) * np.conj(np.fft.rfft(y, size))
+    scale = float(np.linalg.norm(x) * np.linalg.norm(y)) + 1e-9
+    return float(np.fft.irfft(product, size).max()) / scale

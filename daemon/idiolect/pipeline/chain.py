@@ -28,6 +28,8 @@ MEMORY = UNSETTLED + SMOOTHING
 """Blocks after which nothing of the past is left in the encoder, the window or the smoothed scores."""
 LONGEST = 50
 """Embeddings (4 s) of an utterance that are resampled to one window."""
+MARGIN = 8
+"""Embeddings behind it that are kept besides: one knows that it has ended only then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Chain:
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
         self._held: deque[NDArray[np.int16]] = deque(maxlen=MEMORY)
-        self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=LONGEST)
+        self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=LONGEST + MARGIN)
         self.position = 0
         self.reset()
 
@@ -198,8 +200,8 @@ class Chain:
     def _attributed(self, detection: Detection) -> Detection:
         """Say for whom the detection was made. A wake word tells who speaks in its turn, where voices are known."""
         scorer, household = self._scorer, self._scorer.household
-        if household is None:
-            return detection
+        if household is None:  # nobody has an adapter yet, but whoever is addressed may want to correct this
+            return replace(detection, profile=self._addressed)
         if detection.kind == "wake" and household.voices:
             scorer.profile = scorer.who(detection.phrase)
         profile = scorer.profile

@@ -185,7 +185,7 @@ class Household:
         return (profile if near else GUEST), best
 
 
-VOICE_LEAST = 0.25
+VOICE_LEAST = 0.2
 VOICE_LEAD = 0.05
 
 
