@@ -59,7 +59,7 @@ SAME_PART = {
         ("cli_bundle", "cli_doctor", "cli_files", "cli_learn", "cli_output", "cli_sign", "cli_trust"), "cli"
     ),
     "rights": "learner",
-    "enrolment": "personal",
+    **dict.fromkeys(("enrolment", "people"), "personal"),
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
 

@@ -5,7 +5,8 @@
 2. guard set: base phrases in other people's speech are found as before, at the person's thresholds: of the windows
    whose answer changed not so many were lost that chance would do it less than once in 1 / SIGNIFICANT (exact
    sign test, McNemar 1947), in all and in every stratum;
-3. false accepts: no phrase, shifted or taught, is heard in guard windows of anything else where base heard none;
+3. false accepts: no shifted phrase is heard in guard windows of anything else where base heard none, and a taught one
+   in at most ``prototypes.ACCEPTED`` of them: its threshold is that of a constant false alarm rate;
 4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
 5. household: with this adapter nobody else's examples are taken for a phrase taught here;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
@@ -26,7 +27,7 @@ import numpy as np
 
 from idiolect.learning.adapterfile import cap
 from idiolect.learning.model import Heard, Model
-from idiolect.learning.prototypes import TAU
+from idiolect.learning.prototypes import ACCEPTED, TAU
 from idiolect.learning.trainer import RAISE_MOST, Round, adapted
 from idiolect.pipeline.personal import PRIOR_SPAN, TAUGHT_THRESHOLD, Adapter
 
@@ -151,7 +152,11 @@ def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tup
     won = (said >= 0) & (before != said) & (now == said)
     accepted_before = (before >= 0) & (before != said)
     accepted = (now >= 0) & (now != said) & ~accepted_before
-    numbers |= {"guard_lost": int(lost.sum()), "guard_won": int(won.sum()), "guard_accepts": int(accepted.sum())}
+    taught = {names.index(t.name) for t in adapter.taught}
+    by_phrase = [int((accepted & (now == column)).sum()) for column in sorted(taught)]
+    base_only = int(accepted.sum()) - sum(by_phrase)
+    numbers |= {"guard_lost": int(lost.sum()), "guard_won": int(won.sum()), "guard_accepts": base_only}
+    numbers["guard_taught"] = max(by_phrase, default=0)
     worst = 1.0
     for values in model.guard_strata.values():
         for value in sorted(set(values)):
@@ -159,7 +164,8 @@ def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tup
             worst = min(worst, chance(int(lost[here].sum()), int(won[here].sum())))
     overall = chance(int(lost.sum()), int(won.sum()))
     numbers |= {"guard_chance": round(overall, 4), "guard_worst_stratum_chance": round(worst, 4)}
-    return min(overall, worst) > SIGNIFICANT, not accepted.any()
+    few = numbers["guard_taught"] <= ACCEPTED * len(said) + 1
+    return min(overall, worst) > SIGNIFICANT, base_only == 0 and few
 
 
 def chance(lost: int, won: int) -> float:

@@ -99,15 +99,21 @@ def direction(space: Space, z: NDArray[np.float32], weights: NDArray[np.floating
     return np.asarray(w, np.float32)
 
 
-def threshold(own: NDArray[np.floating], others: NDArray[np.floating]) -> float:
+def threshold(
+    own: NDArray[np.floating], others: NDArray[np.floating], guard: NDArray[np.floating] | None = None
+) -> float:
     """Cosine at which a taught phrase counts as said in a turn, from held-out scores of it and those of other windows.
 
     DEVIATIONS standard deviations above the mean of the others (a constant rate of false alarms, whatever the phrase),
-    and from there SHARE of the way to the mean of the phrase's own examples, where they stand out more than that.
+    and from there SHARE of the way to the mean of the phrase's own examples, where they stand out more than that. At
+    most one in a hundred whole words and phrases of others (``guard``) may lie above.
     """
     low = float(np.mean(others) + DEVIATIONS * np.std(others))
     between = SHARE * (float(np.mean(own)) - low) if len(own) > 1 else ALONE
-    return float(np.clip(low + max(0.0, between), LEAST, MOST))
+    limit = low + max(0.0, between)
+    if guard is not None and len(guard):
+        limit = max(limit, float(np.quantile(guard, 1.0 - ACCEPTED)) + 1e-6)
+    return float(np.clip(limit, LEAST, MOST))
 
 
 DEVIATIONS = 4.0
@@ -115,6 +121,8 @@ SHARE = 0.2
 ALONE = 0.05
 """Added for a phrase with one example: what it scores is not known."""
 LEAST, MOST = 0.2, 0.8
+ACCEPTED = 0.01
+"""Share of the guard set's windows that a taught phrase may be heard in, in a turn."""
 
 
 def taught(
@@ -122,12 +130,12 @@ def taught(
     name: str,
     z: NDArray[np.float32],
     weights: NDArray[np.floating],
-    others: NDArray[np.float32],
+    guard: NDArray[np.float32],
 ) -> Taught:
-    """A phrase from its examples z (n, 3, D); ``others`` (m, D) are windows of anything else."""
+    """A phrase from its examples z (n, 3, D); ``guard`` (m, D) are other people's words that are not it."""
     w = direction(space, z, weights)
     own = np.array([_held_out(space, z, weights, i) for i in range(len(z))])
-    return Taught(name, w, threshold(own, others @ w), float(np.sum(weights)))
+    return Taught(name, w, threshold(own, space.cohort @ w, guard @ w), float(np.sum(weights)))
 
 
 def _held_out(space: Space, z: NDArray[np.float32], weights: NDArray[np.floating], index: int) -> float:

@@ -156,7 +156,8 @@ OWN_WAY = 0.2
 
 def _teach(model: Model, material: Material, name: str) -> Taught:
     mine = np.array([i for i, phrase in enumerate(material.phrases) if phrase == name], np.intp)
-    return prototypes.taught(model.space, name, material.heard.z[mine], material.weights[mine], model.space.cohort)
+    others = model.guard.z[[label != name for label in model.guard_labels]]
+    return prototypes.taught(model.space, name, material.heard.z[mine], material.weights[mine], others)
 
 
 def raises(model: Model, adapter: Adapter) -> dict[str, float]:

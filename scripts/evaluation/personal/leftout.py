@@ -39,9 +39,13 @@ def shipped(recognizer: Recognizer) -> Model:
 
 
 def model(bundle: Bundle, head: Head, personal: Space, phrase: str = "") -> Model:
-    """A model with this bundle's thresholds and guard set, both without ``phrase``."""
+    """A model with this bundle's thresholds and guard set, both without ``phrase``.
+
+    A phrase that is no class of the bundle is among the guard set's unknown words, which then all go.
+    """
     guard = bundle.guard
-    kept = [i for i, label in enumerate(guard.labels) if label != phrase]
+    gone = phrase if phrase in bundle.classes or not phrase else UNKNOWN
+    kept = [i for i, label in enumerate(guard.labels) if label != gone]
     limits = {p.name: p.turn_threshold for p in bundle.phrases if p.name in head.classes and p.name != phrase}
     return Model(
         digest=bundle.digest, head=head, space=personal, wake_words=bundle.wake_words, thresholds=limits,
