@@ -2,7 +2,7 @@
 
 The microphone is an ALSA plugin (tests/alsa) that plays recordings which Debian ships: a woman reading digits and
 words (asterisk-core-sounds-en-wav) and a man naming loudspeakers (alsa-utils). The TPM is one in software (swtpm).
-Everything between them is the product, driven by its own command line.
+Everything between them is the product, driven by its own command line. What she teaches is in demo_learn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from demo_learn import learn  # noqa: E402
 from demo_trust import Board  # noqa: E402
 from idiolect.control.client import Client  # noqa: E402
 from tests.alsa.wavmic import WavMic  # noqa: E402
@@ -126,7 +127,13 @@ def main() -> int:
         print("5. The byte is put back, and the power cycled")
         if not board.restored():
             return 1
-    print(f"OK: {len(ORDER)} of {len(ORDER)} digits heard and nothing else; keys for the signed model only")
+        print("6. Somebody agrees, and teaches the board a phrase of her own")
+        if not learn(board):
+            return 1
+    print(
+        f"OK: {len(ORDER)} of {len(ORDER)} digits heard and nothing else; keys for the signed model only; "
+        "a phrase taught, proven and forgotten"
+    )
     return 0
 
 

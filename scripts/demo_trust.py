@@ -25,7 +25,7 @@ bundle: installed
 keystore: tpm
 trust: {{keys_dir: {folder}/keys.d, tcti: "{tcti}"}}
 state_dir: {folder}/state
-control: {{socket: {folder}/control.sock}}
+control: {{socket: {folder}/control.sock, people: {{{people}}}}}
 listening: {{mode: always, wake_words: [], phrases: [{digits}], always_on: []}}
 log_level: error
 """
@@ -66,6 +66,7 @@ class Board:
         self.folder = folder
         self._tpm = Swtpm()
         self._config = folder / "idiolect.yaml"
+        self._people = ""
         self._configure("null")
 
     def __enter__(self) -> Board:
@@ -73,6 +74,10 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         self._tpm.remove()
+
+    def pair(self, name: str, user: str) -> None:
+        """In the configuration: ``user`` may agree for ``name``."""
+        self._people = f'{name}: ["{user}"]'
 
     def sign(self) -> None:
         """Keys, and versions 1 and 2 of the default bundle."""
@@ -135,7 +140,7 @@ class Board:
 
     def _configure(self, device: str) -> None:
         digits = ", ".join(f'"{digit}"' for digit in DIGITS)
-        text = CONFIG.format(device=device, folder=self.folder, tcti=self._tpm.tcti, digits=digits)
+        text = CONFIG.format(device=device, folder=self.folder, tcti=self._tpm.tcti, digits=digits, people=self._people)
         self._config.write_text(text)
 
     def _idiolect(self, *arguments: str) -> str:

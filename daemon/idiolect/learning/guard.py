@@ -10,7 +10,8 @@
 4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
 5. household: with this adapter nobody else's examples are taken for a phrase taught here;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
-   can be said that could not be before, or something must go (forget, withdrawal, expiry);
+   can be said that could not be before, or something must go (forget, withdrawal, expiry); and it is not what is in
+   use already;
 7. reproducible: made twice, the same bytes.
 
 All numbers go into the verdict, passed or not.
@@ -20,12 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning.adapterfile import cap
+from idiolect.learning.adapterfile import cap, encode
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU
 from idiolect.learning.trainer import RAISE_MOST, Round, adapted
@@ -118,6 +119,7 @@ def judge(
     new = {t.name for t in adapter.taught} - {t.name for t in active.taught} if active else adapter.taught
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
+    better = better and (owed or active is None or not _alike(adapter, active))
     tests = {
         1: _bounded(adapter, size),
         2: guarded[0],
@@ -128,6 +130,11 @@ def judge(
         7: reproduced,
     }
     return Verdict(next((n for n, passed in tests.items() if not passed), 0), numbers)
+
+
+def _alike(adapter: Adapter, active: Adapter) -> bool:
+    """Whether what is in use says the same already: a quarantined example makes no new version."""
+    return encode(replace(adapter, number=0)) == encode(replace(active, number=0))
 
 
 def _bounded(adapter: Adapter, size: int) -> bool:
