@@ -30,6 +30,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format=_format(), stream=sys.stderr)
     # One thread suffices for vectors this small, and each further one would cost memory. Must precede numpy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The daemon speaks to Unix sockets: asyncio does without TLS, and without the 4 MiB of it, where there is no ssl.
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     from idiolect.service import start
 
     return start(options.config, installed=DEFAULT)

@@ -161,7 +161,8 @@ def model_of(recognizer: Recognizer) -> Model | None:
         space=recognizer.space,
         wake_words=bundle.wake_words,
         thresholds={p.name: p.turn_threshold for p in bundle.phrases},
-        guard_windows=bundle.guard.windows(),
+        guard_stored=bundle.guard.stored,
+        guard_scale=bundle.guard.scale,
         guard_labels=bundle.guard.labels,
         guard_strata=bundle.guard.strata,
     )

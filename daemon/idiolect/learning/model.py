@@ -29,8 +29,9 @@ class Model:
     space: Space
     wake_words: tuple[str, ...]
     thresholds: Mapping[str, float]
-    guard_windows: NDArray[np.float32]
-    """(n, 16, 96) of other people"""
+    guard_stored: NDArray[np.int8]
+    """(n, 16, 96) of other people; as numbers they are four times as large, and wanted by the worker only"""
+    guard_scale: float
     guard_labels: tuple[str, ...]
     guard_strata: Mapping[str, tuple[str, ...]]
 
@@ -49,15 +50,15 @@ class Model:
         """Threshold of every class, 1 for those that are no phrase."""
         return np.array([self.thresholds.get(name, 1.0) for name in self.classes], np.float32)
 
+    @property
+    def guard_windows(self) -> NDArray[np.float32]:
+        """(n, 16, 96), made anew each time."""
+        return self.guard_stored.astype(np.float32) * np.float32(self.guard_scale)
+
     @cached_property
     def guard(self) -> Heard:
         """The guard set, embedded and scored once."""
         return self.hear(self.guard_windows)
-
-    @cached_property
-    def strangers(self) -> NDArray[np.float32]:
-        """z of everything other people said: what a taught phrase must not be taken for, (n, D)."""
-        return np.concatenate([self.space.cohort, self.guard.z])
 
     def hear(self, windows: NDArray[np.floating]) -> Heard:
         """Base logits and z of windows (..., 16, 96)."""

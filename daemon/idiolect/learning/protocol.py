@@ -93,7 +93,8 @@ def ask(request: Request) -> bytes:
         "space": {name: _array(getattr(model.space, name)) for name in _SPACE},
         "wake_words": list(model.wake_words),
         "thresholds": dict(model.thresholds),
-        "guard": _array(model.guard_windows.astype("<f4")),
+        "guard": _array(model.guard_stored),
+        "guard_scale": model.guard_scale,
         "guard_labels": list(model.guard_labels),
         "guard_strata": {kind: list(values) for kind, values in model.guard_strata.items()},
     }
@@ -132,7 +133,8 @@ def read_request(message: Mapping[str, Any]) -> Request:
             space=space,
             wake_words=tuple(said["wake_words"]),
             thresholds=dict(said["thresholds"]),
-            guard_windows=_values(said["guard"]).astype(np.float32),
+            guard_stored=_values(said["guard"]).astype(np.int8),
+            guard_scale=float(said["guard_scale"]),
             guard_labels=tuple(said["guard_labels"]),
             guard_strata={kind: tuple(values) for kind, values in said["guard_strata"].items()},
         )

@@ -49,7 +49,7 @@ def model(bundle: Bundle, head: Head, personal: Space, phrase: str = "") -> Mode
     limits = {p.name: p.turn_threshold for p in bundle.phrases if p.name in head.classes and p.name != phrase}
     return Model(
         digest=bundle.digest, head=head, space=personal, wake_words=bundle.wake_words, thresholds=limits,
-        guard_windows=guard.windows()[kept], guard_labels=tuple(guard.labels[i] for i in kept),
+        guard_stored=guard.stored[kept], guard_scale=guard.scale, guard_labels=tuple(guard.labels[i] for i in kept),
         guard_strata={name: tuple(values[i] for i in kept) for name, values in guard.strata.items()},
     )  # fmt: skip
 
