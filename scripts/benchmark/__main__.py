@@ -11,14 +11,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmark import daemon, latency, machine, speech, trust
-from benchmark.listeners import PEERS, WAKE_WORD
+from benchmark import daemon, latency, learn, machine, speech, trust
+from benchmark.listeners import OURS, PEERS, WAKE_WORD
 from benchmark.report import budgets, table
 from benchmark.rounds import Figures, Worker, WorkerError, ratio, run_rounds
 
 ROOT = Path(__file__).parents[2]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 SPEECH_S = 60.0
+AT_HOME = list(OURS)[1:]
 STARTS = 3
 """Times that the daemon is started; memory is looked at in the first run, the start time is the median."""
 
@@ -70,13 +71,16 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     talking, quiet = _cpu(options, talk, (room, nothing))
     ours = talking["idiolect"]
     report: dict[str, Any] = {name: _entry(figures) for name, figures in talking.items()}
+    for name, key in zip(AT_HOME, ("adapters_cpu", "adapters_cpu_always"), strict=True):
+        report.setdefault("learning", {})[key] = ratio(talking[name], ours)
+    report["learning"] |= _learning_figures(options)
     report["idiolect"].pop("rss_mib")  # that of the worker; the daemon's own comes below
     report["idiolect"]["gate_open_share"] = latency.open_share(options.bundle, spoken)
     report["idiolect"]["silence_cpu_per_audio_s"] = max(figures.median for figures in quiet)
     report["idiolect"] |= _daemon_figures(options, folder, talk)
     report["idiolect"] |= _latency_figures(options)
     report["trust"] = _trust_figures(folder, talk)
-    report["ratios"] = {name: ratio(ours, figures) for name, figures in talking.items() if name != "idiolect"}
+    report["ratios"] = {name: ratio(ours, figures) for name, figures in talking.items() if name in PEERS}
     report["ratios"]["silence"] = report["idiolect"]["silence_cpu_per_audio_s"] / ours.median
     report["method"] = {
         "speech": origin,
@@ -94,7 +98,7 @@ def _cpu(
 ) -> tuple[dict[str, Figures], list[Figures]]:
     with ExitStack() as stack:
         ours = stack.enter_context(Worker("idiolect", arguments=[options.bundle]))
-        workers = [ours]
+        workers = [ours, *(stack.enter_context(Worker(name, arguments=[options.bundle])) for name in AT_HOME)]
         if options.peers:
             workers += [stack.enter_context(Worker(name, PEERS_PYTHON)) for name in PEERS]
         _say(f"CPU time on speech: {options.repetitions} rounds of {len(workers)}")
@@ -138,6 +142,14 @@ def _trust_figures(folder: Path, talk: Path) -> dict[str, Any]:
         _say("trust: bundle, keys, rotation, on swtpm")
         figures = trust.measure(board, home)
         return figures | {"daemon_rss_mib": daemon.run(home, talk, 3.0, board.settings()).rss_mib}
+
+
+def _learning_figures(options: argparse.Namespace) -> dict[str, Any]:
+    _say(f"learning: rounds with {learn.EXAMPLES} examples")
+    found = learn.measure(options.bundle)
+    if found is None:
+        return {}
+    return {"round_s": found.round_s, "worker_mib": found.worker_mib, "adapter_bytes": found.adapter_bytes}
 
 
 def _latency_figures(options: argparse.Namespace) -> dict[str, Any]:

@@ -55,6 +55,32 @@ class Idiolect:
         self._chain.process(block)
 
 
+class IdiolectAtHome(Idiolect):
+    """The same with the adapter of who speaks: see ``benchmark.learn``."""
+
+    people, always = 1, False
+
+    def __init__(self, bundle: str = "builtin") -> None:
+        from benchmark.learn import household
+        from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle, with_taught
+
+        super().__init__(bundle)
+        content = read_bundle(bundle_directory(bundle))
+        model = model_of(Recognizer.from_bundle(content))
+        if model is None:
+            raise SystemExit("the bundle has no personal space")
+        everybody = household(model, self.people)
+        wish = listening(content, always=self.always)
+        self._chain.listen_for(with_taught(wish, everybody.taught), everybody)
+        self._chain.address(next(iter(everybody.adapters)))
+
+
+class IdiolectAtHomeAlways(IdiolectAtHome):
+    """With four adapters, where any phrase is listened for at any time, so that no step goes without."""
+
+    people, always = 4, True
+
+
 class PyMicroWakeWord:
     """microWakeWord in Python: C front-end, small int8 graph, one phrase a model."""
 
@@ -126,6 +152,12 @@ class OpenWakeWord:
         self._model.predict(block)
 
 
+OURS: dict[str, Callable[..., Listener]] = {
+    "idiolect": Idiolect,
+    "at home": IdiolectAtHome,
+    "at home, always": IdiolectAtHomeAlways,
+}
+"""With and without people's adapters; both take a bundle."""
 PEERS: dict[str, Callable[[], Listener]] = {
     "openwakeword": OpenWakeWord,
     "pyopen-wakeword": PyOpenWakeWord,

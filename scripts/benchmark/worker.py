@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.listeners import PEERS, Idiolect, Listener
+from benchmark.listeners import OURS, PEERS, Listener
 
 BLOCK = 1_280
 CHUNK_BLOCKS = 125
@@ -63,7 +63,7 @@ def rss_mib(pid: str = "self") -> float:
 def main() -> None:
     """``worker NAME [BUNDLE]``: serve requests {"wav": path, "warm_blocks": n} until standard input closes."""
     name, *bundle = sys.argv[1:]
-    listener = Idiolect(*bundle) if name == "idiolect" else PEERS[name]()
+    listener = OURS[name](*bundle) if name in OURS else PEERS[name]()
     print(json.dumps({"ready": True, "version": listener.version}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)

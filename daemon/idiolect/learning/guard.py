@@ -40,6 +40,7 @@ BENEFIT = 1
 SWING = 1
 """Examples of one phrase that may be wrong more often than before: fewer than this, so none."""
 
+NOT_REPRODUCIBLE = 7
 CHECKS = {
     1: "within its bounds",
     2: "other people's phrases are found as before",
@@ -47,7 +48,7 @@ CHECKS = {
     4: "no phrase of the person's own is worse",
     5: "nobody else in the household is mistaken",
     6: "it is an improvement",
-    7: "it can be made again, byte for byte",
+    NOT_REPRODUCIBLE: "it can be made again, byte for byte",
 }
 
 
@@ -107,9 +108,11 @@ def judge(
     others: Heard | None = None,
     owed: bool = False,
     size: int,
-    reproduced: bool,
 ) -> Verdict:
-    """Run all checks; ``others`` are the household's other examples (n, 3, ...), ``owed`` that something must go."""
+    """Run checks 1 to 6 (``rounds`` does the last).
+
+    ``others`` are the household's other examples (n, 3, ...), ``owed`` that something must go.
+    """
     adapter = made.adapter
     numbers: dict[str, float] = {"size": size}
     guarded = _guard_set(model, adapter, numbers)
@@ -127,7 +130,6 @@ def judge(
         4: own,
         5: taken == 0,
         6: better,
-        7: reproduced,
     }
     return Verdict(next((n for n, passed in tests.items() if not passed), 0), numbers)
 

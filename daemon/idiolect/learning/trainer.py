@@ -7,7 +7,7 @@ shift at all, so that a taught phrase never waits for anything else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,11 +67,16 @@ class Material:
     heard: Heard
     centres: NDArray[np.float32]
     """(n, D): mean z over windows and copies."""
+    rows: NDArray[np.intp]
+    """Which these were before ``take``."""
+    known: dict[tuple[str, bytes], Taught] = field(default_factory=dict)
+    """Taught phrases by name and rows: no strength changes them, so each is made once in a round."""
 
     def take(self, rows: NDArray[np.intp]) -> Material:
         """Some of them."""
         phrases = tuple(self.phrases[i] for i in rows)
-        return Material(phrases, self.weights[rows], self.heard.take(rows), self.centres[rows])
+        weights, centres = self.weights[rows], self.centres[rows]
+        return Material(phrases, weights, self.heard.take(rows), centres, self.rows[rows], self.known)
 
     @property
     def targets(self) -> frozenset[str]:
@@ -98,14 +103,14 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
     examples = ledger.examples
     if not examples:
         empty = model.hear(np.zeros((0, 3, 16, 96), np.float32))
-        return Material((), np.zeros(0), empty, empty.z[:, 0]), ()
+        return Material((), np.zeros(0), empty, empty.z[:, 0], np.zeros(0, np.intp)), ()
     heard = model.hear(np.stack([offset_windows(e.spans[0]) for e in examples]))
     centres = np.stack([_centre(model, e, heard.z[i]) for i, e in enumerate(examples)])
     verdicts = admit(model, ledger, list(centres))
     kept = np.array([i for i, v in enumerate(verdicts) if v.admitted], np.intp)
     weights = np.array([verdicts[i].weight for i in kept])
     phrases = tuple(examples[i].phrase for i in kept)
-    return Material(phrases, weights, heard.take(kept), centres[kept]), tuple(verdicts)
+    return Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept))), tuple(verdicts)
 
 
 def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -156,8 +161,12 @@ OWN_WAY = 0.2
 
 def _teach(model: Model, material: Material, name: str) -> Taught:
     mine = np.array([i for i, phrase in enumerate(material.phrases) if phrase == name], np.intp)
-    others = model.guard.z[[label != name for label in model.guard_labels]]
-    return prototypes.taught(model.space, name, material.heard.z[mine], material.weights[mine], others)
+    key = name, material.rows[mine].tobytes()
+    if key not in material.known:
+        others = model.guard.z[[label != name for label in model.guard_labels]]
+        weights = material.weights[mine]
+        material.known[key] = prototypes.taught(model.space, name, material.heard.z[mine], weights, others)
+    return material.known[key]
 
 
 def raises(model: Model, adapter: Adapter) -> dict[str, float]:

@@ -18,7 +18,7 @@ from idiolect.pipeline.personal import Household, softmax
 from idiolect.values import EMBEDDING, GUEST, WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 TAPS = 3
 """Embeddings that the convolution spans."""
@@ -88,6 +88,10 @@ class Head:
         return softmax(self.logits(windows))
 
 
+SUSPECTED = 0.1
+"""Posterior from which on the head's wake word may be the person's way of saying it."""
+
+
 class Scorer:
     """Head and household on a stream: each embedding costs one column, the rest of the window is remembered.
 
@@ -98,6 +102,11 @@ class Scorer:
         self.head = head
         self.household: Household | None = None
         self.profile = GUEST
+        self.attentive = True
+        """Whether any phrase may come now. Otherwise only suspects can, and a person's own rows, which cost more than
+        all of the head, are looked at where the head itself suspects one."""
+        self.suspects: Sequence[int] = ()
+        """Classes that are listened for at any time: wake words, and what is always on."""
         width = head.convolution_bias.size
         self._embeddings = np.zeros((2 * WINDOW, EMBEDDING), np.float32)
         self._columns = np.zeros((2 * COLUMNS, width), np.float32)
@@ -125,19 +134,18 @@ class Scorer:
         logits: Array = z @ head.scores
         logits += head.scores_bias
         self._steps += 1
-        if self.household is None:
+        household = self.household
+        if household is None:
             return softmax(logits)
-        return self.household.posteriors(self.profile, logits, self._rows(self._newest(slot)))
+        if self.profile == GUEST or not self.attentive:
+            heard = household.as_guest(logits)
+            if self.profile == GUEST or not any(heard.item(i) >= SUSPECTED for i in self.suspects):
+                return heard
+        return household.posteriors(self.profile, logits, household.rows(household.space.features(self._newest(slot))))
 
     def _newest(self, slot: int) -> Array:
         window: Array = self._embeddings[slot + 1 : slot + 1 + WINDOW]
         return window
-
-    def _rows(self, window: Array) -> Array:
-        household = self.household
-        if household is None or self.profile == GUEST:
-            return _NOTHING  # nobody looks at them
-        return household.rows(household.space.features(window))
 
     def who(self, phrase: str) -> str:
         """Whose voice said ``phrase`` in the newest window; GUEST when that is not clear."""
@@ -148,10 +156,9 @@ class Scorer:
 
     def window(self, window: Array) -> Array:
         """Posteriors of one window that is not the stream's, (16, 96) -> (classes,)."""
-        logits = self.head.logits(window[None])[0]
-        if self.household is None:
+        logits, household = self.head.logits(window[None])[0], self.household
+        if household is None:
             return softmax(logits)
-        return self.household.posteriors(self.profile, logits, self._rows(window))
-
-
-_NOTHING = np.zeros(0, np.float32)
+        if self.profile == GUEST:
+            return household.as_guest(logits)
+        return household.posteriors(self.profile, logits, household.rows(household.space.features(window)))

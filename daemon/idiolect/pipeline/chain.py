@@ -59,12 +59,12 @@ class Chain:
         self._encoder = encoder
         self._scorer = Scorer(head)
         self._addressed = GUEST
-        self._decoder = Decoder(listening)
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
         self._held: deque[NDArray[np.int16]] = deque(maxlen=MEMORY)
         self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=LONGEST + MARGIN)
         self.position = 0
+        self.listen_for(listening)
         self.reset()
 
     @property
@@ -89,6 +89,10 @@ class Chain:
         """
         self._decoder = Decoder(listening)
         self._scorer.household = household
+        at_any_time = listening.wake | listening.always_on
+        base = len(self._scorer.head.classes)
+        self._scorer.suspects = np.flatnonzero(at_any_time[:base]).tolist()
+        self._taught_at_any_time = bool(at_any_time[base:].any())
 
     @property
     def profile(self) -> str:
@@ -173,7 +177,7 @@ class Chain:
         for i, block in enumerate(blocks):
             behind = len(blocks) - 1 - i
             embedding = self._encode(block)
-            posteriors = self._scorer.push(embedding)
+            posteriors = self._score(embedding)
             if i >= settle:
                 active = behind == 0 and self._gate is not None and self._gate.active
                 steps.append(self._decide(embedding, posteriors, self.position - BLOCK * behind, active=active))
@@ -181,7 +185,11 @@ class Chain:
 
     def _step(self, block: NDArray[np.int16], position: int, *, active: bool) -> Step:
         embedding = self._encode(block)
-        return self._decide(embedding, self._scorer.push(embedding), position, active=active)
+        return self._decide(embedding, self._score(embedding), position, active=active)
+
+    def _score(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._scorer.attentive = self._taught_at_any_time or self._decoder.state is not State.IDLE
+        return self._scorer.push(embedding)
 
     def _encode(self, block: NDArray[np.int16]) -> NDArray[np.float32]:
         embedding = self._encoder.step(self._frontend.frames(block))

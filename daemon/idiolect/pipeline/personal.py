@@ -103,7 +103,7 @@ class Household:
         """Phrases that somebody taught and the base head does not have."""
         self.classes = (*self._base, *self.taught)
         """What the posteriors are of, whoever speaks."""
-        self._background = np.array([name == "_background_" for name in base])
+        self._background = np.flatnonzero([name == "_background_" for name in base])
         columns: list[NDArray[np.float32]] = []
         biases: list[float] = []
         self._rows: dict[str, _Rows] = {}
@@ -151,21 +151,29 @@ class Household:
         A taught phrase stands beside the base classes, and counts as little as there is speech. A guest's are the
         base head's, bit by bit, and nothing taught.
         """
-        heard = np.zeros((*logits.shape[:-1], len(self.classes)), np.float32)
         mine = self._rows.get(profile)
         if mine is None:
-            heard[..., : logits.shape[-1]] = softmax(logits.copy())
-            return heard
+            return self.as_guest(logits)
+        heard = np.zeros((*logits.shape[:-1], len(self.classes)), np.float32)
         adapted = logits.copy()
         adapted[..., mine.classes] += np.maximum(rows[..., mine.shifts], 0.0)
         base = softmax(adapted)
         if mine.prior is not None:
             base = _with_prior(base, mine.prior)
-        speech = 1.0 - base[..., self._background].sum(-1)
         heard[..., : base.shape[-1]] = base if mine.raises is None else _lowered(base, mine.raises)
-        for row, target in zip(range(mine.taught.start, mine.taught.stop), mine.targets, strict=True):
-            score = speech / (1.0 + np.exp(-np.clip(rows[..., row], -30.0, 30.0)))
-            heard[..., target] = np.maximum(heard[..., target], score)
+        if len(mine.targets):
+            speech = 1.0 - base[..., self._background].sum(-1, keepdims=True)
+            scores = speech / (1.0 + np.exp(np.minimum(-rows[..., mine.taught], 30.0)))
+            heard[..., mine.targets] = np.maximum(heard[..., mine.targets], scores)
+        return heard
+
+    def as_guest(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The base head's posteriors, (..., C + taught), with 0 for what somebody taught."""
+        base = logits.shape[-1]
+        heard = np.empty((*logits.shape[:-1], len(self.classes)), np.float32)
+        heard[..., base:] = 0.0
+        heard[..., :base] = logits
+        softmax(heard[..., :base])
         return heard
 
     def who(self, z: NDArray[np.float32], phrase: str) -> tuple[str, float]:
