@@ -137,7 +137,7 @@ def build(model: Model, ledger: Ledger, material: Material, when: When, strength
         shifts=shifts if strength.gain else {},
         taught=taught,
         prior=prototypes.prior(decayed(ledger.usage, when.day), model.phrases, strength.prior),
-        gain=strength.gain,
+        gain=strength.gain if shifts else 0.0,
         voice=prototypes.voice(model.space, classes, material.centres, material.phrases) if ledger.voice else None,
     )
     return replace(adapter, raises=raises(model, adapter))
