@@ -50,7 +50,7 @@ class FakeDaemon:
             "keys": {"state": "released", "text": "released from a file: not hardware protected; for development"},
             "events": self.hub.published,
             "interpreter": "litert",
-            "personalization": "base model only",
+            "personalization": {"state": "off", "detail": "the keys are not released: everybody gets the base model"},
         }
 
     def pause(self, seconds: float | None) -> None:

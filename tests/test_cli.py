@@ -59,7 +59,7 @@ def test_status_for_people(run, path):
         "encoder     abc123 on litert",
         "keystore    file (not hardware protected)",
         "keys        released from a file: not hardware protected; for development",
-        "personal    base model only",
+        "personal    off: the keys are not released: everybody gets the base model",
         "events      0 since the start",
     ]
 
