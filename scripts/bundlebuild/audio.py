@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 RATE = 16_000
@@ -32,6 +31,8 @@ def resample(audio: Audio, source: float, target: float) -> Audio:
 
 def read(source: Path | io.BytesIO) -> Audio:
     """A file's samples, down-mixed, at 16 kHz. Raises ``soundfile.LibsndfileError`` for what it cannot read."""
+    import soundfile  # here, as the demo does without it
+
     audio, rate = soundfile.read(source, dtype="float32", always_2d=True)
     return resample(audio.mean(1), rate, RATE)
 
@@ -53,5 +54,7 @@ def to_int16(audio: Audio) -> NDArray[np.int16]:
 
 def digest(path: Path) -> bytes:
     """SHA-256 of a file's decoded 16-bit samples as recorded (no resampling): the same for WAV and FLAC, everywhere."""
+    import soundfile
+
     samples, _ = soundfile.read(path, dtype="int16")
     return hashlib.sha256(samples.astype("<i2").tobytes()).digest()

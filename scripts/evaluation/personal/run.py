@@ -29,6 +29,8 @@ GROUPS = 8
 LEAST_CLIPS = 12
 LEAST_SPEAKERS = 4
 PARTS = ("adapt", "taught", "poison", "household")
+OWN_VOICE = 3
+"""Digits that are taught by the one who says them: each costs a training."""
 FEWEST = 500
 """Clips from which on a model can be trained for those whom the shipped one heard."""
 
@@ -57,6 +59,7 @@ class Bench:
             **adapt.users(self.clips, "speech_commands", people.HEAVY),
         }
         self.phrases = [*self._folders("phrases", taught.SHOTS[0] + 1), *self._folders("speech_commands", 4)]
+        self.phrases += self._folders("digits", 1)[:OWN_VOICE]
         self._fresh = leftout.shipped(recognizer)
         self.models: dict[str, Model] = {}
         self.reasons: dict[str, str] = {}
@@ -186,11 +189,11 @@ def run(bench: Bench, parts: Sequence[str], processes: int) -> Result:
     if "taught" in parts:
         todo = [(source, word) for source, word in bench.phrases if f"{source} {word}" in bench.models]
         measured = _each(_taught, todo, processes, "taught phrases")
-        for kind, source in (("phrases", "phrases"), ("words", "speech_commands")):
+        for kind, source in (("phrases", "phrases"), ("words", "speech_commands"), ("own_voice", "digits")):
             rows = [m for m, (s, _) in zip(measured, todo, strict=True) if s == source]
             result.scores[kind] = rows
             _put(result, f"taught.{kind}", taught.figures(kind, rows) if rows else {})
-        _put(result, "taught", taught.totals([s for rows in result.scores.values() for s in rows]))
+        _put(result, "taught", taught.totals([*result.scores["phrases"], *result.scores["words"]]))
     if "poison" in parts:
         _, reported = poison.tuning(judged)
         result.owners = _each(_poison, reported, processes, "poisoning, owners")
