@@ -294,3 +294,20 @@ def test_without_keys_every_question_says_why(tmp_path):
     with pytest.raises(RequestError, match="without keys"):
         asyncio.run(People(personal, inference).people())
     assert personal.status()["state"] == "off"
+
+
+def test_what_is_set_aside_is_in_the_log_and_in_the_review(house):
+    profile = house.agree()
+    house.teach()
+    answer = house.ok("POST", "/v1/correct", {"event": house.hears("on", "on", profile), "phrase": "off"})
+    assert not answer["counts"]
+    assert answer["adapter"] == 0  # nothing new to use
+    learner = house.daemon.personal._learner
+    kinds = [entry.kind for entry in house.on_loop(_audit(house, learner))]
+    assert "quarantined" in kinds
+    assert house.ok("GET", "/v1/review?profile=ann")["examples"][-1]["why"]
+    assert any("do not count" in line for line in house.ok("GET", "/v1/explain?profile=ann")["text"])
+
+
+async def _audit(house, learner):
+    return await house.daemon.personal.do(lambda _: learner.vault.audit_entries(50))

@@ -228,6 +228,8 @@ class Learner:
             self.vault.log(
                 "adapter-refused", profile=profile, check=outcome.verdict.check, examples=len(known.examples)
             )
+            for fields in _set_aside(known, outcome):
+                self.vault.log("quarantined", **fields)
             return Made(0, "base" if owed or used is None else used.state.value, outcome)
         return self._enter(known, outcome, number, at_once or owed)
 
@@ -278,13 +280,8 @@ class Learner:
             change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed, self._encoder)
             change.put(profile, CONSENT, "counter", "00", str(number).encode())
             self._store(change, profile, versions)
-            for example, verdict in zip(known.examples, outcome.admissions, strict=True):
-                if not verdict.admitted and example.sequence == record.last:
-                    change.log(
-                        "quarantined",
-                        {"profile": profile, "sequence": example.sequence, "check": verdict.check},
-                        int(self._clock()),
-                    )
+            for entry in _set_aside(known, outcome):
+                change.log("quarantined", entry, int(self._clock()))
         return Made(number, state.value, outcome)
 
     def _store(self, change: Change, profile: str, versions: list[rollout.Version]) -> None:
@@ -377,3 +374,11 @@ class Learner:
         }
         return {"adapter": number, "ok": all(checks.values()), "checks": checks, "examples": record.examples,
                 "receipts": list(record.receipts), "ledger": record.ledger, "digest": record.adapter}  # fmt: skip
+
+
+def _set_aside(known: Ledger, outcome: rounds.Outcome) -> list[dict[str, int | str]]:
+    """For the audit log: the newest example, if it was not admitted. Older ones were told of when they came."""
+    if not known.examples or outcome.admissions[-1].admitted:
+        return []
+    newest = known.examples[-1].sequence
+    return [{"profile": known.profile, "sequence": newest, "check": outcome.admissions[-1].check}]

@@ -17,7 +17,7 @@ import numpy as np
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import RequestError, TrustError
 from idiolect.learner import DAY_S, Learner, Made
-from idiolect.learning import rollout, trainer
+from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
 from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.pipeline.space import SPAN
@@ -116,7 +116,8 @@ class Rights:
         return {"profile": person.profile, "adapter": chosen[0].number if chosen else 0, "text": text}
 
     def _told(self, person: Person, version: rollout.Version) -> list[str]:
-        record = self._learner.sealed(person.profile, version.number).provenance
+        sealed = self._learner.sealed(person.profile, version.number)
+        record, adapter = sealed.provenance, adapterfile.decode(sealed.data)
         gate, strength = record.gate, trainer.LADDER[record.step]
         said = {
             "shadow": "is tried out silently: it answers beside what is in use, and nobody hears it",
@@ -132,10 +133,14 @@ class Rights:
         ]
         if held:
             lines.append(f"Of {held} utterances that it had not seen, {wrong} were misunderstood; without it {before}.")
-        if strength.gain:
+        if adapter.shifts:
             lines.append(
                 "It moves how phrases are expected to sound towards how you say them"
                 f" (strength {strength.gain:g}; silent on {strength.floor:.0%} of what others say)."
+            )
+        if adapter.taught:
+            lines.append(
+                f"It knows {len(adapter.taught)} phrases that the base model does not, or that you say otherwise."
             )
         lost, won = int(gate.get("guard_lost", 0)), int(gate.get("guard_won", 0))
         lines.append(
