@@ -60,21 +60,29 @@ class Model:
         """The guard set, embedded and scored once."""
         return self.hear(self.guard_windows)
 
+    @cached_property
+    def cohort_rivals(self) -> NDArray[np.float32]:
+        """``Space.rival`` of the cohort's windows, each beside the others."""
+        return self.space.rival(self.space.cohort, itself=True)
+
     def hear(self, windows: NDArray[np.floating]) -> Heard:
         """Base logits and z of windows (..., 16, 96)."""
         flat = np.asarray(windows, np.float32).reshape(-1, *windows.shape[-2:])
         shape = windows.shape[:-2]
         if not len(flat):
-            return Heard(np.zeros((*shape, len(self.classes)), np.float32), self.space.features(windows))
-        return Heard(self.head.logits(flat).reshape(*shape, -1), self.space.features(windows))
+            nothing = np.zeros((*shape, len(self.classes)), np.float32)
+            return Heard(nothing, self.space.features(windows), np.zeros(shape, np.float32))
+        z = self.space.features(windows)
+        return Heard(self.head.logits(flat).reshape(*shape, -1), z, self.space.rival(z))
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Windows after the base model: ``logits`` (..., C) and ``z`` (..., D)."""
+    """Windows after the base model: ``logits`` (..., C), ``z`` (..., D), and ``Space.rival`` of them, (...)."""
 
     logits: NDArray[np.float32]
     z: NDArray[np.float32]
+    rivals: NDArray[np.float32]
 
     def posteriors(self) -> NDArray[np.float32]:
         """The base head's."""
@@ -82,4 +90,4 @@ class Heard:
 
     def take(self, chosen: Sequence[int] | NDArray[np.intp] | NDArray[np.bool_]) -> Heard:
         """Some of the windows."""
-        return Heard(self.logits[chosen], self.z[chosen])
+        return Heard(self.logits[chosen], self.z[chosen], self.rivals[chosen])

@@ -14,15 +14,18 @@ person does to every phrase alike is a shift of its own, by which phrases withou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from idiolect.pipeline.personal import Shift, Taught
+from idiolect.pipeline.space import RIVAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from idiolect.learning.model import Heard
     from idiolect.pipeline.space import Space
 
 KAPPA = 2.0
@@ -116,31 +119,39 @@ def threshold(
     return float(np.clip(limit, LEAST, MOST))
 
 
-DEVIATIONS = 4.0
-SHARE = 0.2
+DEVIATIONS = 3.0
+SHARE = 0.3
 ALONE = 0.05
 """Added for a phrase with one example: what it scores is not known."""
-LEAST, MOST = 0.2, 0.8
+LEAST, MOST = -0.3, 0.8
 ACCEPTED = 0.01
 """Share of the guard set's windows that a taught phrase may be heard in, in a turn."""
 
 
-def taught(
-    space: Space,
-    name: str,
-    z: NDArray[np.float32],
-    weights: NDArray[np.floating],
-    guard: NDArray[np.float32],
-) -> Taught:
-    """A phrase from its examples z (n, 3, D); ``guard`` (m, D) are other people's words that are not it."""
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Whom a taught phrase is told from: z (n, D) of other people's whole words, and what rivals take from each score.
+
+    ``cohort`` (N,) is the same of the space's own windows.
+    """
+
+    z: NDArray[np.float32]
+    rivals: NDArray[np.float32]
+    cohort: NDArray[np.float32]
+
+
+def taught(space: Space, name: str, heard: Heard, weights: NDArray[np.floating], others: Others) -> Taught:
+    """A phrase from its examples (n, 3, ...)."""
+    z = heard.z
     a = np.asarray(weights, np.float32)[:, None]
     means = z.mean(1)
     total = (a * means).sum(0)
     held_out = (total - a * means) / (a.sum() - a) if len(z) > 1 else means  # each is scored by the others
     found = directions(space, np.concatenate([(total / a.sum())[None], held_out]).astype(np.float32))
     w = found[0]
-    own = np.einsum("nod,nd->no", z, found[1:]).max(1)
-    return Taught(name, w, threshold(own, space.cohort @ w, guard @ w), float(np.sum(weights)))
+    own = (np.einsum("nod,nd->no", z, found[1:]) - RIVAL * heard.rivals).max(1)
+    low = space.cohort @ w - RIVAL * others.cohort
+    return Taught(name, w, threshold(own, low, others.z @ w - RIVAL * others.rivals), float(np.sum(weights)))
 
 
 def voice(

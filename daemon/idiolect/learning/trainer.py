@@ -163,9 +163,10 @@ def _teach(model: Model, material: Material, name: str) -> Taught:
     mine = np.array([i for i, phrase in enumerate(material.phrases) if phrase == name], np.intp)
     key = name, material.rows[mine].tobytes()
     if key not in material.known:
-        others = model.guard.z[[label != name for label in model.guard_labels]]
+        rest = [label != name for label in model.guard_labels]
+        others = prototypes.Others(model.guard.z[rest], model.guard.rivals[rest], model.cohort_rivals)
         weights = material.weights[mine]
-        material.known[key] = prototypes.taught(model.space, name, material.heard.z[mine], weights, others)
+        material.known[key] = prototypes.taught(model.space, name, material.heard.take(mine), weights, others)
     return material.known[key]
 
 
@@ -194,7 +195,7 @@ def raises(model: Model, adapter: Adapter) -> dict[str, float]:
 def adapted(model: Model, adapter: Adapter, heard: Heard) -> NDArray[np.float32]:
     """Posteriors (..., C + taught) as this person would get them."""
     household = Household(model.space, model.classes, [adapter])
-    return household.posteriors(adapter.profile, heard.logits, household.rows(heard.z))
+    return household.posteriors(adapter.profile, heard.logits, household.rows(heard.z, heard.rivals))
 
 
 def folds_of(material: Material) -> list[NDArray[np.intp]]:

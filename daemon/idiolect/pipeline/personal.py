@@ -6,7 +6,8 @@ projection and one product however many people live there. What a row means:
 * a *shift* of class c adds ``gain * ((z - mu_c) @ m_c - |m_c|^2 / 2)`` to the logit of c: how much better the person's
   own prototype mu_c + m_c explains z than everybody's, mu_c (Gaussian with unit covariance; mu_c and m_c are as
   ``learning.prototypes`` makes them);
-* a *taught* phrase scores ``z @ w``, which a logistic curve brings to 0..1 with its threshold at 0.5.
+* a *taught* phrase scores ``z @ w - RIVAL * rival(z)`` (``Space.rival``); a logistic curve brings that to 0..1 with its
+  threshold at 0.5.
 
 Only the rows of the profile that speaks are used. For a guest the base head's logits come out bit by bit.
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.pipeline.space import RIVAL
 from idiolect.values import GUEST
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class Taught:
     name: str
     direction: NDArray[np.float32]
     threshold: float
-    """Cosine score at which it counts as said."""
+    """Score at which it counts as said: cosine less what its rivals take."""
     evidence: float = 0.0
 
 
@@ -111,6 +113,9 @@ class Household:
             self._rows[adapter.profile] = self._lay(adapter, columns, biases)
         self._matrix = np.ascontiguousarray(np.array(columns, np.float32).reshape(-1, space.size).T)
         self._bias = np.array(biases, np.float32)
+        self._of_taught = np.zeros(len(columns), np.float32)
+        for rows in self._rows.values():
+            self._of_taught[rows.taught] = 1.0
 
     def _lay(self, adapter: Adapter, columns: list[NDArray[np.float32]], biases: list[float]) -> _Rows:
         first = len(columns)
@@ -139,10 +144,13 @@ class Household:
         """Whether anybody can be told by voice."""
         return any(adapter.voice is not None for adapter in self.adapters.values())
 
-    def rows(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Every row of everybody for z (..., D): one product."""
+    def rows(self, z: NDArray[np.float32], rivals: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Every row of everybody for z (..., D): one product. ``rivals`` (...) are ``Space.rival``'s, where known."""
         said: NDArray[np.float32] = z @ self._matrix
         said += self._bias
+        if self._of_taught.any():
+            rivals = self.space.rival(z) if rivals is None else rivals
+            said -= (SLOPE * RIVAL * rivals)[..., None] * self._of_taught
         return said
 
     def posteriors(self, profile: str, logits: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from idiolect.learning.model import Model
 from idiolect.pipeline.chain import UNSETTLED
 from idiolect.pipeline.decoder import SMOOTHING
 from idiolect.pipeline.personal import SLOPE, TAUGHT_OPEN, TAUGHT_THRESHOLD, Taught
-from idiolect.pipeline.space import offset_windows
+from idiolect.pipeline.space import RIVAL, offset_windows
 from idiolect.values import WINDOW
 
 from .people import Clip, example
@@ -80,6 +80,7 @@ class Bench:
         background = model.classes.index(BACKGROUND)
         heard = [*(c.heard for c in clips), *sentences]
         self.windows = [self._z(h.embeddings["clean"]) for h in heard]
+        self.rivals = [RIVAL * model.space.rival(z) for z in self.windows]
         self.speech = [1.0 - self._posteriors(h.embeddings["clean"])[:, background] for h in heard]
         self.sentences = range(len(clips), len(heard))
         self.sentence_hours = sum(h.seconds for h in sentences) / 3600.0
@@ -106,11 +107,11 @@ class Bench:
 
     def best(self, taught: Taught, rows: Sequence[int]) -> NDArray[np.float32]:
         """The highest score of each clip."""
-        return np.array([(self.windows[i] @ taught.direction).max() for i in rows], np.float32)
+        return np.array([(self.windows[i] @ taught.direction - self.rivals[i]).max() for i in rows], np.float32)
 
     def events(self, taught: Taught, row: int, limit: float) -> int:
         """How often the device would report the phrase in a clip: smoothed, and once per utterance."""
-        odds = SLOPE * (self.windows[row] @ taught.direction - taught.threshold)
+        odds = SLOPE * (self.windows[row] @ taught.direction - self.rivals[row] - taught.threshold)
         score = self.speech[row] / (1.0 + np.exp(-np.clip(odds, -30, 30)))
         smooth = np.convolve(score, np.ones(SMOOTHING) / SMOOTHING, "valid")
         over = np.flatnonzero(smooth >= limit)
