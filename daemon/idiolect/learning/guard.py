@@ -119,7 +119,7 @@ def judge(
     own = _own(model, made, numbers)
     taken = _taken(model, adapter, others)
     numbers["others_taken"] = taken
-    new = {t.name for t in adapter.taught} - {t.name for t in active.taught} if active else adapter.taught
+    new = _own_phrases(model, adapter) - (_own_phrases(model, active) if active else set())
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
     better = better and (owed or active is None or not _alike(adapter, active))
@@ -132,6 +132,11 @@ def judge(
         6: better,
     }
     return Verdict(next((n for n, passed in tests.items() if not passed), 0), numbers)
+
+
+def _own_phrases(model: Model, adapter: Adapter) -> set[str]:
+    """What the base model cannot understand at all."""
+    return {t.name for t in adapter.taught} - set(model.phrases)
 
 
 def _alike(adapter: Adapter, active: Adapter) -> bool:
@@ -161,7 +166,7 @@ def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tup
     won = (said >= 0) & (before != said) & (now == said)
     accepted_before = (before >= 0) & (before != said)
     accepted = (now >= 0) & (now != said) & ~accepted_before
-    taught = {names.index(t.name) for t in adapter.taught}
+    taught = {names.index(name) for name in _own_phrases(model, adapter)}
     by_phrase = [int((accepted & (now == column)).sum()) for column in sorted(taught)]
     base_only = int(accepted.sum()) - sum(by_phrase)
     numbers |= {"guard_lost": int(lost.sum()), "guard_won": int(won.sum()), "guard_accepts": base_only}

@@ -71,14 +71,14 @@ class Model:
         shape = windows.shape[:-2]
         if not len(flat):
             nothing = np.zeros((*shape, len(self.classes)), np.float32)
-            return Heard(nothing, self.space.features(windows), np.zeros(shape, np.float32))
+            return Heard(nothing, self.space.features(windows), np.zeros((*shape, len(self.classes) + 1), np.float32))
         z = self.space.features(windows)
         return Heard(self.head.logits(flat).reshape(*shape, -1), z, self.space.rival(z))
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Windows after the base model: ``logits`` (..., C), ``z`` (..., D), and ``Space.rival`` of them, (...)."""
+    """Windows after the base model: ``logits`` (..., C), ``z`` (..., D), and ``Space.rival`` of them, (..., C + 1)."""
 
     logits: NDArray[np.float32]
     z: NDArray[np.float32]

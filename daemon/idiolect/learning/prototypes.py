@@ -130,9 +130,9 @@ ACCEPTED = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Whom a taught phrase is told from: z (n, D) of other people's whole words, and what rivals take from each score.
+    """Whom a taught phrase is told from: z (n, D) of other people's whole words, and their ``Space.rival``.
 
-    ``cohort`` (N,) is the same of the space's own windows.
+    ``cohort`` (N, C + 1) is the same of the space's own windows.
     """
 
     z: NDArray[np.float32]
@@ -140,8 +140,10 @@ class Others:
     cohort: NDArray[np.float32]
 
 
-def taught(space: Space, name: str, heard: Heard, weights: NDArray[np.floating], others: Others) -> Taught:
-    """A phrase from its examples (n, 3, ...)."""
+def taught(  # noqa: PLR0917 - what, from what, and against what
+    space: Space, name: str, heard: Heard, weights: NDArray[np.floating], others: Others, own_class: int = -1
+) -> Taught:
+    """A phrase from its examples (n, 3, ...); ``own_class`` is its class where the base model has it."""
     z = heard.z
     a = np.asarray(weights, np.float32)[:, None]
     means = z.mean(1)
@@ -149,9 +151,20 @@ def taught(space: Space, name: str, heard: Heard, weights: NDArray[np.floating],
     held_out = (total - a * means) / (a.sum() - a) if len(z) > 1 else means  # each is scored by the others
     found = directions(space, np.concatenate([(total / a.sum())[None], held_out]).astype(np.float32))
     w = found[0]
-    own = (np.einsum("nod,nd->no", z, found[1:]) - RIVAL * heard.rivals).max(1)
-    low = space.cohort @ w - RIVAL * others.cohort
-    return Taught(name, w, threshold(own, low, others.z @ w - RIVAL * others.rivals), float(np.sum(weights)))
+    own = (np.einsum("nod,nd->no", z, found[1:]) - RIVAL * heard.rivals[..., own_class]).max(1)
+    low = space.cohort @ w - RIVAL * others.cohort[:, own_class]
+    whole = others.z @ w - RIVAL * others.rivals[:, own_class]
+    limit = threshold(own, low, whole)
+    if own_class >= 0:
+        limit += max(0.0, OWN_SHARE * (float(own.mean()) - limit))
+        limit = max(limit, float(whole.max(initial=-1.0)) + OWN_CLEAR)
+    return Taught(name, w, limit, float(np.sum(weights)))
+
+
+OWN_SHARE = 0.3
+"""The same share once more for a base phrase: the base model hears it too, and is only to be helped out."""
+OWN_CLEAR = 0.06
+"""And above every window of the guard set: 0.06 of score are 1.4 log-odds, as a base phrase's threshold may be 0.2."""
 
 
 def voice(

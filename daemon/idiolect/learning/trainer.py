@@ -1,8 +1,9 @@
 """The trainer: a bundle's model, a ledger and a day in, one candidate adapter out. The same in, the same bytes out.
 
-Admission first, over the whole ledger; then closed forms (``prototypes``) at each step of LADDER, strongest first,
-until the guard set and the person's own held-out examples are no worse (``guard``). The weakest that is left is no
-shift at all, so that a taught phrase never waits for anything else.
+Admission first, over the whole ledger; then closed forms (``prototypes``): a row for every phrase that was taught, one
+for every base phrase with examples enough, and shifts of all base phrases at each step of LADDER, strongest first, until
+the guard set and the person's own held-out examples are no worse (``guard``). The weakest that is left is no shift at
+all, so that a taught phrase never waits for anything else.
 """
 
 from __future__ import annotations
@@ -144,19 +145,20 @@ def build(model: Model, ledger: Ledger, material: Material, when: When, strength
 
 
 def _own_way(model: Model, material: Material) -> set[str]:
-    """Base phrases that the person says so differently (another language, say) that no shift would reach them."""
+    """Base phrases of which there is enough for a row of their own: an accent, or another language, is one.
+
+    Wake words open the device for everybody and stay as they are.
+    """
     found = set()
-    for name in sorted(material.targets & set(model.phrases)):
-        rows = [i for i, phrase in enumerate(material.phrases) if phrase == name]
-        mu = model.space.prototypes[model.classes.index(name)]
-        mine = material.centres[rows].mean(0)
-        alike = mine @ mu / (np.linalg.norm(mine) * np.linalg.norm(mu) + 1e-9)
-        if alike < OWN_WAY and material.weights[rows].sum() >= 2.0:
+    for name in material.targets & set(model.phrases) - set(model.wake_words):
+        weight = sum(w for w, phrase in zip(material.weights, material.phrases, strict=True) if phrase == name)
+        if weight >= OWN_WAY:
             found.add(name)
     return found
 
 
-OWN_WAY = 0.2
+OWN_WAY = 2.0
+"""Weight of the examples from which on a base phrase gets a row."""
 
 
 def _teach(model: Model, material: Material, name: str) -> Taught:
@@ -166,7 +168,10 @@ def _teach(model: Model, material: Material, name: str) -> Taught:
         rest = [label != name for label in model.guard_labels]
         others = prototypes.Others(model.guard.z[rest], model.guard.rivals[rest], model.cohort_rivals)
         weights = material.weights[mine]
-        material.known[key] = prototypes.taught(model.space, name, material.heard.take(mine), weights, others)
+        own_class = model.classes.index(name) if name in model.classes else -1
+        material.known[key] = prototypes.taught(
+            model.space, name, material.heard.take(mine), weights, others, own_class
+        )
     return material.known[key]
 
 

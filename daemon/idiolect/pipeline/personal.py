@@ -113,9 +113,11 @@ class Household:
             self._rows[adapter.profile] = self._lay(adapter, columns, biases)
         self._matrix = np.ascontiguousarray(np.array(columns, np.float32).reshape(-1, space.size).T)
         self._bias = np.array(biases, np.float32)
-        self._of_taught = np.zeros(len(columns), np.float32)
-        for rows in self._rows.values():
-            self._of_taught[rows.taught] = 1.0
+        of_taught = [np.arange(rows.taught.start, rows.taught.stop) for rows in self._rows.values()]
+        self._of_taught = np.concatenate(of_taught) if of_taught else np.zeros(0, np.intp)
+        names = [t.name for adapter in adapters for t in adapter.taught]
+        self._rivals_of = np.array([self._base.index(n) if n in self._base else -1 for n in names], np.intp)
+        """Column of ``Space.rival`` for each of these rows: a phrase is not its own rival."""
 
     def _lay(self, adapter: Adapter, columns: list[NDArray[np.float32]], biases: list[float]) -> _Rows:
         first = len(columns)
@@ -145,12 +147,12 @@ class Household:
         return any(adapter.voice is not None for adapter in self.adapters.values())
 
     def rows(self, z: NDArray[np.float32], rivals: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Every row of everybody for z (..., D): one product. ``rivals`` (...) are ``Space.rival``'s, where known."""
+        """Every row of everybody for z (..., D): one product. ``rivals`` are ``Space.rival``'s, where known."""
         said: NDArray[np.float32] = z @ self._matrix
         said += self._bias
-        if self._of_taught.any():
+        if len(self._of_taught):
             rivals = self.space.rival(z) if rivals is None else rivals
-            said -= (SLOPE * RIVAL * rivals)[..., None] * self._of_taught
+            said[..., self._of_taught] -= (SLOPE * RIVAL) * rivals[..., self._rivals_of]
         return said
 
     def posteriors(self, profile: str, logits: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:

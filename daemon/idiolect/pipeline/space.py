@@ -42,11 +42,14 @@ class Space:
     """(N, D): windows of other people's words and sentences, of length 1; a bundle may keep them in integers."""
 
     known: NDArray[np.float32] = field(init=False)
-    """(K, D): the prototypes that there are, of length 1."""
+    """(C, D): the prototypes, of length 1."""
+    absent: NDArray[np.float32] = field(init=False)
+    """(C,): -1 for a class without one."""
 
     def __post_init__(self) -> None:
-        there = self.prototypes[np.any(self.prototypes, axis=1)]
-        object.__setattr__(self, "known", there / np.linalg.norm(there, axis=1, keepdims=True))
+        length = np.linalg.norm(self.prototypes, axis=1, keepdims=True)
+        object.__setattr__(self, "known", self.prototypes / np.maximum(length, 1e-9))
+        object.__setattr__(self, "absent", np.where(length[:, 0] > 0.0, 0.0, -1.0).astype(np.float32))
 
     @classmethod
     def from_arrays(cls, classes: int, arrays: Mapping[str, NDArray[Any]]) -> Space | None:
@@ -77,18 +80,24 @@ class Space:
         return self.offset.size
 
     def rival(self, z: NDArray[np.float32], *, itself: bool = False) -> NDArray[np.float32]:
-        """How near z (..., D) lies to anything known, (...): the nearest prototype, or NEAREST windows of the cohort.
+        """How near z (..., D) lies to anything known: the nearest prototype, or NEAREST windows of the cohort.
 
-        What is near to everything, or plainly something else, is not the phrase that somebody taught: taking RIVAL of
-        this from a phrase's score (in speaker verification: adaptive score normalization, Matejka et al. 2017) finds 5
-        points more of short words at 1 % false accepts. With ``itself`` z are the cohort's own windows.
+        (..., C + 1): column c leaves the prototype of class c out, the last one none. What is near to everything, or
+        plainly something else, is not the phrase that somebody taught: taking RIVAL of this from a phrase's score (in
+        speaker verification: adaptive score normalization, Matejka et al. 2017) finds 5 points more of short words at
+        1 % false accepts. With ``itself`` z are the cohort's own windows.
         """
         alike = z @ self.cohort.T
         if itself:
             np.fill_diagonal(alike, -1.0)
         count = min(NEAREST, alike.shape[-1])
         near: NDArray[np.float32] = np.partition(alike, -count, axis=-1)[..., -count:].mean(-1)
-        return np.maximum(near, (z @ self.known.T).max(-1)) if len(self.known) else near
+        known = z @ self.known.T + self.absent
+        best = np.partition(known, -2, axis=-1)[..., -2:]
+        found = np.empty((*z.shape[:-1], known.shape[-1] + 1), np.float32)
+        found[..., :-1] = np.where(known >= best[..., 1:], best[..., :1], best[..., 1:])
+        found[..., -1] = best[..., 1]
+        return np.maximum(found, near[..., None])
 
     def features(self, windows: NDArray[np.floating]) -> NDArray[np.float32]:
         """Windows (..., 16, 96) to z (..., D) of length 1."""

@@ -80,7 +80,7 @@ class Bench:
         background = model.classes.index(BACKGROUND)
         heard = [*(c.heard for c in clips), *sentences]
         self.windows = [self._z(h.embeddings["clean"]) for h in heard]
-        self.rivals = [RIVAL * model.space.rival(z) for z in self.windows]
+        self.rivals = [RIVAL * model.space.rival(z)[:, -1] for z in self.windows]
         self.speech = [1.0 - self._posteriors(h.embeddings["clean"])[:, background] for h in heard]
         self.sentences = range(len(clips), len(heard))
         self.sentence_hours = sum(h.seconds for h in sentences) / 3600.0
