@@ -23,10 +23,14 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "daemon")]
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle  # noqa: E402
+from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle  # noqa: E402
+from idiolect.learning import trainer  # noqa: E402
+from idiolect.learning.ledger import Example, Ledger  # noqa: E402
 from idiolect.values import BLOCK  # noqa: E402
 
 SCORE_TOLERANCE = 0.05
+LEARNT_TOLERANCE = 1e-6
+TAUGHT = 60
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SCENES: dict[str, tuple[float, dict[str, Any]]] = {
     "digits": (4.0, {"always": True, "phrases": DIGITS, "wake_words": ()}),
@@ -69,8 +73,30 @@ def hear(samples: Arrays) -> Arrays:
         heard[f"{name}/positions"] = np.array([s.position for s in steps])
         heard[f"{name}/embeddings"] = np.array([s.embedding for s in steps])
         heard[f"{name}/posteriors"] = np.array([s.posteriors for s in steps])
+        heard["learnt"] = learnt(recognizer)
         heard["where"] = np.array(f"{platform.machine()}, {chain.runtime}, numpy {np.__version__}")
     return heard
+
+
+def learnt(recognizer: Recognizer) -> NDArray[np.float64]:
+    """What the trainer makes of utterances after the guard set, in one row: shifts, taught phrases, thresholds."""
+    model = model_of(recognizer)
+    if model is None:
+        return np.zeros(0)
+    rng, windows, examples = np.random.default_rng(9), model.guard_windows, []
+    for number in range(TAUGHT):
+        row = (7 * number // 3) % len(windows)
+        span = np.concatenate([windows[row][:1], windows[row], windows[row][-1:]])
+        span = span + 0.15 * windows[row].std() * rng.standard_normal(span.shape)
+        label = model.guard_labels[row]
+        phrase = f"phrase {number // 3}" if label.startswith("_") or number % 2 else label
+        made = span.astype(np.float32)[None]
+        examples.append(Example(number, phrase, "enrolment", "0", 20_000, "00" * 32, made))
+    ledger = Ledger("aa" * 8, tuple(examples))
+    material, _ = trainer.prepare(model, ledger)
+    adapter = trainer.build(model, ledger, material, trainer.When(20_000, 1), trainer.LADDER[0])
+    rows = [s.vector for _, s in sorted(adapter.shifts.items())] + [t.direction for t in adapter.taught]
+    return np.concatenate([*rows, [t.threshold for t in adapter.taught]]).astype(np.float64)
 
 
 def events(heard: Arrays, scene: str) -> list[dict[str, Any]]:
@@ -115,6 +141,10 @@ def compare(ours: Arrays, theirs: Arrays) -> bool:
             f"{np.abs(a - b).max() / lsb:14.1f}  {(a != b).mean():7.2%}      {cosine.min():.6f}"
         )
         found += [f"  {name}: {fault}" for fault in differing]
+    apart = float(np.abs(ours["learnt"] - theirs["learnt"]).max(initial=0.0))
+    print(f"  {len(ours['learnt'])} learnt numbers, at most {apart:.1e} apart")
+    if apart > LEARNT_TOLERANCE:
+        found.append(f"  what is learnt differs by {apart:.1e}, more than {LEARNT_TOLERANCE:.0e}")
     print("\n".join(found or ["  all events are the same"]))
     return not found
 
