@@ -333,3 +333,16 @@ def test_softmax_of_a_guest_in_a_household_of_nobody():
     nobody = Household(known.space, known.classes, [])
     found = nobody.posteriors(GUEST, logits, np.zeros(0, np.float32))
     assert np.array_equal(found, softmax(logits.copy()))
+
+
+def test_what_is_in_use_does_not_give_way_to_a_weaker_step_of_the_ladder():
+    """With nothing new to learn, the strongest step that passes is what is in use: no further one is tried."""
+    known = model()
+    says = ("yes", "no", "left", "right", "stop", "go")
+    ledger = Ledger("aa" * 8, tuple(example(i, says[i % 6], spans=span(says[i % 6], i, noise=0.9)) for i in range(24)))
+    first = rounds.run(known, ledger, trainer.When(20_000, 1))
+    assert first.verdict.passed, first.verdict
+    assert first.adapter.shifts
+    again = rounds.run(known, ledger, trainer.When(20_001, 2), rounds.Circumstances(active=first.adapter))
+    assert again.verdict.check == 6, again.verdict
+    assert again.verdict.numbers["step"] == first.verdict.numbers["step"]

@@ -11,7 +11,7 @@
 5. household: with this adapter nobody else's examples are taken for a phrase taught here;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
    can be said that could not be before, or something must go (forget, withdrawal, expiry); and it is not what is in
-   use already;
+   use already (``rounds``);
 7. reproducible: made twice, the same bytes.
 
 All numbers go into the verdict, passed or not.
@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning.adapterfile import cap, encode
+from idiolect.learning.adapterfile import cap
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU
 from idiolect.learning.trainer import RAISE_MOST, Round, adapted
@@ -40,14 +40,14 @@ BENEFIT = 1
 SWING = 1
 """Examples of one phrase that may be wrong more often than before: fewer than this, so none."""
 
-NOT_REPRODUCIBLE = 7
+NO_IMPROVEMENT, NOT_REPRODUCIBLE = 6, 7
 CHECKS = {
     1: "within its bounds",
     2: "other people's phrases are found as before",
     3: "nothing is heard that was not said",
     4: "no phrase of the person's own is worse",
     5: "nobody else in the household is mistaken",
-    6: "it is an improvement",
+    NO_IMPROVEMENT: "it is an improvement",
     NOT_REPRODUCIBLE: "it can be made again, byte for byte",
 }
 
@@ -109,7 +109,7 @@ def judge(
     owed: bool = False,
     size: int,
 ) -> Verdict:
-    """Run checks 1 to 6 (``rounds`` does the last).
+    """Run checks 1 to 6 (``rounds`` does the last, and knows when nothing is new).
 
     ``others`` are the household's other examples (n, 3, ...), ``owed`` that something must go.
     """
@@ -122,14 +122,13 @@ def judge(
     new = _own_phrases(model, adapter) - (_own_phrases(model, active) if active else set())
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
-    better = better and (owed or active is None or not _alike(adapter, active))
     tests = {
         1: _bounded(adapter, size),
         2: guarded[0],
         3: guarded[1],
         4: own,
         5: taken == 0,
-        6: better,
+        NO_IMPROVEMENT: better,
     }
     return Verdict(next((n for n, passed in tests.items() if not passed), 0), numbers)
 
@@ -137,11 +136,6 @@ def judge(
 def _own_phrases(model: Model, adapter: Adapter) -> set[str]:
     """What the base model cannot understand at all."""
     return {t.name for t in adapter.taught} - set(model.phrases)
-
-
-def _alike(adapter: Adapter, active: Adapter) -> bool:
-    """Whether what is in use says the same already: a quarantined example makes no new version."""
-    return encode(replace(adapter, number=0)) == encode(replace(active, number=0))
 
 
 def _bounded(adapter: Adapter, size: int) -> bool:

@@ -1,6 +1,7 @@
 """A round: ledger in, judged adapter out. What the worker process runs, and what a replay runs again.
 
 The strongest step of the trainer's ladder that passes the gate is taken; when none does, the last verdict says why.
+When that is what is in use already there is nothing to do: no weaker step takes its place.
 """
 
 from __future__ import annotations
@@ -49,11 +50,21 @@ def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances 
         verdict = guard.judge(model, made, active=around.active, others=around.others, owed=around.owed, size=len(data))
         if verdict.passed and data != _again(model, ledger, prepared[0], when, strength):
             verdict = guard.Verdict(guard.NOT_REPRODUCIBLE, verdict.numbers)
+        in_use = verdict.passed and not around.owed and _alike(made.adapter, around.active)
+        if in_use:
+            verdict = guard.Verdict(guard.NO_IMPROVEMENT, verdict.numbers)
         verdict = guard.Verdict(verdict.check, {**verdict.numbers, "step": step})
         outcome = Outcome(data, hashlib.sha256(data).hexdigest(), verdict, prepared[1])
-        if verdict.passed:
+        if verdict.passed or in_use:
             break
     return outcome
+
+
+def _alike(adapter: Adapter, active: Adapter | None) -> bool:
+    """Whether what is in use says the same already: a quarantined example makes no new version."""
+    return active is not None and adapterfile.encode(replace(active, number=adapter.number)) == adapterfile.encode(
+        adapter
+    )
 
 
 def _again(
