@@ -26,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "daemon")]
 from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle  # noqa: E402
 from idiolect.learning import trainer  # noqa: E402
 from idiolect.learning.ledger import Example, Ledger  # noqa: E402
+from idiolect.pipeline.space import as_span  # noqa: E402
 from idiolect.values import BLOCK  # noqa: E402
 
 SCORE_TOLERANCE = 0.05
@@ -86,7 +87,7 @@ def learnt(recognizer: Recognizer) -> NDArray[np.float64]:
     rng, windows, examples = np.random.default_rng(9), model.guard_windows, []
     for number in range(TAUGHT):
         row = (7 * number // 3) % len(windows)
-        span = np.concatenate([windows[row][:1], windows[row], windows[row][-1:]])
+        span = as_span(windows[row])
         span = span + 0.15 * windows[row].std() * rng.standard_normal(span.shape)
         label = model.guard_labels[row]
         phrase = f"phrase {number // 3}" if label.startswith("_") or number % 2 else label

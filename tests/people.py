@@ -12,6 +12,7 @@ from idiolect.consent import Consents
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
 from idiolect.learning.model import Model
+from idiolect.pipeline.space import as_span
 from idiolect.trust.vault import Vault
 from tests.trust.vaults import Clock
 
@@ -31,7 +32,7 @@ def span(label: str, number: int = 0, seed: int = 0, noise: float = 0.15) -> NDA
     known = model()
     rows = [i for i, said in enumerate(known.guard_labels) if said == label]
     window = known.guard_windows[rows[number % len(rows)]]
-    padded = np.concatenate([window[:1], window, window[-1:]])
+    padded = as_span(window)
     rng = np.random.default_rng([seed, number, *label.encode()])
     return np.asarray((padded + rng.standard_normal(padded.shape) * noise * window.std())[None], np.float32)
 
@@ -42,7 +43,7 @@ def invented(number: int, take: int = 0) -> NDArray[np.float32]:
     a, b = known.guard_windows[(7 * number) % 100], known.guard_windows[(100 + 11 * number) % 400]
     window = np.concatenate([a[:9], b[9:]])
     rng = np.random.default_rng([number, take])
-    padded = np.concatenate([window[:1], window, window[-1:]])
+    padded = as_span(window)
     return np.asarray((padded + rng.standard_normal(padded.shape) * 0.15 * window.std())[None], np.float32)
 
 

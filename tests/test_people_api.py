@@ -37,7 +37,6 @@ class PeopleDaemon(FakeDaemon):
     teaching: Enrolment = None
     personal: Personal = None
     inference: Inference = None
-    today: float = 20_000 * 86_400.0
 
 
 @dataclass

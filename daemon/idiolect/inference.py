@@ -20,7 +20,7 @@ from idiolect.learning.attempt import AFTER, Attempt, Reason, Taken
 from idiolect.pipeline.chain import LONGEST, Chain, resample_window
 from idiolect.pipeline.decoder import Listening
 from idiolect.pipeline.personal import Household
-from idiolect.pipeline.space import SPAN
+from idiolect.pipeline.space import SPAN, as_span
 from idiolect.values import BLOCK, WINDOW, Captured, Detection, Event
 
 log = logging.getLogger(__name__)
@@ -178,8 +178,7 @@ class Inference:
             spoken = self._chain.recent(length + late + AFTER)
             if spoken is None:
                 return None
-            whole = resample_window(spoken[:length])
-            return np.concatenate([whole[:1], whole, whole[-1:]])
+            return as_span(resample_window(spoken[:length]))
         recent = self._chain.recent(SPAN + late)
         return None if recent is None else recent[:SPAN]
 

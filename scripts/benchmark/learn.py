@@ -27,6 +27,7 @@ from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.learning.trainer import When
 from idiolect.pipeline.personal import Adapter, Household, Shift, Taught
+from idiolect.pipeline.space import as_span
 
 PEOPLE, PHRASES, EXAMPLES = 4, 20, 500
 ROUNDS = 5
@@ -104,7 +105,7 @@ def _ledger(model: Model) -> Ledger:
     for number in range(EXAMPLES):
         phrase = number % 50
         window = windows[(7 * phrase) % len(windows)]
-        span = np.concatenate([window[:1], window, window[-1:]])
+        span = as_span(window)
         span = span + rng.standard_normal(span.shape) * 0.2 * window.std()
         name = model.guard_labels[(7 * phrase) % len(windows)] if phrase % 2 else f"phrase {phrase}"
         name = name if not name.startswith("_") else f"phrase {phrase}"

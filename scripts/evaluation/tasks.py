@@ -24,11 +24,15 @@ UNKNOWN_SHARE = 0.7
 SC12 = (*COMMANDS, UNKNOWN, BACKGROUND)
 
 
+def windows(embeddings: Array) -> Array:
+    """Every window that lies wholly in the presentation, oldest first, (n, 16, 96)."""
+    views = np.lib.stride_tricks.sliding_window_view(embeddings, WINDOW, axis=0)[UNSETTLED - WINDOW + 1 :]
+    return np.ascontiguousarray(views.transpose(0, 2, 1), np.float32)
+
+
 def posteriors(head: Head, embeddings: Array) -> Array:
-    """Posteriors (n, C) of every window that lies wholly in the presentation, oldest first."""
-    first = UNSETTLED
-    views = np.lib.stride_tricks.sliding_window_view(embeddings, WINDOW, axis=0)[first - WINDOW + 1 :]
-    return head.posteriors(np.ascontiguousarray(views.transpose(0, 2, 1), np.float32))
+    """Posteriors (n, C) of the same."""
+    return head.posteriors(windows(embeddings))
 
 
 def steady(scores: Array, steps: int = STEADY) -> Array:

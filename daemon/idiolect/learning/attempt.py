@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.pipeline.chain import LONGEST, resample_window
-from idiolect.pipeline.space import SPAN
+from idiolect.pipeline.space import SPAN, as_span
 from idiolect.values import WINDOW
 
 if TYPE_CHECKING:
@@ -137,11 +137,8 @@ class Attempt:
         every = recent(late + (SPAN if length <= WINDOW else length + AFTER))
         if every is None:
             return Reason.CUT_OFF  # the stream had not settled yet
-        if length <= WINDOW:
-            span = every[:SPAN]
-        else:  # spoken slowly: squeezed in time, as the decoder does it
-            whole = resample_window(every[: length + 1])
-            span = np.concatenate([whole[:1], whole, whole[-1:]])
+        # Spoken slowly, it is squeezed in time, as the decoder does it.
+        span = every[:SPAN] if length <= WINDOW else as_span(resample_window(every[: length + 1]))
         begun = self._begun or 0
         samples = np.concatenate(self._blocks[begun : self._last + 1])
         return Taken(span, samples, float(np.quantile(self._levels[begun : self._last + 1], 0.8)))

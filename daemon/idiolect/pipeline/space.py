@@ -108,6 +108,11 @@ class Space:
         return z
 
 
+def as_span(window: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One window, (16, 96), as an example keeps it, (18, 96), where nothing is known of what was around it."""
+    return np.concatenate([window[:1], window, window[-1:]])
+
+
 def offset_windows(spans: NDArray[np.floating]) -> NDArray[np.float32]:
     """The windows of examples, (..., 18, 96) -> (..., 3, 16, 96)."""
     return np.stack([spans[..., i : i + WINDOW, :] for i in range(len(OFFSETS))], axis=-3).astype(np.float32)

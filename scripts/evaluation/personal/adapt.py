@@ -16,9 +16,8 @@ from bundlebuild.words import BACKGROUND, UNKNOWN
 from idiolect.learning import guard, trainer
 from idiolect.learning.model import Model
 from idiolect.pipeline.personal import Adapter
-from idiolect.pipeline.space import offset_windows
 
-from .people import Clip, Stream, enrolled, learn, words_of
+from .people import Clip, Stream, enrolled, learn, utterances, words_of
 
 SHOTS = (1, 3, 5, 10)
 DRAWS = 6
@@ -120,7 +119,7 @@ class Fresh:
 
     def __init__(self, model: Model, clips: Sequence[Clip]) -> None:
         self.model = model
-        self.heard = model.hear(offset_windows(np.stack([c.span[1:-1] for c in clips])))
+        self.heard = model.hear(utterances(clips))
         self.said = np.array([model.classes.index(c.word) if c.word in model.phrases else -1 for c in clips])
         self.before = self._answers(self.heard.posteriors())
 

@@ -17,11 +17,10 @@ from idiolect.learning import trainer
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
 from idiolect.pipeline.personal import Adapter, Household
-from idiolect.pipeline.space import offset_windows
 from idiolect.values import GUEST
 
 from .adapt import HARM, choose
-from .people import DAY, Clip, Stream, enrolled, example, learn, words_of
+from .people import DAY, Clip, Stream, enrolled, example, learn, mean, utterances, words_of
 
 SHOTS = 3
 VOICE_SHOTS = 5
@@ -78,7 +77,7 @@ def _voice(model: Model, clips: Sequence[Clip]) -> NDArray[np.float32] | None:
 
 
 def _who(model: Model, household: Household, clip: Clip) -> str:
-    z = model.space.features(offset_windows(clip.span[1:-1]))
+    z = model.space.features(utterances([clip])[0])
     return household.who(z.mean(0), clip.word)[0]
 
 
@@ -138,7 +137,7 @@ def privacy(groups: Mapping[str, Sequence[Clip]], model: Model) -> dict[str, flo
     clips = [clip for own in groups.values() for clip in own if clip.label != BACKGROUND]
     known = np.concatenate([np.arange(sum(c.label != BACKGROUND for c in own)) % 2 == 0 for own in groups.values()])
     words, speakers = np.array([c.word for c in clips]), np.array([c.speaker for c in clips])
-    windows = offset_windows(np.stack([c.span[1:-1] for c in clips]))
+    windows = utterances(clips)
     found: dict[str, float | None] = {"privacy.speakers": len(groups), "privacy.chance": 1.0 / len(groups)}
     kinds = {
         "speaker_id_accuracy": windows.reshape(len(clips), 3, -1),
@@ -168,18 +167,14 @@ def figures(homes: Sequence[Home]) -> dict[str, float | None]:
     voiced = [c for h in homes for c in h.by_voice]
     priors = [p for h in homes for p in h.prior]
     return {
-        "household.cross_harm": _mean([max(0.0, c) for c in crossed]),
-        "household.cross_change": _mean(crossed),
-        "household.cross_harmed_pairs": _mean([float(c > HARM) for c in crossed]),
-        "household.by_voice_change": _mean(voiced),
-        f"voice_match.accuracy_k{VOICE_SHOTS}": _mean([float(t) for h in homes for t in h.told]),
-        "voice_match.other_member": _mean([float(t) for h in homes for t in h.mistaken]),
-        "voice_match.guest_false_match": _mean([float(t) for h in homes for t in h.strangers]),
-        "prior.error_without": _mean([a for a, _ in priors]),
-        "prior.error_with": _mean([b for _, b in priors]),
+        "household.cross_harm": mean([max(0.0, c) for c in crossed]),
+        "household.cross_change": mean(crossed),
+        "household.cross_harmed_pairs": mean([float(c > HARM) for c in crossed]),
+        "household.by_voice_change": mean(voiced),
+        f"voice_match.accuracy_k{VOICE_SHOTS}": mean([float(t) for h in homes for t in h.told]),
+        "voice_match.other_member": mean([float(t) for h in homes for t in h.mistaken]),
+        "voice_match.guest_false_match": mean([float(t) for h in homes for t in h.strangers]),
+        "prior.error_without": mean([a for a, _ in priors]),
+        "prior.error_with": mean([b for _, b in priors]),
         "prior.guest_delta": max((h.guest for h in homes), default=None),
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from bundlebuild import corpus, space
 from bundlebuild.words import COMMANDS, DIGITS
 from evaluation.embed import Heard
-from evaluation.tasks import decide_digit, decide_sc12
+from evaluation.tasks import decide_digit, decide_sc12, windows
 from idiolect.learning import guard, rounds, trainer
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard as Scored
 from idiolect.learning.model import Model
-from idiolect.pipeline.chain import UNSETTLED
 from idiolect.pipeline.personal import Adapter
+from idiolect.pipeline.space import offset_windows
 from idiolect.values import EMBEDDING, WINDOW
 
 DAY = 20_000
@@ -105,9 +105,8 @@ class Stream:
     """The whole presentation of one clip through a model."""
 
     def __init__(self, model: Model, embeddings: NDArray[np.float32]) -> None:
-        views = np.lib.stride_tricks.sliding_window_view(embeddings, WINDOW, axis=0)[UNSETTLED - WINDOW + 1 :]
         self.model = model
-        self.scored: Scored = model.hear(np.ascontiguousarray(views.transpose(0, 2, 1), np.float32))
+        self.scored: Scored = model.hear(windows(embeddings))
 
     def posteriors(self, adapter: Adapter | None) -> NDArray[np.float32]:
         """(n, C) base, or (n, C + taught) with an adapter."""
@@ -119,6 +118,16 @@ class Stream:
         if words is DIGITS:
             return decide_digit(scores, self.model.classes)
         return decide_sc12(scores, self.model.classes)
+
+
+def utterances(chosen: Sequence[Clip]) -> NDArray[np.float32]:
+    """The windows around the ends of clips, as the device learns from them, (n, 3, 16, 96)."""
+    return offset_windows(np.stack([c.span[1:-1] for c in chosen]))
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """None of nothing."""
+    return float(np.mean(values)) if len(values) else None
 
 
 def words_of(source: str) -> Sequence[str]:

@@ -23,9 +23,8 @@ from idiolect.learning.admission import Admission
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard, Model
 from idiolect.pipeline.personal import Adapter
-from idiolect.pipeline.space import offset_windows
 
-from .people import DAY, Clip, example
+from .people import DAY, Clip, example, mean, utterances
 
 SHOTS = 3
 STEPS = (1, 2, 10)
@@ -105,7 +104,7 @@ class Target:
 
 def hear(model: Model, clips: Sequence[Clip]) -> Heard:
     """Clips as examples (n, 3, ...)."""
-    return model.hear(offset_windows(np.stack([c.span[1:-1] for c in clips])))
+    return model.hear(utterances(clips))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +137,9 @@ def attack(target: Target, recordings: Pool, phrase: str, other: str, goal: str,
         towards = target.heard.z[mine].mean((0, 1)) - mu
     else:
         towards = model.space.prototypes[index.index(other)] - mu
-    usable = np.array([c.word != label for c in recordings.clips])
-    effect = np.where(usable, (recordings.z - mu) @ towards, -np.inf)
-    if manner == "evasive":
-        effect = (recordings.z - mu) @ towards  # what sounds like the phrase is admitted most easily
+    effect = (recordings.z - mu) @ towards
+    if manner == "blunt":  # the evasive takes what sounds like the phrase, too: it is admitted most easily
+        effect[[c.word == label for c in recordings.clips]] = -np.inf
     order = np.argsort(-effect, kind="stable")
     chosen = order[: max(STEPS)] if manner == "blunt" else _unnoticed(target, recordings, order, label, heard)
     result = Attack(goal, manner)
@@ -152,9 +150,8 @@ def attack(target: Target, recordings: Pool, phrase: str, other: str, goal: str,
         examples = [_injected(recordings.clips[i], label, heard, n) for n, i in enumerate(chosen[:count])]
         ledger = target.with_more(examples)
         _, verdicts = trainer.prepare(model, ledger)
-        flagged = sum(v.check in SUSPICIOUS for v in verdicts[len(target.ledger.examples) :])
+        result.flagged[count] = sum(v.check in SUSPICIOUS for v in verdicts[len(target.ledger.examples) :])
         result.lost[count] = target.lost(ledger, phrase, rows)
-        result.flagged[count] = flagged
         if manner == "blunt":
             taken_in = target.with_more([replace(e, source="enrolment") for e in examples])
             result.believed[count] = target.lost(taken_in, phrase, rows)
@@ -256,32 +253,26 @@ def figures(owners: Sequence[Owner]) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     attacks = [a for o in owners for a in o.attacks]
     for count in STEPS:
-        found[f"poison.success_{count}"] = _mean([a.lost[count] for a in attacks])
+        found[f"poison.success_{count}"] = mean([a.lost[count] for a in attacks])
         for goal in ("drive", "reject"):
             for manner in ("blunt", "evasive"):
                 some = [a.lost[count] for a in attacks if (a.goal, a.manner) == (goal, manner)]
-                found[f"poison.{goal}.{manner}.success_{count}"] = _mean(some)
+                found[f"poison.{goal}.{manner}.success_{count}"] = mean(some)
     for count in STEPS:
         some = [a.believed[count] for a in attacks if a.believed]
-        found[f"poison.without_admission.success_{count}"] = _mean(some)
-    found["poison.detected_after_2"] = _mean([float(a.flagged[2] > 0) for a in attacks if a.manner == "blunt"])
-    found["poison.evasive.detected_after_2"] = _mean(
-        [float(a.flagged[2] > 0) for a in attacks if a.manner == "evasive"]
-    )
+        found[f"poison.without_admission.success_{count}"] = mean(some)
+    found["poison.detected_after_2"] = mean([float(a.flagged[2] > 0) for a in attacks if a.manner == "blunt"])
+    found["poison.evasive.detected_after_2"] = mean([float(a.flagged[2] > 0) for a in attacks if a.manner == "evasive"])
     for name in ("corrections", "confirmations"):
         checks = [c for o in owners for c in getattr(o, name)]
         counted = [c for c in checks if c != 2]  # what a cap leaves out is not refused but enough
-        found[f"admission.benign_{name}_accepted"] = _mean([float(c == 0) for c in counted])
+        found[f"admission.benign_{name}_accepted"] = mean([float(c == 0) for c in counted])
     both = [c for o in owners for c in (*o.corrections, *o.confirmations) if c != 2]
-    found["admission.benign_accepted"] = _mean([float(c == 0) for c in both])
+    found["admission.benign_accepted"] = mean([float(c == 0) for c in both])
     gains = [o.gain for o in owners if o.gain]
-    found["admission.corrections_only.error_base"] = _mean([b for b, _ in gains])
-    found["admission.corrections_only.error"] = _mean([a for _, a in gains])
+    found["admission.corrections_only.error_base"] = mean([b for b, _ in gains])
+    found["admission.corrections_only.error"] = mean([a for _, a in gains])
     return found
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
 
 
 def tuning(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -27,7 +27,6 @@ from .people import Clip
 
 GROUPS = 8
 LEAST_CLIPS = 12
-LEAST_SPEAKERS = 4
 PARTS = ("adapt", "taught", "poison", "household")
 OWN_VOICE = 3
 """Digits that are taught by the one who says them: each costs a training."""
@@ -60,7 +59,7 @@ class Bench:
         }
         self.phrases = [*self._folders("phrases", taught.SHOTS[0] + 1), *self._folders("speech_commands", 4)]
         self.phrases += self._folders("digits", 1)[:OWN_VOICE]
-        self._fresh = leftout.shipped(recognizer)
+        self.fresh = leftout.shipped(recognizer)
         self.models: dict[str, Model] = {}
         self.reasons: dict[str, str] = {}
 
@@ -76,13 +75,15 @@ class Bench:
         wanted = {key: self._left_out(key) for key in self._keys(parts)}
         for key, (name, kept, phrase) in wanted.items():
             if not name:
-                self.models[key] = self._fresh
+                self.models[key] = self.fresh
             elif spoken is None or kept.sum() < FEWEST or not (spoken.labels[kept] == BACKGROUND).any():
                 self.reasons[key] = "the shipped model heard it, and there are too few recordings to train another"
             else:
                 tasks.setdefault(name, leftout.Task(name, spoken, kept, self.cache, phrase))
-        say(f"training {len(tasks)} models that never heard what is tested on") if tasks else None
-        trained = leftout.retrain(self.recognizer.bundle, list(tasks.values()), processes) if tasks else {}
+        if not tasks:
+            return
+        say(f"training {len(tasks)} models that never heard what is tested on")
+        trained = leftout.retrain(self.recognizer.bundle, list(tasks.values()), processes)
         self.models |= {key: trained[name] for key, (name, _, _) in wanted.items() if name in trained}
 
     def _keys(self, parts: Iterable[str]) -> list[str]:
@@ -119,6 +120,11 @@ class Bench:
         chosen = unheard or [c for c in self.clips if c.speaker != name and c.label != BACKGROUND]
         rng = np.random.default_rng(list(name.encode()))
         return [chosen[i] for i in rng.permutation(len(chosen))[: adapt.FRESH]]
+
+    @property
+    def judged(self) -> list[str]:
+        """Users for whom there is a model."""
+        return [name for name in self.users if f"user {name}" in self.models]
 
     def homes(self) -> list[tuple[dict[str, list[Clip]], Model]]:
         """Households of up to four people of one model."""
@@ -180,30 +186,40 @@ def run(bench: Bench, parts: Sequence[str], processes: int) -> Result:
     bench.prepare(parts, processes)
     _bench, result = bench, Result()
     result.reasons |= bench.reasons
-    judged = [name for name in bench.users if f"user {name}" in bench.models]
-    if "adapt" in parts:
-        result.users = _each(_adapt, judged, processes, "adaptation, users")
-        for source in ("digits", "speech_commands"):
-            _put(result, f"adapt.{source}", adapt.figures(source, [u for u in result.users if u.source == source]))
-        _put(result, "guard", adapt.regressions(result.users))
-    if "taught" in parts:
-        todo = [(source, word) for source, word in bench.phrases if f"{source} {word}" in bench.models]
-        measured = _each(_taught, todo, processes, "taught phrases")
-        for kind, source in (("phrases", "phrases"), ("words", "speech_commands"), ("own_voice", "digits")):
-            rows = [m for m, (s, _) in zip(measured, todo, strict=True) if s == source]
-            result.scores[kind] = rows
-            _put(result, f"taught.{kind}", taught.figures(kind, rows) if rows else {})
-        _put(result, "taught", taught.totals([*result.scores["phrases"], *result.scores["words"]]))
-    if "poison" in parts:
-        _, reported = poison.tuning(judged)
-        result.owners = _each(_poison, reported, processes, "poisoning, owners")
-        _put(result, "poison", poison.figures(result.owners) if result.owners else {})
-    if "household" in parts:
-        homes = _each(_household, range(len(bench.homes())), processes, "households")
-        _put(result, "household", household.figures(homes) if homes else {})
-        group = {n: o for n, o in bench.users.items() if o[0].heard.clip.source == "speech_commands"}
-        _put(result, "privacy", household.privacy(group, leftout.shipped(bench.recognizer)))
+    steps = {"adapt": _adaptation, "taught": _teaching, "poison": _poisoning, "household": _households}
+    for part in parts:
+        steps[part](result, processes)
     return result
+
+
+def _adaptation(result: Result, processes: int) -> None:
+    result.users = _each(_adapt, _bench.judged, processes, "adaptation, users")
+    for source in ("digits", "speech_commands"):
+        _put(result, f"adapt.{source}", adapt.figures(source, [u for u in result.users if u.source == source]))
+    _put(result, "guard", adapt.regressions(result.users))
+
+
+def _teaching(result: Result, processes: int) -> None:
+    todo = [(source, word) for source, word in _bench.phrases if f"{source} {word}" in _bench.models]
+    measured = _each(_taught, todo, processes, "taught phrases")
+    for kind, source in (("phrases", "phrases"), ("words", "speech_commands"), ("own_voice", "digits")):
+        rows = [m for m, (s, _) in zip(measured, todo, strict=True) if s == source]
+        result.scores[kind] = rows
+        _put(result, f"taught.{kind}", taught.figures(kind, rows) if rows else {})
+    _put(result, "taught", taught.totals([*result.scores["phrases"], *result.scores["words"]]))
+
+
+def _poisoning(result: Result, processes: int) -> None:
+    _, reported = poison.tuning(_bench.judged)
+    result.owners = _each(_poison, reported, processes, "poisoning, owners")
+    _put(result, "poison", poison.figures(result.owners) if result.owners else {})
+
+
+def _households(result: Result, processes: int) -> None:
+    homes = _each(_household, range(len(_bench.homes())), processes, "households")
+    _put(result, "household", household.figures(homes) if homes else {})
+    group = {n: o for n, o in _bench.users.items() if o[0].heard.clip.source == "speech_commands"}
+    _put(result, "privacy", household.privacy(group, _bench.fresh))
 
 
 def _put(result: Result, what: str, values: dict[str, Any]) -> None:

@@ -18,13 +18,11 @@ from evaluation.embed import Heard
 from idiolect.learning import trainer
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
-from idiolect.pipeline.chain import UNSETTLED
 from idiolect.pipeline.decoder import SMOOTHING
 from idiolect.pipeline.personal import SLOPE, TAUGHT_OPEN, TAUGHT_THRESHOLD, Taught
-from idiolect.pipeline.space import RIVAL, offset_windows
-from idiolect.values import WINDOW
+from idiolect.pipeline.space import RIVAL
 
-from .people import Clip, example
+from .people import Clip, Stream, example, mean, utterances
 
 SHOTS = (3, 5, 10)
 DRAWS = 10
@@ -76,25 +74,15 @@ class Bench:
     def __init__(self, model: Model, clips: Sequence[Clip], sentences: Sequence[Heard] = ()) -> None:
         self.model = model
         self.clips = clips
-        self.spans = model.space.features(offset_windows(np.stack([c.span[1:-1] for c in clips])))  # (n, 3, D)
+        self.spans = model.space.features(utterances(clips))  # (n, 3, D)
         background = model.classes.index(BACKGROUND)
         heard = [*(c.heard for c in clips), *sentences]
-        self.windows = [self._z(h.embeddings["clean"]) for h in heard]
-        self.rivals = [RIVAL * model.space.rival(z)[:, -1] for z in self.windows]
-        self.speech = [1.0 - self._posteriors(h.embeddings["clean"])[:, background] for h in heard]
+        scored = [Stream(model, h.embeddings["clean"]).scored for h in heard]
+        self.windows = [each.z for each in scored]
+        self.rivals = [RIVAL * each.rivals[:, -1] for each in scored]
+        self.speech = [1.0 - each.posteriors()[:, background] for each in scored]
         self.sentences = range(len(clips), len(heard))
         self.sentence_hours = sum(h.seconds for h in sentences) / 3600.0
-
-    @staticmethod
-    def _views(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        views = np.lib.stride_tricks.sliding_window_view(embeddings, WINDOW, axis=0)[UNSETTLED - WINDOW + 1 :]
-        return np.ascontiguousarray(views.transpose(0, 2, 1), np.float32)
-
-    def _z(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.model.space.features(self._views(embeddings))
-
-    def _posteriors(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.model.head.posteriors(self._views(embeddings))
 
     def teach(self, chosen: Sequence[int], phrase: str) -> Taught:
         """What the device makes of these clips as enrolments."""
@@ -173,7 +161,7 @@ def figures(kind: str, scores: Sequence[Scores]) -> dict[str, float | None]:
     for shots in SHOTS:
         rates = {s.name: s.found(shots) for s in scores}
         known = [r for r in rates.values() if r is not None]
-        found[f"taught.{kind}.tpr_at_1pct_far_k{shots}"] = float(np.mean(known)) if known else None
+        found[f"taught.{kind}.tpr_at_1pct_far_k{shots}"] = mean(known)
         found |= {f"taught.{kind}.{name}.tpr_at_1pct_far_k{shots}": rate for name, rate in rates.items()}
     for limit in LIMITS if any(s.hours for s in scores) else ():
         found |= _streamed(f"taught.{kind}.{limit}", limit, scores)
@@ -185,7 +173,7 @@ def _streamed(key: str, limit: str, scores: Sequence[Scores], *, each: bool = Tr
     missed = [m for c in counts for m in c.missed]
     hours, sentence_hours = sum(s.hours for s in scores), sum(s.sentence_hours for s in scores)
     found = {
-        f"{key}miss_rate": float(np.mean(missed)) if missed else None,
+        f"{key}miss_rate": mean(missed),
         f"{key}false_accepts_per_hour": sum(c.accepts for c in counts) / hours if hours else None,
         f"{key}false_accepts_per_hour_of_sentences": (
             sum(c.in_sentences for c in counts) / sentence_hours if sentence_hours else None
