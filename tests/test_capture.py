@@ -7,6 +7,7 @@ the real libasound where a device must fail.
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,35 @@ def test_a_closed_queue_is_emptied_first_and_then_returns_at_once():
     assert queue.get(1.0) is None
     assert time.monotonic() - started < 0.1
     assert queue.finished
+
+
+def test_blocks_put_together_wake_their_reader_once_and_all_are_there():
+    queue, taken = BlockQueue(4), []
+
+    def read() -> None:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        taken.extend(queue.get(2.0).samples[0] for _ in range(3))
+        taken.append(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.05)
+    queue.put(block(1), block(2), block(3))
+    reader.join(1.0)
+    assert taken[:3] == [1, 2, 3]
+    assert taken[3] <= 2  # one more where the two threads meet at the interpreter's lock
+    queue.put(block(3))
+    queue.put(*[block(value) for value in range(4, 8)])  # one more than there is space for
+    after = queue.get(0)
+    assert (after.samples[0], after.lost) == (4, BLOCK)
+
+
+def test_only_less_patience_rouses_who_fills_the_queue():
+    queue, roused = BlockQueue(4), []
+    queue.roused = lambda: roused.append(queue.patience)
+    for patience in (1, 3, 3, 5, 1, 1):
+        queue.patience = patience
+    assert roused == [1]
 
 
 # ---- supervision, with scripted sources ----
@@ -318,11 +348,15 @@ def test_a_healthy_microphone(start, mic):
     AlsaMicrophone(mic.device).close()  # it was released
 
 
-def test_overruns_are_counted_and_survived(start, mic):
+@pytest.mark.parametrize("patience", [1, 3])
+def test_overruns_are_counted_and_survived(start, mic, patience):
     running = start(opener(mic))
+    running.queue.patience = patience
     blocks = running.take(3)
     for count in (1, 2):
         mic.xrun()
+        while running.capture.health.overruns < count:
+            blocks += running.take(1)
         blocks += running.take(6)
         assert running.capture.health.overruns == count
     assert ramps_on(blocks)
@@ -331,8 +365,10 @@ def test_overruns_are_counted_and_survived(start, mic):
     assert running.capture.health.reopened == 0
 
 
-def test_unplugged_and_plugged_in_again(start, mic):
+@pytest.mark.parametrize("patience", [1, 3])
+def test_unplugged_and_plugged_in_again(start, mic, patience):
     running = start(opener(mic))
+    running.queue.patience = patience
     blocks = running.take(3)
     mic.gone()
     running.until("absent")
@@ -364,8 +400,10 @@ def test_busy_and_free_again(start, mic):
     assert running.take(1)[0].samples[0] == 0
 
 
-def test_stalled_and_back(start, mic):
+@pytest.mark.parametrize("patience", [1, 3])
+def test_stalled_and_back(start, mic, patience):
     running = start(opener(mic))
+    running.queue.patience = patience
     running.take(2)
     mic.stall()
     running.until("stalled")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from idiolect.errors import MicrophoneAbsent, MicrophoneBusy, MicrophoneError, MicrophoneFormat, MicrophoneStalled
+from idiolect.host import microphone as microphone_module
 from idiolect.host.microphone import AlsaMicrophone, list_devices, open_source
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 from tests.alsa import WavMic, require_wavmic
@@ -120,19 +121,19 @@ def test_one_wake_up_per_period_at_any_rate(make_mic, opened, rate, channels):
     assert wakes <= 12 + 6  # 26.7 ms periods, the answer to a naive request at 48 kHz, would be 36
 
 
-def test_a_thread_held_up_for_half_a_second_loses_nothing(make_mic, opened):
+def test_a_thread_held_up_for_a_second_loses_nothing(make_mic, opened):
     source = opened(make_mic().device)
     first = next_block(source)
-    time.sleep(0.5)
-    blocks = [first, *(next_block(source) for _ in range(6))]
-    assert np.array_equal(np.concatenate([b.samples for b in blocks]), np.arange(7 * BLOCK))
+    time.sleep(1.0)
+    blocks = [first, *(next_block(source) for _ in range(13))]
+    assert np.array_equal(np.concatenate([b.samples for b in blocks]), np.arange(14 * BLOCK))
     assert source.overruns == 0
 
 
 def test_an_overrun_is_counted_and_the_loss_estimated(make_mic, opened):
     source = opened(make_mic().device)
     before = next_block(source)
-    time.sleep(0.9)  # the buffer holds 0.64 s
+    time.sleep(1.6)  # the buffer holds 1.28 s
     after = next_block(source)
     assert source.overruns == 1
     missing = (int(after.samples[0]) - int(before.samples[-1]) - 1) % RAMP
@@ -141,6 +142,68 @@ def test_an_overrun_is_counted_and_the_loss_estimated(make_mic, opened):
     following = next_block(source)
     assert following.lost == 0
     assert following.samples[0] == (after.samples[-1] + 1) % RAMP
+
+
+def test_left_alone_it_has_the_blocks_when_it_said_without_loss_or_drift(make_mic, opened):
+    source = opened(make_mic().device)
+    blocks, started = [next_block(source)], time.monotonic()
+    for _ in range(8):
+        seconds = source.ready_in(3)
+        assert 0.2 < seconds < 0.26
+        time.sleep(seconds)
+        asked = time.monotonic()
+        blocks.append(next_block(source))
+        assert time.monotonic() - asked < 0.04
+        assert source.ready == 2
+        blocks += [next_block(source) for _ in range(2)]
+        assert source.ready == 0
+    assert time.monotonic() - started == pytest.approx(8 * 0.24, abs=0.05)
+    assert np.array_equal(np.concatenate([b.samples for b in blocks]), np.arange(25 * BLOCK) % RAMP)
+    asked = time.monotonic()
+    next_block(source)  # and block by block again, each as soon as it is there
+    assert time.monotonic() - started == pytest.approx(25 * 0.08, abs=0.03)
+    assert time.monotonic() - asked > 0.05
+
+
+@pytest.mark.parametrize(("periods", "seconds"), [(4, 0.0), (8, 0.16), (16, 0.24)])
+def test_a_small_buffer_is_left_alone_for_a_third_of_it_or_not_at_all(make_mic, opened, monkeypatch, periods, seconds):
+    monkeypatch.setattr(microphone_module, "PERIODS", periods)
+    source = opened(make_mic().device)
+    next_block(source)
+    assert source.ready_in(3) == pytest.approx(seconds, abs=0.03)
+
+
+def test_it_wants_to_be_read_when_it_stands_still_or_is_late(make_mic, opened):
+    mic = make_mic()
+    source = opened(mic.device)
+    assert source.ready_in(3) == 0  # not started yet
+    next_block(source)
+    mic.stall()
+    time.sleep(0.4)
+    assert source.ready_in(3) == 0
+    mic.stall(False)
+    next_block(source)
+    mic.xrun()
+    while source.overruns == 0:
+        source.read()
+    next_block(source)
+    assert source.ready_in(3) > 0.1
+
+
+def test_a_recording_played_faster_than_life_is_left_alone_as_much_shorter(make_mic, opened):
+    source = opened(make_mic(speed=4).device)
+    for _ in range(20):
+        next_block(source)
+    assert 0 < source.ready_in(3) < 0.1
+
+
+def test_blocks_read_before_the_device_went_are_delivered(make_mic, opened):
+    source = opened(make_mic(np.arange(4 * BLOCK), eof="gone").device)
+    blocks = [next_block(source)]
+    time.sleep(0.5)
+    samples, lost = drain(source)
+    assert np.array_equal(np.concatenate([blocks[0].samples, samples]), np.arange(4 * BLOCK))
+    assert not any(lost)
 
 
 def test_a_forced_overrun_never_joins_samples_across_the_gap(make_mic, opened):

@@ -21,14 +21,16 @@ from idiolect.pipeline.chain import LONGEST, Chain, resample_window
 from idiolect.pipeline.decoder import Listening
 from idiolect.pipeline.personal import Household
 from idiolect.pipeline.space import SPAN, as_span
-from idiolect.values import BLOCK, WINDOW, Captured, Detection, Event
+from idiolect.values import BLOCK, SAMPLE_RATE, WINDOW, Captured, Detection, Event
 
 log = logging.getLogger(__name__)
 
 _WAIT_S = 5.0
 """Longest wait for a block; a paused daemon wakes up no oftener."""
 
-
+PATIENCE = 3
+"""Blocks (0.24 s) to be woken for at once while the gate is shut. The first syllable of a phrase may wait so long; by
+its last, blocks come one by one again, and its event is no later."""
 KEPT = 64
 AGE_S = 600.0
 """Events that can be corrected: so many, for so long."""
@@ -109,6 +111,8 @@ class Inference:
         """Who else hears of events, on this thread."""
         self._lock = threading.Lock()
         self._state = chain.state
+        self._speech = chain.last_speech
+        self._speech_at = time.monotonic()
         self.events = 0
 
     @property
@@ -130,6 +134,11 @@ class Inference:
             self._wanted, self._attempt = done, None
 
     @property
+    def quiet_s(self) -> float:
+        """Seconds since somebody last seemed to speak, or since the start. Any thread."""
+        return max(0.0, time.monotonic() - self._speech_at)
+
+    @property
     def level_dbfs(self) -> float:
         """Level of the attempt's newest block."""
         attempt = self._attempt
@@ -140,7 +149,12 @@ class Inference:
         while not self._queue.finished:
             block = self._queue.get(_WAIT_S)
             if block is not None:
-                self._process(block)
+                self._take(block)
+
+    def _take(self, block: Captured) -> None:
+        """One block, and how urgent the next ones are."""
+        self._process(block)
+        self._queue.patience = 1 if self._chain.awake or self._wanted is not None else PATIENCE
 
     def _process(self, block: Captured) -> None:
         if self._next is not None:
@@ -155,12 +169,18 @@ class Inference:
         else:
             for detection in self._chain.process(block.samples):
                 self._publish(detection)
+        self._note_speech()
         if self._chain.state is not self._state:
             self._state = self._chain.state
             self._hub.publish(StateChange(self._names(), time.time(), {"listening": {"state": self._state.value}}))
         if self._first_block:
             self._first_block()
             self._first_block = None
+
+    def _note_speech(self) -> None:
+        if self._chain.last_speech != self._speech:
+            self._speech = self._chain.last_speech
+            self._speech_at = time.monotonic() - (self._chain.position - self._speech) / SAMPLE_RATE
 
     def _publish(self, detection: Detection) -> None:
         self.events += 1
@@ -184,6 +204,7 @@ class Inference:
 
     def _try(self, block: Captured) -> None:
         """The block as part of an attempt."""
+        self._speech_at = time.monotonic()  # whoever is asked to speak is not to be disturbed
         with self._lock:
             done = self._wanted
             if done is not None and (self._attempt is None or block.lost):

@@ -15,7 +15,8 @@
  * Fault switches, files in ctl:
  *   xrun   one overrun, then the file is removed      stall  no frames while it exists
  *   gone   unplugged while it exists                  busy   held by somebody else while it exists
- * With ctl the device is exclusive, as hardware is: a second open gets EBUSY (flock on ctl/claim).
+ * With ctl the device is exclusive, as hardware is: a second open gets EBUSY (flock on ctl/claim). From the first
+ * start on the modification time of ctl/claim is when frame 0 was spoken, by CLOCK_MONOTONIC: for who measures latency.
  *
  * Like a room, the file goes on while nobody listens: after an overrun the frames in between are missing.
  * All state lives in one struct per open device; nothing is static, so a process may open any number.
@@ -163,12 +164,17 @@ static int on_start(snd_pcm_ioplug_t *io)
 {
 	wavmic_t *mic = io->private_data;
 	follow_stall(mic);
-	if (!mic->origin)
+	bool first = !mic->origin;
+	if (first)
 		mic->origin = mic->frozen_at ? mic->frozen_at : now_ns();
 	if (mic->speed > 0)
 		mic->base = spoken(mic);
 	mic->running = true;
 	arm(mic, true);
+	if (first && mic->claim >= 0) { /* a system call of a microsecond: to write a file takes samples' time */
+		struct timespec origin = {mic->origin / 1000000000, mic->origin % 1000000000};
+		futimens(mic->claim, (struct timespec[2]){origin, origin});
+	}
 	return 0;
 }
 
@@ -335,6 +341,7 @@ static int acquire(wavmic_t *mic, const char *file)
 			return -errno;
 		if (flock(mic->claim, LOCK_EX | LOCK_NB) < 0)
 			return -EBUSY;
+		futimens(mic->claim, NULL); /* not started yet */
 	}
 	mic->audio = open(file, O_RDONLY | O_CLOEXEC);
 	if (mic->audio < 0 || fstat(mic->audio, &info) < 0)

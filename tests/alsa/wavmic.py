@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import time
 import wave
 from pathlib import Path
 from typing import Literal
@@ -123,6 +124,16 @@ class WavMic:
         For several microphones at once join their ``config`` paths with ":".
         """
         return {"ALSA_CONFIG_PATH": str(self.config)}
+
+    @property
+    def started_at(self) -> float | None:
+        """``time.monotonic`` of frame 0, None before the first start: frame n is spoken n/rate/speed seconds later.
+
+        A stall moves what comes after it, and so does a slow reader of a recording that is played faster.
+        """
+        claim = self.switches / "claim"
+        at = claim.stat().st_mtime_ns * 1e-9 if claim.exists() else float("inf")
+        return at if at <= time.monotonic() else None  # until then it is an ordinary date, decades from the boot
 
     def install(self) -> None:
         """Make the microphone known to this process: libasound reads its environment at every open."""

@@ -118,6 +118,38 @@ def test_a_ten_hour_stream_keeps_its_positions(make):
     assert event.start < event.end <= chain.position
 
 
+@pytest.mark.parametrize("gated", [True, False])
+def test_the_position_of_the_last_speech_is_known(make, gated):
+    chain = make(gated=gated)
+    chain.process(speech.silence(4.0))
+    assert chain.last_speech == 0
+    begin = chain.position
+    chain.process(np.concatenate([speech.digit(7), speech.silence(6.0)]))
+    spoken = chain.last_speech
+    assert begin < spoken <= begin + len(speech.digit(7)) + 16 * 1280
+    chain.lose(16_000)
+    chain.process(speech.silence(3.0))
+    assert chain.last_speech == spoken
+
+
+def test_a_sound_that_is_no_speech_does_not_count_as_speech(make):
+    chain = make()
+    water = np.random.default_rng(5).standard_normal(8000) * 100
+    hum = 3000 * np.sin(2 * np.pi * 100 / 16_000 * np.arange(8000))
+    knock = np.concatenate([[8000], np.zeros(1279)])
+    for sound in (water, hum, knock):
+        chain.process(speech.silence(3.0))
+        chain.process(sound.astype(np.int16))
+        assert chain.awake
+    assert chain.last_speech == 0
+
+
+def test_an_event_counts_as_speech(make):
+    chain = make()
+    (detection,) = chain.process(spoken(4))
+    assert chain.last_speech >= detection.end
+
+
 def test_in_wake_mode_digits_need_a_wake_word(make):
     chain = make(always=False)
     assert names(chain.process(spoken(1, 2, 3))) == []

@@ -4,6 +4,10 @@
 ``BlockQueue`` and, when the source fails, closes it and tries again, more and more slowly: a microphone that is busy,
 unplugged or stalled never ends the process. Everything that other threads may look at is one frozen value,
 ``MicrophoneHealth``, replaced as a whole.
+
+Every block costs two wake-ups, one here and one at the consumer, and most of the day there is nothing in it. So a
+consumer that can wait says how many blocks it would like at once (``BlockQueue.patience``); then capture naps, while
+the device's buffer goes on filling, and hands them on together. The first of them with sound in it ends the nap.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from idiolect.errors import MicrophoneError, SourceEnded
 from idiolect.host.convert import level_dbfs
@@ -66,11 +70,28 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Buffered(Source, Protocol):
+    """A source whose device keeps what is not read at once, so that it can be left alone for a while."""
+
+    @property
+    def ready(self) -> int:
+        """Blocks that were taken from the device already: so many times ``read`` returns at once, and none fails."""
+        ...
+
+    def ready_in(self, blocks: int) -> float:
+        """Seconds from now until that many blocks have gathered, or as many as are safe; 0 when one should read."""
+        ...
+
+
 class BlockQueue:
     """Blocks on their way from one thread to another: when full it forgets the oldest and says so on the next one."""
 
     def __init__(self, capacity: int) -> None:
         """``capacity`` in blocks, from 1."""
+        self.roused: Callable[[], None] = lambda: None
+        """Called on the consumer's thread when it cannot wait any longer: who naps must look up."""
+        self._patience = 1
         self._capacity = capacity
         self._blocks: deque[Captured] = deque()
         self._changed = threading.Condition()
@@ -89,13 +110,26 @@ class BlockQueue:
         with self._changed:
             return self._closed and not self._blocks
 
-    def put(self, block: Captured) -> None:
-        """Append a block, in place of the oldest one when the queue is full."""
+    @property
+    def patience(self) -> int:
+        """How many blocks the consumer is content to get at once: 1 is each as soon as it is there. A wish only."""
+        return self._patience
+
+    @patience.setter
+    def patience(self, blocks: int) -> None:
+        hurry = blocks < self._patience
+        self._patience = blocks
+        if hurry:
+            self.roused()
+
+    def put(self, *blocks: Captured) -> None:
+        """Append blocks, in place of the oldest ones when the queue is full; whoever waits wakes up once for all."""
         with self._changed:
-            if len(self._blocks) >= self._capacity:
-                self._lost += self._blocks.popleft().lost + BLOCK
-                self._dropped += 1
-            self._blocks.append(block)
+            for block in blocks:
+                if len(self._blocks) >= self._capacity:
+                    self._lost += self._blocks.popleft().lost + BLOCK
+                    self._dropped += 1
+                self._blocks.append(block)
             self._changed.notify_all()
 
     def get(self, timeout: float) -> Captured | None:
@@ -135,7 +169,8 @@ class Capture:
         self._queue = queue
         self._alive = alive
         self._health = MicrophoneHealth()
-        self._wake = threading.Event()  # cuts a wait short after a flag below was changed
+        self._wake = threading.Event()  # cuts a wait short: a flag below was changed, or the consumer is in a hurry
+        queue.roused = self._wake.set
         self._stopping = False
         self._paused = False
         self._reopen = False
@@ -202,22 +237,36 @@ class Capture:
         except MicrophoneError as fault:
             self._failed = True
             self._report(state=fault.state, reason=str(fault), fix=fault.fix)
-            self._wait(self._backoff)
+            if self._undisturbed():
+                self._wait(self._backoff)
             self._backoff = min(2 * self._backoff, LONGEST_BACKOFF_S)
 
     def _listen(self, source: Source) -> None:
         """Read until stopped, paused or raised out of."""
         fresh = True
         overruns = 0
-        while not (self._stopping or self._paused or self._reopen):
+        buffered = source if isinstance(source, Buffered) else None
+        while self._undisturbed():
+            nap = buffered.ready_in(self._queue.patience) if buffered and self._queue.patience > 1 else 0.0
+            if nap > 0:
+                self._wait(nap)
+                continue
             block = source.read()
             self._alive()
             if source.overruns != overruns:
                 self._report(overruns=self._health.overruns + source.overruns - overruns)
                 overruns = source.overruns
             if block is not None:
-                self._hand_on(self._opened(source, block) if fresh else block, source.description.live)
+                blocks = [self._opened(source, block) if fresh else block]
+                while buffered and buffered.ready and (more := buffered.read()):
+                    blocks.append(more)
+                self._hand_on(blocks, source.description.live)
                 fresh = False
+
+    def _undisturbed(self) -> bool:
+        """Whether to go on listening."""
+        self._wake.clear()  # all that it can have been set for is looked at from here on
+        return not (self._stopping or self._paused or self._reopen)
 
     def _opened(self, source: Source, block: Captured) -> Captured:
         """The first block of a source: capture works, again. Marked with what was missed while it did not."""
@@ -240,20 +289,21 @@ class Capture:
         missed = round((time.monotonic() - self._heard_at) * SAMPLE_RATE) - BLOCK
         return replace(block, lost=max(1, missed, block.lost))
 
-    def _hand_on(self, block: Captured, live: bool) -> None:
-        """Queue a block, note its level now and then, and count what the queue forgot."""
+    def _hand_on(self, blocks: list[Captured], live: bool) -> None:
+        """Queue blocks, note their level now and then, and count what the queue forgot."""
         self._heard_at = time.monotonic()
-        if self._until_level == 0:
-            self._report(level_dbfs=level_dbfs(block.samples))
-        self._until_level = (self._until_level + 1) % LEVEL_EVERY
+        for block in blocks:
+            if self._until_level == 0:
+                self._report(level_dbfs=level_dbfs(block.samples))
+            self._until_level = (self._until_level + 1) % LEVEL_EVERY
         while not (live or self._stopping or self._queue.wait_for_space(_SPACE_WAIT_S)):
             self._alive()
-        self._queue.put(block)
+        self._queue.put(*blocks)
         if self._queue.dropped != self._health.dropped_blocks:
             self._report(dropped_blocks=self._queue.dropped)
 
     def _wait(self, seconds: float) -> None:
-        """Wait, unless a flag changes; the caller looks at the flags next."""
+        """Wait, unless a flag changes or the consumer is in a hurry; the caller looks at the flags next."""
         self._alive()
         self._wake.wait(seconds)
         self._wake.clear()

@@ -3,7 +3,8 @@
 What a device is asked for and what it gives are two things: asked for 16 kHz mono, 48 kHz stereo hardware says yes and
 delivers 48 kHz stereo. So the answer is always looked up, the period is chosen again for the rate that was given (one
 wake-up per 80 ms at any rate), and ``AudioConverter`` turns the rest into blocks. Reads never block in ALSA: they poll
-with a time-out, so that a device that is open and silent is noticed.
+with a time-out, so that a device that is open and silent is noticed. Only whole periods are read: half of one would
+put off the next wake-up, and with it the end of a block.
 """
 
 from __future__ import annotations
@@ -27,8 +28,14 @@ from idiolect.host.convert import MIN_RATE, AudioConverter, Channel
 from idiolect.host.recording import FifoSource, FileSource
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 
-PERIODS = 8
-"""Periods of 80 ms in the device's buffer: the thread may sleep for half a second and lose nothing."""
+PERIODS = 16
+"""Periods of 80 ms in the device's buffer: the thread may sleep for a second and lose nothing."""
+SPARE = 3
+"""A nap lasts at most until one part in so many of the device's buffer is full; the rest is for what comes between."""
+_LATE_S = 0.004
+"""Naps last so much longer: where a device counts in lumps, the last samples of a period are seen a little late."""
+_HASTY = 1.25
+"""Times real time from which on a microphone is one that plays a recording faster."""
 WAIT_S = 0.25
 """The longest that a read takes."""
 STALL_S = 2.0
@@ -99,6 +106,9 @@ class AlsaMicrophone:
         self._converter = AudioConverter(
             self.description.rate, self.description.channels, channel=channel, gain_db=gain_db
         )
+        given = self._pcm.info()
+        self._period: int = given["period_size"]  # frames
+        self._spare: int = given["buffer_size"] // SPARE
         self._fds = [fd for fd, _ in descriptors]
         self._poll = select.poll()
         for fd, events in descriptors:
@@ -106,41 +116,75 @@ class AlsaMicrophone:
         self._ready: deque[Captured] = deque()
         self._started = False  # the first read after an open or an overrun starts the stream
         self._broken = False  # samples are missing before the next ones
-        self._heard_at = time.monotonic()
+        self._opened_at = self._heard_at = time.monotonic()  # when the last sample read was spoken
+        self._frames = 0  # read since it was opened
 
     def read(self) -> Captured | None:
         """The next block, or None after ``WAIT_S``; raises ``MicrophoneStalled`` after ``STALL_S`` without data."""
         deadline = time.monotonic() + WAIT_S
         try:
             while not self._ready:
-                if self._started and not self._data_within(deadline):
-                    self._check_stall()
-                    return None
-                frames, data = self._pcm.read()
-                self._started = frames >= 0
-                if frames > 0:
-                    self._heard(frames, data)
-                elif frames < 0:  # an overrun: ALSA threw its buffer away and waits to be started again
-                    self.overruns += 1
-                    self._broken = True
-                    if time.monotonic() > deadline:  # nothing but overruns
+                held = self._pcm.avail()
+                if self._started and 0 <= held < self._period:
+                    if not self._data_within(deadline):
                         self._check_stall()
                         return None
+                    held = self._pcm.avail()
+                self._take(held)
+                if self._broken and time.monotonic() > deadline:  # nothing but overruns
+                    self._check_stall()
+                    return None
         except alsaaudio.ALSAAudioError as error:
-            raise _as_fault(self.description.device, error) from error
+            if not self._ready:  # what was read before the fault goes first; the next read meets it again
+                raise _as_fault(self.description.device, error) from error
         return self._ready.popleft()
+
+    @property
+    def ready(self) -> int:
+        """Blocks that wait here, no longer in the device."""
+        return len(self._ready)
+
+    def ready_in(self, blocks: int) -> float:
+        """Seconds until ``blocks`` or as many as are safe are in the device; 0 for fewer than two periods."""
+        rate = self.description.rate
+        frames = min(blocks * BLOCK * rate // SAMPLE_RATE, self._spare) // self._period * self._period
+        if not self._started or frames < 2 * self._period:
+            return 0.0
+        due = self._heard_at + frames / (rate * self._pace()) + _LATE_S
+        return max(0.0, due - time.monotonic())
 
     def close(self) -> None:
         """Release the device."""
         self._pcm.close()
 
-    def _heard(self, frames: int, data: bytes) -> None:
-        now = time.monotonic()
+    def _take(self, held: int) -> None:
+        """Read the whole periods among the ``held`` frames; where these are fewer or a fault, read once and see."""
+        now, per_second = time.monotonic(), self.description.rate * self._pace()
+        while True:
+            frames, data = self._pcm.read()
+            self._started = frames >= 0
+            if frames < 0:  # an overrun: ALSA threw its buffer away and waits to be started again
+                self.overruns += 1
+                self._broken = True
+                return
+            held -= frames
+            if frames:
+                self._heard(frames, data, now - max(0, held) / per_second)
+            if not frames or held < self._period:
+                return
+
+    def _heard(self, frames: int, data: bytes, spoken_at: float) -> None:
         if self._broken:
             self._broken = False
-            self._converter.gap(max(0.0, now - self._heard_at - frames / self.description.rate))
-        self._heard_at = now
+            self._converter.gap(max(0.0, spoken_at - self._heard_at - frames / self.description.rate))
+        self._heard_at = spoken_at
+        self._frames += frames
         self._ready.extend(self._converter.feed(data))
+
+    def _pace(self) -> float:
+        """How much faster than life samples come: 1 from a device, more from a recording in its place."""
+        pace = self._frames / (self.description.rate * max(time.monotonic() - self._opened_at, WAIT_S))
+        return pace if pace > _HASTY else 1.0
 
     def _check_stall(self) -> None:
         if time.monotonic() - self._heard_at > STALL_S:

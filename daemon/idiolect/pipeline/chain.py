@@ -28,6 +28,8 @@ MEMORY = UNSETTLED + SMOOTHING
 """Blocks after which nothing of the past is left in the encoder, the window or the smoothed scores."""
 LONGEST = 50
 """Embeddings (4 s) of an utterance that are resampled to one window."""
+BACKGROUND = "_background_"
+"""The head's class for sound that is no speech."""
 MARGIN = 8
 """Embeddings behind it that are kept besides: one knows that it has ended only then."""
 
@@ -58,12 +60,15 @@ class Chain:
         self._frontend = Frontend()
         self._encoder = encoder
         self._scorer = Scorer(head)
+        self._background = head.classes.index(BACKGROUND) if BACKGROUND in head.classes else None
         self._addressed = GUEST
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
         self._held: deque[NDArray[np.int16]] = deque(maxlen=MEMORY)
         self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=LONGEST + MARGIN)
         self.position = 0
+        self.last_speech = 0
+        """Position behind the newest block in which somebody seemed to speak; not just any sound is speech."""
         self.listen_for(listening)
         self.reset()
 
@@ -203,7 +208,14 @@ class Chain:
         if self._decoder.ending and not active:
             detection = self._whole_utterance(position)
         detection = detection or self._decoder.push(posteriors, active=active, position=position)
+        if detection or (active and self._is_speech(posteriors)):
+            self.last_speech = position
         return Step(position, embedding, posteriors, self._attributed(detection) if detection else None)
+
+    def _is_speech(self, posteriors: NDArray[np.float32]) -> bool:
+        if len(self._embeddings) <= UNSETTLED:  # after a fresh start scores are of what nobody heard
+            return False
+        return self._background is None or posteriors.item(self._background) < 0.5
 
     def _attributed(self, detection: Detection) -> Detection:
         """Say for whom the detection was made. A wake word tells who speaks in its turn, where voices are known."""
