@@ -25,6 +25,36 @@ HASTY = Limits(request_s=0.4, answer_s=0.4, connection_s=0.8, write_s=0.4, heart
 """For tests of time-outs."""
 
 
+class FakeWindows:
+    """Implements ``control.idle_api.Windows``: one round is due, and done as soon as somebody asks, unless too hot."""
+
+    def __init__(self) -> None:
+        self.hot = False
+        self.asked = False
+        self.done: dict[str, int] = {}
+
+    def ask(self) -> None:
+        self.asked = self.hot
+        if not self.hot:
+            self.done = {"rebuild": 2}
+
+    def status(self) -> dict[str, object]:
+        waiting = ["65 C or less (cpu-thermal has 81 C)"] if self.hot else ["nobody speaking for 10 min (so far 12 s)"]
+        return {
+            "state": "nothing due" if self.done else "waiting",
+            "asked": self.asked,
+            "running": None,
+            "due": {} if self.done else {"rebuild": 2},
+            "waiting_for": [] if self.done else waiting,
+            "done": self.done,
+            "preempted": 3,
+            "failed": 0,
+            "last": None,
+            "stopped_by": "somebody spoke",
+            "sandbox": {"limits": True, "landlock": False},
+        }
+
+
 @dataclass
 class FakeDaemon:
     """Implements ``control.api.Daemon``; ``broken`` and ``hanging`` make what the tests of faults need."""
@@ -35,6 +65,7 @@ class FakeDaemon:
     broken: bool = False
     hanging: bool = False
     checks: list[dict[str, object]] = field(default_factory=list)
+    windows: FakeWindows = field(default_factory=FakeWindows)
 
     def status(self) -> dict[str, object]:
         if self.broken:
@@ -50,6 +81,7 @@ class FakeDaemon:
             "keys": {"state": "released", "text": "released from a file: not hardware protected; for development"},
             "events": self.hub.published,
             "interpreter": "litert",
+            "learning": self.windows.status(),
             "personalization": {"state": "off", "detail": "the keys are not released: everybody gets the base model"},
         }
 

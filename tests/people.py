@@ -11,7 +11,9 @@ from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundl
 from idiolect.consent import Consents
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
+from idiolect.learning import adapterfile
 from idiolect.learning.model import Model
+from idiolect.pipeline.personal import Adapter
 from idiolect.pipeline.space import as_span
 from idiolect.trust.vault import Vault
 from tests.trust.vaults import Clock
@@ -55,6 +57,10 @@ class Household:
         self.vault = vault
         self.consents = Consents(vault, {}, wall=lambda: self.clock.wall, monotonic=lambda: self.clock.steady)
         self.learner = Learner(self.consents, model(), "e" * 64, Worker(), lambda: self.clock.wall)
+
+    def in_use(self) -> list[Adapter]:
+        """Everybody's adapter, as the daemon would take it over."""
+        return [adapterfile.accept(data, digest) for data, digest in self.learner.files()]
 
     def agree(self, name: str, *purposes: str) -> str:
         """Somebody says yes aloud; their profile."""

@@ -60,8 +60,32 @@ def test_status_for_people(run, path):
         "keystore    file (not hardware protected)",
         "keys        released from a file: not hardware protected; for development",
         "personal    off: the keys are not released: everybody gets the base model",
+        "learning    due: 2 rebuild, waits for nobody speaking for 10 min (so far 12 s)",
         "events      0 since the start",
     ]
+
+
+def test_learn_says_what_it_waits_for_and_does_it_when_asked(run, path):
+    done = idiolect(path, "learn")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "due: 2 rebuild, waits for nobody speaking for 10 min (so far 12 s)",
+        "  waits for: nobody speaking for 10 min (so far 12 s)",
+        "  gave way 3 times, failed 0 times; last: somebody spoke",
+        "  the worker runs without: landlock (idiolect doctor)",
+    ]
+    done = idiolect(path, "learn", "--now")
+    assert (done.returncode, done.stdout) == (0, "done: learning from what is new (2)\n")
+    assert json.loads(idiolect(path, "learn", "--now", "--json").stdout)["state"] == "nothing due"
+    assert idiolect(path, "learn", "--now").stdout == "there is nothing to learn\n"
+
+
+def test_learn_now_that_has_to_wait_says_for_what(run, path):
+    run.daemon.windows.hot = True
+    done = idiolect(path, "learn", "--now", "--timeout", "1s")
+    assert done.returncode == 1
+    assert "81 C" in done.stdout
+    assert "it goes on as soon as it can" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("--json", "status"), ("status", "--json")])

@@ -25,16 +25,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
     "config": set(),
     "pipeline": set(),
+    "frames": set(),
     "learning": {"pipeline"},
     "trust": set(),
-    "host": {"trust"},
+    "host": {"frames", "trust"},
     "control": {"config"},
-    "doctor": {"custody"},
-    "worker": {"learning"},
+    "doctor": {"config", "custody", "host", "idle"},
+    "worker": {"frames", "host", "learning"},  # host only for the sandbox that it puts on
+    "idle": {"config", "host"},  # conditions in, obstacles out; of the host only the shape of what it measures
     "assembly": {"config", "custody", "learning", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
     "learner": {"custody", "host", "learning", "pipeline", "trust"},  # the vault's examples into adapters
-    "personal": {"control", "custody", "host", "inference", "learner", "learning", "pipeline"},
+    "personal": {"config", "control", "custody", "host", "idle", "inference", "learner", "learning", "pipeline"},
     "inference": {"control", "host", "learning", "pipeline"},  # the thread between the queue and the events
     "cli": {"config", "control", "custody", "host", "trust"},  # signing, provisioning and proofs work without a daemon
     "service": {
@@ -56,10 +58,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 SAME_PART = {
     **dict.fromkeys(("configkinds", "configparse"), "config"),
     **dict.fromkeys(
-        ("cli_bundle", "cli_doctor", "cli_files", "cli_learn", "cli_output", "cli_sign", "cli_trust"), "cli"
+        ("cli_bundle", "cli_doctor", "cli_files", "cli_idle", "cli_learn", "cli_output", "cli_sign", "cli_trust"), "cli"
     ),
-    "rights": "learner",
-    **dict.fromkeys(("enrolment", "people"), "personal"),
+    **dict.fromkeys(("jobs", "observe", "records", "rights"), "learner"),
+    **dict.fromkeys(("enrolment", "people", "windows"), "personal"),
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
 
@@ -80,6 +82,7 @@ OWNERS = {
     "h11": "idiolect.control.wire",
     "tpm2_pytss": "idiolect.host.tpm",
     "msgpack": "idiolect.learning.protocol",
+    "jeepney": "idiolect.host.logind",
 }
 NOT_IN_CLI = {"numpy", "h11", "soxr", "ai_edge_litert", "tflite_runtime", "alsaaudio"}
 

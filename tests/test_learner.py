@@ -12,6 +12,7 @@ from idiolect.consent import ADAPTER
 from idiolect.errors import LearningError, RequestError
 from idiolect.learning import adapterfile, ledger, rollout
 from idiolect.learning.provenance import unseal
+from idiolect.observe import Said, corrected
 from idiolect.rights import Rights
 from tests.people import Household, invented, span
 from tests.trust.vaults import DAY, House
@@ -47,7 +48,7 @@ def test_a_taught_phrase_is_in_use_at_once_and_proven(home):
     assert made.outcome is not None
     assert made.outcome.verdict.passed, made.outcome.verdict
     assert (made.number, made.state) == (1, "canary")
-    (adapter,) = home.learner.household()
+    (adapter,) = home.in_use()
     assert [t.name for t in adapter.taught] == ["lights please"]
     proof = home.learner.verify(profile, 1)
     assert proof["ok"], proof
@@ -81,7 +82,7 @@ def test_withdrawing_takes_examples_and_every_version_with_it(home, house):
     home.learner.round(profile, at_once=True)
     assert home.consents.withdraw(home.consents.find("Ann"), "enrol") == 3
     assert home.learner.versions(profile) == []
-    assert home.learner.household() == []
+    assert home.in_use() == []
     assert ADAPTER not in home.vault.purposes(profile)
     assert home.consents.allowed(profile, "enrol") is None
     kinds = [entry.kind for entry in home.vault.audit_entries(50)]
@@ -101,7 +102,7 @@ def test_a_signature_by_another_key_is_not_loaded(home):
         change.put(profile, ADAPTER, "adapter", "00000001", forged.encode(), "e" * 64)
     with pytest.raises(LearningError, match="not signed by this device"):
         home.learner.sealed(profile, 1)
-    assert home.learner.household() == []
+    assert home.in_use() == []
 
 
 def test_an_example_without_consent_does_not_pass_the_proof(home):
@@ -128,7 +129,7 @@ def test_nothing_is_lost_over_a_restart(house):
     with house.open() as vault:
         home = Household(vault, house.clock)
         assert home.learner.sealed(profile, 1).encode() == before
-        assert [a.profile for a in home.learner.household()] == [profile]
+        assert [a.profile for a in home.in_use()] == [profile]
     assert not any(b"lights please" in data or b"Ann" in data for data in house.files().values())
 
 
@@ -152,8 +153,8 @@ def test_corrections_take_a_canary_back_by_themselves(home):
     teach(home, profile)
     home.learner.round(profile, at_once=True)
     for expected in (False, True):
-        version = rollout.in_use(home.learner.versions(profile))
-        assert home.learner.move(profile, version.corrected()) is expected
+        said = Said(profile, "up", span("down")[0], "down")
+        assert corrected(home.learner, said) is expected
     assert rollout.in_use(home.learner.versions(profile)) is None
     assert home.vault.audit_entries(1)[0].kind in ("rotated", "adapter-moved")
 
@@ -188,7 +189,7 @@ def test_expired_examples_go_and_the_adapter_is_made_anew(home):
     home.clock.pass_(200 * DAY)
     home.vault.sweep(home.learner.day)
     assert home.learner.refresh() == 1
-    (adapter,) = home.learner.household()
+    (adapter,) = home.in_use()
     assert [t.name for t in adapter.taught] == ["good night"]
     assert home.learner.refresh() == 0
 
@@ -225,12 +226,13 @@ def test_own_way_of_saying_base_phrases_helps_and_harms_nobody(home):
 
 def test_usage_becomes_a_prior_from_the_next_day(home):
     profile = home.agree("Ann")
-    home.learner.used({profile: {"seven": 30, "one": 2}})
+    with home.vault.change("put", False, profile=profile, count=1) as change:
+        home.learner.count_usage(change, profile, {"seven": 30, "one": 2})
     assert home.learner.ledger(profile).usage == {}
     home.clock.pass_(DAY)
     made = home.learner.round(profile, at_once=True)
     assert made.state == "canary"
-    (adapter,) = home.learner.household()
+    (adapter,) = home.in_use()
     assert 0.1 < adapter.prior["seven"] <= 0.5
     assert set(adapter.prior) == {"seven", "one"}
 
@@ -267,11 +269,11 @@ def test_a_worker_that_says_nonsense_changes_nothing(home):
     from idiolect.host.worker import Worker
 
     for command in (["/bin/echo", "hello"], ["/bin/false"], ["/bin/cat"], ["/bin/sleep", "30"]):
-        home.learner._worker = Worker(command, wall_s=0.5)
+        home.learner.backend = Worker(command, wall_s=0.5)
         with pytest.raises(LearningError):
             home.learner.round(profile, at_once=True)
         assert home.learner.versions(profile) == []
-    home.learner._worker = Worker()
+    home.learner.backend = Worker()
     assert home.learner.round(profile, at_once=True).number == 1
 
 

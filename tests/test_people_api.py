@@ -12,17 +12,20 @@ from dataclasses import dataclass, replace
 import pytest
 
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.config import Config
+from idiolect.config import Config, Idle
 from idiolect.control.hub import Hub
 from idiolect.custody import Custody, Model
 from idiolect.enrolment import Enrolment
 from idiolect.errors import RequestError
 from idiolect.host.capture import BlockQueue
+from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
 from idiolect.people import People
 from idiolect.personal import Personal
 from idiolect.values import Detection, Event
+from idiolect.windows import Windows
+from tests.boards import Board
 from tests.fake_daemon import FakeDaemon, running
 from tests.people import invented, model, span
 
@@ -37,6 +40,7 @@ class PeopleDaemon(FakeDaemon):
     teaching: Enrolment = None
     personal: Personal = None
     inference: Inference = None
+    windows: Windows = None
 
 
 @dataclass
@@ -93,7 +97,12 @@ def house(tmp_path):
     daemon.personal = Personal(
         keys, daemon.inference, daemon.hub, model(), "e" * 64,
         people={"ann": [ME], "bob": ["somebody-else"]}, state_dir=tmp_path / "state", names=names,
-        listen=lambda *_: None, synchronized=lambda: True,
+        listen=lambda *_: None, backend=Worker(), synchronized=lambda: True,
+    )  # fmt: skip
+    board = Board(tmp_path / "board")
+    daemon.windows = Windows(
+        daemon.personal, Worker(), wishes=lambda: Idle(machine=board.root), state_dir=tmp_path / "state",
+        quiet=lambda: (3600.0, False), custody=keys.custody, synchronized=lambda: True,
     )  # fmt: skip
     daemon.people = People(daemon.personal, daemon.inference)
     daemon.teaching = Enrolment(
@@ -234,11 +243,11 @@ def test_expired_examples_go_when_two_days_in_a_row_say_so(house):
     house.teach()
     learner = house.daemon.personal._learner
     clock = [time.time()]
-    learner._clock = lambda: clock[0]
+    learner.clock = lambda: clock[0]
     year = 400 * 86_400
 
     def look():
-        house.on_loop(house.daemon.personal.expire())
+        house.on_loop(house.daemon.windows.look())
         return len(house.ok("GET", "/v1/review?profile=ann")["examples"])
 
     assert look() == 3
@@ -257,9 +266,9 @@ def test_a_clock_that_nobody_keeps_right_expires_nothing(house):
     house.teach()
     personal = house.daemon.personal
     personal._synchronized = lambda: False
-    personal._learner._clock = lambda: time.time() + 900 * 86_400
+    personal._learner.clock = lambda: time.time() + 900 * 86_400
     for _ in range(2):
-        house.on_loop(personal.expire())
+        house.on_loop(house.daemon.windows.look())
     assert len(house.ok("GET", "/v1/review?profile=ann")["examples"]) == 3
 
 
@@ -267,13 +276,13 @@ def test_a_pause_survives_a_restart(house, tmp_path):
     house.ok("POST", "/v1/learning", {"active": False, "for_s": 3600})
     again = Personal(
         None, house.daemon.inference, Hub(), model(), "e" * 64,
-        people={}, state_dir=tmp_path / "state", names=Names(), listen=lambda *_: None,
+        people={}, state_dir=tmp_path / "state", names=Names(), listen=lambda *_: None, backend=Worker(),
     )  # fmt: skip
     assert not again.learning
     (tmp_path / "state" / "personal.json").write_text("{")
     damaged = Personal(
         None, house.daemon.inference, Hub(), model(), "e" * 64,
-        people={}, state_dir=tmp_path / "state", names=Names(), listen=lambda *_: None,
+        people={}, state_dir=tmp_path / "state", names=Names(), listen=lambda *_: None, backend=Worker(),
     )  # fmt: skip
     assert not damaged.learning
     house.ok("POST", "/v1/learning", {"active": True})
@@ -288,8 +297,9 @@ def test_without_keys_every_question_says_why(tmp_path):
     config = replace(Config(), state_dir=tmp_path, keystore="file")
     keys = Keys(Custody(config, Model("x", 1, "d" * 64, (), False, "")), lambda _: None)
     personal = Personal(
-        keys, inference, Hub(), model(), "e" * 64, people={}, state_dir=tmp_path, names=Names(), listen=lambda *_: None
-    )
+        keys, inference, Hub(), model(), "e" * 64, people={}, state_dir=tmp_path, names=Names(),
+        listen=lambda *_: None, backend=Worker(),
+    )  # fmt: skip
     with pytest.raises(RequestError, match="without keys"):
         asyncio.run(People(personal, inference).people())
     assert personal.status()["state"] == "off"
@@ -300,7 +310,8 @@ def test_what_is_set_aside_is_in_the_log_and_in_the_review(house):
     house.teach()
     answer = house.ok("POST", "/v1/correct", {"event": house.hears("on", "on", profile), "phrase": "off"})
     assert not answer["counts"]
-    assert answer["adapter"] == 0  # nothing new to use
+    assert answer["adapter"] == 1  # what is in use stays so
+    house.on_loop(house.daemon.windows.look())
     learner = house.daemon.personal._learner
     kinds = [entry.kind for entry in house.on_loop(_audit(house, learner))]
     assert "quarantined" in kinds

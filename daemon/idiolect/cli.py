@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__, cli_bundle, cli_learn, cli_trust
+from idiolect import __version__, cli_bundle, cli_idle, cli_learn, cli_trust
 from idiolect import cli_output as show
 from idiolect.control.client import Client, NoAnswerError, ServerEvent, UnreachableError
 from idiolect.errors import ConfigError, IdiolectError, TrustError
@@ -29,7 +29,8 @@ _PATIENCE_S = 30.0
 _EPILOG = """\
 exit codes:
   0    done
-  1    the answer is no: doctor found a failure, listen timed out before --count events, or a proof does not hold
+  1    the answer is no: doctor found a failure, listen timed out before --count events, a proof does not hold, or
+       learn --now is not done yet
   2    wrong usage
   69   the daemon cannot be reached; the message says how to start it
   65   an audit log was changed
@@ -176,15 +177,8 @@ def _print(options: argparse.Namespace, answer: dict[str, Any], lines: Callable[
     return 0
 
 
-def _seconds(text: str) -> float:
-    try:
-        return show.parse_duration(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 15m, 2h or 1d") from None
-
-
 def _pause_seconds(text: str) -> float:
-    seconds = _seconds(text)
+    seconds = show.seconds(text)
     if not 1 <= seconds <= _MAX_PAUSE_S:
         raise argparse.ArgumentTypeError("a pause lasts from 1s to 7d; without --for it lasts until resumed")
     return seconds
@@ -213,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, common, "status", "show what the daemon is doing", _status)
     listen = _add(commands, common, "listen", "print events as they happen, until Ctrl-C", _listen)
     listen.add_argument("--count", type=_count, metavar="N", help="end after N events; changes of state do not count")
-    listen.add_argument("--timeout", type=_seconds, metavar="TIME", help="end after this time (20, 30s, 5m)")
+    listen.add_argument("--timeout", type=show.seconds, metavar="TIME", help="end after this time (20, 30s, 5m)")
     pause = _add(commands, common, "pause", "stop listening, or learning; survives a restart", _pause)
     pause.add_argument("what", choices=["listening", "learning"])
     pause.add_argument("--for", dest="for_s", type=_pause_seconds, metavar="TIME", help="30s, 15m, 2h, 1d; up to 7d")
@@ -228,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = _add(commands, common, "doctor", "find out what is wrong and what to do about it", _doctor)
     doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
     cli_learn.register(commands, common, _add)
+    cli_idle.register(commands, common, _add)
     cli_bundle.register(commands, common, _add)
     cli_trust.register(commands, common, _add)
     return parser

@@ -188,11 +188,8 @@ def _learnt(answer: dict[str, Any]) -> list[str]:
     ]
     if answer.get("rolled_back"):
         lines.append("what was on trial was taken back: it had been corrected too often")
-    gate = answer.get("gate")
-    if answer.get("adapter"):
-        lines.append(f"learnt from it: version {answer['adapter']} ({answer['state']})")
-    elif gate:
-        lines.append(f"nothing changes yet: {gate['reason']}")
+    if answer["counts"]:
+        lines.append("it is learnt from in the next idle window; to have it now: idiolect learn --now")
     return lines
 
 
@@ -244,7 +241,25 @@ def _report(options: argparse.Namespace) -> int:
         lines.append(f"  of {figures['held_out']} held-out examples; {answer['measured']}")
     if figures:
         lines.append(f"  since then {figures['uses']} utterances, {figures['corrections']} corrected")
-    return _say(options, answer, [*lines, *(f"  - {limit}" for limit in answer["limits"])])
+    return _say(options, answer, [*lines, *_lately(answer), *(f"  - {limit}" for limit in answer["limits"])])
+
+
+def _lately(answer: dict[str, Any]) -> list[str]:
+    """Health in daily use, and the last self-test slice by slice."""
+    lines = []
+    if health := answer.get("health"):
+        lines.append(
+            f"  lately: {health['rejected']:.0%} rejected, {health['corrected']:.0%} corrected; the base model alone"
+            f" would have lost {health['won']:.0%} and gained {health['lost']:.0%}; sure {health['confidence']:.2f}"
+            f" (base {health['base_confidence']:.2f})"
+        )
+    if tested := answer.get("selftest"):
+        lines.append(f"  tested on {tested['day']}: {tested['worse'] or 'nothing is worse'}")
+        for part in tested["slices"]:
+            right = 1 - part["wrong"] / part["total"]
+            lines.append(f"    {part['slice']:28} |{meter(-60 + 60 * right, 20)}| {right:4.0%} of {part['total']}"
+                         f" (lost {part['lost']}, won {part['won']})")  # fmt: skip
+    return lines
 
 
 def _forget(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -19,6 +20,14 @@ def parse_duration(text: str) -> float:
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text, re.ASCII):
         raise ValueError(text)
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+
+
+def seconds(text: str) -> float:
+    """``parse_duration`` as argparse wants it."""
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 15m, 2h or 1d") from None
 
 
 def duration(seconds: float) -> str:
@@ -78,6 +87,20 @@ def learning_text(said: object) -> str:
     return f"{_short(said.get('state', '?'))}: {what}, {_short(said.get('profile', '?'))} speaks"
 
 
+def idle_text(said: object) -> str:
+    """What learning does in idle windows, in one line."""
+    if not isinstance(said, Mapping):
+        return _short(said)
+    due = ", ".join(f"{count} {kind}" for kind, count in _part(said, "due").items())
+    state = str(said.get("state", "?"))
+    if state == "waiting":
+        waiting = said.get("waiting_for")
+        first = f", waits for {waiting[0]}" if isinstance(waiting, list) and waiting else ""
+        more = f" and {len(waiting) - 1} more" if isinstance(waiting, list) and len(waiting) > 1 else ""
+        return f"due: {due}{first}{more}"
+    return f"running: {said.get('running')}" if state == "running" else state
+
+
 def listening_text(listening: Mapping[str, object]) -> str:
     """ "listening", "paused until 14:05 (1 h 3 min)", ..."""
     state = str(listening.get("state", "unknown"))
@@ -106,6 +129,7 @@ def status_lines(status: Mapping[str, object]) -> list[str]:
         ("keystore", str(status.get("keystore", "?"))),
         ("keys", str(_part(status, "keys").get("text", "?"))),
         ("personal", learning_text(status.get("personalization", "?"))),
+        ("learning", idle_text(status.get("learning", "?"))),
         ("events", f"{status.get('events', '?')} since the start"),
     ]
     return [f"{name:<11} {plain(text)}" for name, text in rows]

@@ -38,10 +38,16 @@ _BUNDLE = Text(
 )
 _TCTI = Text("a TCTI such as device:/dev/tpmrm0 or swtpm:path=/run/swtpm.sock", r"[a-z]+(?::.*)?", 1024)
 _DIRECTORY = Text("an absolute directory", r"/.+", 1024, Path)
+_MACHINE = Text("an absolute directory", r"/.*", 1024, Path)
 _SOCKET = Text("an absolute path of at most 107 bytes, Linux's limit for sockets", r"/.*[^/]", 107, Path)
 # beyond ASCII the pattern takes anything; Name then keeps to letters, marks and numbers
 _PHRASE = Name("a phrase: 1 to 64 letters, digits, spaces, _ - or '", "[0-9A-Za-z '_\u00a1-\U0010ffff-]{1,64}", 256)
 _GROUP = Name("the name of a Unix group", r"[A-Za-z_][0-9A-Za-z_.-]{0,30}\$?", 32)
+_HOURS = Text(
+    'always, or from and to in local time such as "01:00-05:00"',
+    r"always|(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]",
+    11,
+)
 _NOT_SET = Place("built-in defaults", 1)
 
 
@@ -121,6 +127,29 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """When the device learns: only while all of these hold."""
+
+    quiet_minutes: Annotated[float, Number(0, 1440, "min"), "How long nobody may have spoken, in minutes."] = 10.0
+    hours: Annotated[str, _HOURS, 'The hours in which it may learn: always, or "01:00-05:00" in local time.'] = "always"
+    power: Annotated[
+        Literal["mains", "any"],
+        Choice(("mains", "any")),
+        "mains: only on mains or while charging; any: on battery too. Boards without a battery are on mains.",
+    ] = "mains"
+    battery_percent: Annotated[float, Number(0, 100, "%"), "The charge that a battery must have, in percent."] = 40.0
+    celsius: Annotated[float, Number(20, 120, "C"), "The temperature above which it does not learn."] = 70.0
+    pressure_percent: Annotated[
+        float, Number(1, 100, "%"), "Share of the last 10 s in which others may have waited for CPU, memory or disk."
+    ] = 25.0
+    free_memory_mib: Annotated[float, Number(0, 65536, "MiB"), "Memory that must be available, in MiB."] = 96.0
+    free_disk_mib: Annotated[float, Number(0, 1048576, "MiB"), "Space that the state directory must have."] = 32.0
+    machine: Annotated[
+        Path, _MACHINE, "Where /sys and /proc are looked for; another place than / is for development."
+    ] = Path("/")
+
+
+@dataclass(frozen=True, slots=True)
 class Trust:
     """Whose models are trusted, and the TPM."""
 
@@ -151,6 +180,7 @@ class Config:
     trust: Trust = field(default_factory=Trust)
     state_dir: Annotated[Path, _DIRECTORY, "Directory for everything that is stored."] = Path("/var/lib/idiolect")
     listening: Listening = field(default_factory=Listening)
+    idle: Idle = field(default_factory=Idle)
     control: Control = field(default_factory=Control)
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import threading
 import time
@@ -20,7 +21,8 @@ from idiolect import provisioning
 from idiolect.errors import KeystoreError, RequestError, TrustError, VaultError
 from idiolect.host.keyfile import FileKeystore
 from idiolect.host.slots import FOLDER, Slots
-from idiolect.provisioning import KEYFILE, VAULT
+from idiolect.provisioning import ADAPTER_KEY, KEYFILE, VAULT
+from idiolect.trust import audit
 from idiolect.trust.approvals import DEFAULT_PCR, Approval
 from idiolect.trust.device import Device
 from idiolect.trust.keystore import Keystore, Released, too_old
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 PASSING = {"absent", "busy", "lockout", "full", "readonly"}
 """States that may end by themselves: they are tried again."""
 _PROVISION = "run idiolect provision"
+CHECKPOINT_SCHEMA = "idiolect/checkpoint/v1"
+_CHECKPOINT = (ADAPTER_KEY[0], "checkpoint", "00")
+"""Purpose, kind and id of the record of the last one, the device's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,11 +282,31 @@ class Custody:
 
     def audit_export(self, nonce: bytes) -> dict[str, object]:
         """The audit log with, where a TPM is used, a quote over its head, its count and ``nonce``."""
-        from idiolect.trust.audit import qualifying_data
-
         export = self.vault.audit_export(nonce)
-        extra = qualifying_data(bytes.fromhex(str(export["head"])), int(str(export["count"])), nonce)
+        extra = audit.qualifying_data(bytes.fromhex(str(export["head"])), int(str(export["count"])), nonce)
         return {"export": export, "quote": self._quote(extra)}
+
+    def checkpoint(self) -> dict[str, object]:
+        """Walk the whole log, and keep where it ended: with a TPM's quote over that, where one is used."""
+        mark = self.vault.audit_verify()
+        quote = self._quote(audit.qualifying_data(mark.head, mark.count, b""))
+        now = int(self._clock())
+        document = {
+            "schema": CHECKPOINT_SCHEMA,
+            "count": mark.count,
+            "head": mark.head.hex(),
+            "time": now,
+            "quote": quote,
+        }
+        fields: dict[str, int | str] = {"count": mark.count, "head": mark.head.hex(), "quoted": int(quote is not None)}
+        with self.vault.change("checkpoint", False, **fields) as change:
+            change.put("", *_CHECKPOINT, json.dumps(document).encode())
+        return document
+
+    def last_checkpoint(self) -> int | None:
+        """The day of the last checkpoint (since the epoch), None before the first."""
+        raw = self.vault.get("", *_CHECKPOINT)
+        return int(json.loads(raw)["time"]) // 86_400 if raw else None
 
     def attest(self, nonce: bytes) -> dict[str, object]:
         """A TPM's word for what this boot measured, also where it got no keys. ``RequestError`` 409 without a TPM."""

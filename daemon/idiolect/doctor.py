@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from idiolect.config import Idle
 from idiolect.custody import Finding, View
+from idiolect.host import clock
+from idiolect.host.sandbox import ESSENTIAL, Layer
+from idiolect.idle import Sensed
 from idiolect.values import MicrophoneHealth
 
 LOUD_DBFS, QUIET_DBFS = -3.0, -75.0
@@ -63,6 +67,55 @@ def state_directory(path: Path) -> Iterable[Check]:
         fix = f"create {path} and give it to the user that runs idiolectd"
         detail = f"{path} is missing or not writable: a pause will not survive a restart"
         yield Check("state directory", "warn", detail, fix)
+
+
+def idle(wishes: Idle, sensed: Sensed, leaving: str) -> Iterable[Check]:
+    """What decides when it learns: power, heat, pressure, memory and disk, hours, and what is heard of a shutdown."""
+    power, thermal, pressure, resources = sensed.power, sensed.thermal, sensed.pressure, sensed.resources
+    blind = power.has_battery and power.battery_percent is None and power.mains is not True
+    fix = "look into /sys/class/power_supply; idle.power: any learns on battery too" if power.trouble else ""
+    yield _told("power", power.describe(), power.trouble, blind, fix)
+    yield _told("heat", thermal.describe(), thermal.trouble, bool(thermal.throttled), "better cooling or power supply")
+    level = "ok" if pressure.available else "warn"
+    without = "" if pressure.available else "boot with psi=1; until then the load average decides"
+    yield Check("pressure", level, pressure.describe(), without)
+    short = not resources.writable or (
+        resources.memory_available_mib is not None and resources.memory_available_mib < wishes.free_memory_mib
+    )
+    fix = "free some memory, or lower idle.free_memory_mib; make the state directory writable"
+    yield _told("resources", resources.describe(), resources.trouble, short, fix)
+    name, trouble = clock.zone()
+    yield Check("time zone", "warn" if trouble else "ok", f"{name}; {trouble}" if trouble else name, trouble)
+    if clock.synchronized():
+        yield Check("clock", "ok", "synchronized")
+    else:
+        hours = "" if wishes.hours == "always" else "; idle.hours wait a day at most"
+        fix = "enable systemd-timesyncd or chrony"
+        yield Check("clock", "warn", f"not synchronized: nothing expires by it{hours}", fix)
+    watched = leaving in ("watching", "starting")
+    fix = "" if watched else "optional: pip install 'idiolectd[logind]', and a system bus"
+    yield Check("sleep", "ok", f"logind: {leaving}" + ("" if watched else "; a round is simply cut off then"), fix)
+
+
+def _told(name: str, detail: str, trouble: Sequence[str], bad: bool, fix: str) -> Check:
+    return Check(name, "warn" if bad or trouble else "ok", detail, fix if bad or trouble else "")
+
+
+def sandbox(layers: Sequence[Layer]) -> Iterable[Check]:
+    """What confines the training worker."""
+    if not layers:
+        yield Check("sandbox", "fail", "the training worker does not start: nothing is learnt", "see the journal")
+        return
+    held = ", ".join(f"{each.name} ({each.detail})" if each.detail else each.name for each in layers if each.held)
+    missing = [each for each in layers if not each.held]
+    if not missing:
+        yield Check("sandbox", "ok", held)
+        return
+    without = ", ".join(f"{each.name} ({each.detail})" for each in missing)
+    level = "warn" if any(each.name in ESSENTIAL for each in missing) else "ok"
+    yield Check(
+        "sandbox", level, f"{held}; without {without}", "a newer kernel, and libseccomp2, bring what is missing"
+    )
 
 
 def keys(view: View, findings: Sequence[Finding]) -> Iterable[Check]:

@@ -96,6 +96,24 @@ class LearningError(IdiolectError):
         self.fix = fix
 
 
+class WorkerFailed(LearningError):
+    """The training worker gave no answer, and was killed. ``cause``: start, timeout, crash, oversize, garbled, stopped.
+
+    Nothing was changed by it.
+    """
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message, "it is tried again later; if it goes on, see `idiolect doctor`")
+        self.cause = cause
+
+
+class Preempted(WorkerFailed):
+    """A training round gave way to somebody who speaks, or to a condition that no longer held."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped", "the training round was interrupted")
+
+
 class MicrophoneError(IdiolectError):
     """Audio cannot be captured now. The service stays up and tries again; ``fix`` tells the next step."""
 

@@ -64,22 +64,22 @@ class Keys:
     """``Custody`` for the event loop: it opens it, tends it, and answers what the control API asks."""
 
     def __init__(self, custody: Custody, changed: Callable[[View], None]) -> None:
-        """``changed`` is told each new view, on the event loop."""
-        self._custody = custody
+        """``changed`` is told each new view, on the event loop. ``custody`` is for calls that ``ask`` runs."""
+        self.custody = custody
         self._thread = KeysThread()
         self._changed = changed
 
     @property
     def view(self) -> View:
         """How keys and vault are."""
-        return self._custody.view
+        return self.custody.view
 
     def run(self) -> None:
         """The thread's body; it ends with keys wiped and the vault closed."""
         try:
             self._thread.run()
         finally:
-            self._custody.close()
+            self.custody.close()
 
     def stop(self) -> None:
         """End the thread after what it does."""
@@ -88,43 +88,43 @@ class Keys:
     async def keep(self) -> None:
         """Get the keys, and then see to what is due, for ever."""
         delay, last = FIRST_RETRY_S, self.view
-        view = await self._thread.call(self._custody.open)
+        view = await self._thread.call(self.custody.open)
         while True:
             if view != last:
                 last = view
                 self._changed(view)
             delay = min(2 * delay, LAST_RETRY_S) if view.passing else LAST_RETRY_S
             await asyncio.sleep(delay)
-            view = await self._thread.call(self._custody.tend)
+            view = await self._thread.call(self.custody.tend)
 
     async def examine(self) -> list[Finding]:
         """What `doctor` wants to know."""
-        return await self._thread.call(self._custody.examine)
+        return await self._thread.call(self.custody.examine)
 
     async def audit(self, limit: int) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self.ask(lambda: self._custody.audit(limit))
+        return await self.ask(lambda: self.custody.audit(limit))
 
     async def audit_verify(self) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self.ask(self._custody.audit_verify)
+        return await self.ask(self.custody.audit_verify)
 
     async def audit_export(self, nonce: bytes) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self.ask(lambda: self._custody.audit_export(nonce))
+        return await self.ask(lambda: self.custody.audit_export(nonce))
 
     async def attest(self, nonce: bytes) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self.ask(lambda: self._custody.attest(nonce))
+        return await self.ask(lambda: self.custody.attest(nonce))
 
     async def mark_good(self) -> dict[str, object]:
         """See ``control.trust_api.Proofs``."""
-        return await self.ask(self._custody.mark_good)
+        return await self.ask(self.custody.mark_good)
 
     @property
     def vault(self) -> Vault:
         """The open vault, for calls that ``ask`` runs. ``VaultError`` while there is none."""
-        return self._custody.vault
+        return self.custody.vault
 
     async def ask(self, question: Callable[[], T]) -> T:
         """The result of ``question``, run on the thread; what the vault refuses is a ``RequestError`` 503."""

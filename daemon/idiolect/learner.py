@@ -1,53 +1,43 @@
 """Learning on the device: the vault's examples into adapters, through the worker and the gate, and into use.
 
-Everything here runs on the thread that owns the vault. What a person's adapter is made of is read from the vault anew
-each time; each step is one transaction, so that a crash leaves the old state or the new.
-
-| record (profile, purpose, kind, id) | holds |
-| --- | --- |
-| enrol, adapt_corrections, adapt_confirmations: example, sequence | one example (``learning.ledger``) |
-| usage: count, day | how often what was said on a day |
-| adapter: adapter, number | a version: file, provenance, signature (``learning.provenance``) |
-| adapter: state, 00 | the rollout's table (``learning.rollout``) |
-| consent: counter, 00 | the number of the newest version there ever was |
+Everything here runs on the thread that owns the vault (``records`` says what lies there). Each step is one
+transaction, so that a crash leaves the old state or the new, and one that was interrupted is simply due again.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from idiolect.consent import ADAPTER, CONSENT, Consents
-from idiolect.errors import LearningError, RequestError
-from idiolect.host.worker import Worker
-from idiolect.learning import adapterfile, protocol, rollout, rounds
-from idiolect.learning import ledger as ledgers
-from idiolect.learning.ledger import PURPOSES, Example, Ledger, Source
+from idiolect.errors import Preempted, RequestError, WorkerFailed
+from idiolect.host.worker import Backend
+from idiolect.learning import protocol, rollout, rounds, selftest
+from idiolect.learning.admission import Verdict
+from idiolect.learning.health import Health
+from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
-from idiolect.learning.provenance import Provenance, Sealed, unseal
-from idiolect.learning.trainer import When
-from idiolect.pipeline.personal import Adapter
-from idiolect.provisioning import ADAPTER_KEY
-from idiolect.trust.receipt import RETENTION
+from idiolect.learning.provenance import Provenance, Sealed
+from idiolect.learning.rollout import Signal
+from idiolect.learning.trainer import When, prepare
+from idiolect.records import LastRound, Records, Retired
 from idiolect.trust.vault import Change
 
-log = logging.getLogger(__name__)
-
-DAY_S = 86_400
-USAGE_DAYS = 60
-"""Days of usage counts that a round looks at; today's are not final and wait until tomorrow."""
 OTHERS_CAP = 200
 """Examples of the rest of the household that a candidate is tried on."""
+USAGE_ROUND_DAYS = 7
+"""A prior that nothing else changed is made anew this rarely."""
+SHADOW_DAYS = 3
+"""A version that is tried out in the shadow is not replaced sooner: it would never be heard often enough."""
+DISUSE_DAYS = 180
+"""After so long unheard nobody's adapter is listened for any more; who comes back is learnt anew from what is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,186 +49,75 @@ class Made:
     outcome: rounds.Outcome | None
 
 
-class Learner:
+class Learner(Records):
     """See the module."""
 
     def __init__(
-        self, consents: Consents, model: Model, encoder: str, worker: Worker, clock: Callable[[], float] = time.time,
+        self, consents: Consents, model: Model, encoder: str, backend: Backend, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """``encoder``: digest of the encoder that examples are bound to."""
-        self.vault, self.consents, self.model = consents.vault, consents, model
-        self._encoder, self._worker, self._clock = encoder, worker, clock
-        secret = self.vault.get("", *ADAPTER_KEY) or self._new_key()
-        key = serialization.load_der_private_key(secret, None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise LearningError("the device's adapter key is none", "provision the device anew: idiolect provision")
-        self._key = key
+        super().__init__(consents, model, encoder, clock)
+        self.backend = backend
+        self.recalled: set[str] = set()
+        """Profiles that somebody asked for since the start: their disuse has ended."""
 
-    def _new_key(self) -> bytes:
-        """For a vault that nobody provisioned (``keystore: file``): made at the first start."""
-        purpose, kind, item = ADAPTER_KEY
-        if purpose in self.vault.purposes(""):
-            raise LearningError("the device has no adapter key", "provision the device anew: idiolect provision")
-        secret = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        with self.vault.change("provisioned", False, generation=self.vault.counts().generation) as change:
-            change.add_key("", purpose, "")
-            change.put("", purpose, kind, item, secret)
-        return secret
-
-    @property
-    def day(self) -> int:
-        """Today, in days since the epoch."""
-        return int(self._clock() // DAY_S)
-
-    # -- what there is ------------------------------------------------------------------------------------------
-
-    def ledger(self, profile: str, *, day: int | None = None, last: int | None = None) -> Ledger:
-        """What a person's adapter is made from on ``day``, up to example ``last``."""
-        day = self.day if day is None else day
-        examples = []
-        for purpose in sorted(PURPOSES.values()):
-            for record in self.vault.items(profile, purpose, "example"):
-                if record.encoder == self._encoder:
-                    examples.append(ledgers.decode(record.payload))
-        examples.sort(key=lambda e: e.sequence)
-        kept = tuple(e for e in examples if last is None or e.sequence <= last)
-        usage: dict[tuple[str, int], int] = {}
-        for record in self.vault.items(profile, "usage", "count"):
-            then = int(record.id, 16)
-            if day - USAGE_DAYS <= then < day:
-                usage |= {(phrase, then): int(count) for phrase, count in json.loads(record.payload).items()}
-        voice = self.consents.allowed(profile, "voice_match") is not None
-        return Ledger(profile, kept, usage, voice)
-
-    def versions(self, profile: str) -> list[rollout.Version]:
-        """The versions that are kept, by number."""
-        raw = self.vault.get(profile, ADAPTER, "state", "00")
-        rows = json.loads(raw) if raw else []
-        return [rollout.Version(**{**row, "state": rollout.State(row["state"])}) for row in rows]
-
-    def sealed(self, profile: str, number: int) -> Sealed:
-        """A version, its signature and binding checked. ``LearningError`` says what does not fit."""
-        raw = self.vault.get(profile, ADAPTER, "adapter", f"{number:08x}")
-        if raw is None:
-            raise RequestError(404, "adapter", f"there is no version {number}: see `idiolect history`")
-        sealed = unseal(raw)
-        record = sealed.provenance
-        if (record.profile, record.number) != (profile, number):
-            raise LearningError("an adapter is filed under another's name", "erase the profile and enrol again")
+    def _ask(self, request: protocol.Request, *, patient: bool = False) -> dict[str, object]:
+        """The worker's answer; that there was none goes into the audit log, unless it only gave way."""
         try:
-            self._key.public_key().verify(sealed.signature, record.signed_bytes(), ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            raise LearningError("an adapter is not signed by this device", "`idiolect rollback`") from None
-        return sealed
-
-    def household(self) -> list[Adapter]:
-        """The adapters in use, of everybody; what cannot be used is left out and said."""
-        found = []
-        for profile in self.vault.profiles():
-            used = rollout.in_use(self.versions(profile))
-            if used is None:
-                continue
-            try:
-                sealed = self.sealed(profile, used.number)
-            except (LearningError, RequestError) as error:
-                log.error("an adapter is not used: %s", error)
-                continue
-            if sealed.provenance.bundle == self.model.digest:
-                found.append(adapterfile.decode(sealed.data))
-        return found
-
-    # -- what comes in ------------------------------------------------------------------------------------------
-
-    def add(  # noqa: PLR0917 - what an example consists of
-        self,
-        profile: str,
-        source: Source,
-        phrase: str,
-        spans: Iterable[NDArray[np.float32]],
-        session: str,
-        heard: str = "",
-    ) -> list[int]:
-        """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent."""
-        purpose = PURPOSES[source]
-        receipt = self.consents.allowed(profile, purpose)
-        if receipt is None:
-            raise RequestError(
-                403, "profile", f"has not agreed to {purpose}: idiolect consent grant NAME --purpose {purpose}"
-            )
-        first = self._next_sequence(profile)
-        made = [
-            Example(first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard)
-            for i, s in enumerate(spans)
-        ]
-        if first + len(made) > ledgers.MAX_EXAMPLES and self._count(profile) + len(made) > ledgers.MAX_EXAMPLES:
-            raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
-        expires = self.day + RETENTION[purpose]
-        fields: dict[str, int | str] = {"profile": profile, "purpose": purpose, "sequence": first}
-        with self.vault.change("example-kept", False, count=len(made), **fields) as change:
-            for example in made:
-                change.put(profile, purpose, "example", example.ident, example.encode(), self._encoder, expires)
-        return [example.sequence for example in made]
-
-    def _records(self, profile: str) -> list[tuple[str, str]]:
-        """(purpose, id) of every example, of other encoders too."""
-        return [
-            (purpose, record.id)
-            for purpose in sorted(PURPOSES.values())
-            for record in self.vault.items(profile, purpose, "example")
-        ]
-
-    def _count(self, profile: str) -> int:
-        return len(self._records(profile))
-
-    def _next_sequence(self, profile: str) -> int:
-        return 1 + max((int(ident, 16) for _, ident in self._records(profile)), default=0)
-
-    def used(self, counts: dict[str, dict[str, int]]) -> None:
-        """Add usage counts of today, (profile -> phrase -> how often): written once in a while, not at every word."""
-        for profile, said in counts.items():
-            if self.consents.allowed(profile, "usage") is None:
-                continue
-            ident = f"{self.day:08x}"
-            raw = self.vault.get(profile, "usage", "count", ident)
-            total: dict[str, int] = json.loads(raw) if raw else {}
-            for phrase, count in said.items():
-                total[phrase] = total.get(phrase, 0) + count
-            expires = self.day + RETENTION["usage"]
-            with self.vault.change("put", False, profile=profile, purpose="usage", count=1) as change:
-                change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", expires)
+            answer = self.backend.run(protocol.ask(request), protocol.ANSWER_CAP, patient=patient)
+        except Preempted:
+            raise
+        except WorkerFailed as failure:
+            self.vault.log("round-failed", profile=request.ledger.profile, cause=failure.cause)
+            raise
+        return protocol.unpack(answer, protocol.ANSWER_CAP)
 
     # -- rounds -------------------------------------------------------------------------------------------------
 
-    def round(self, profile: str, *, at_once: bool = False, owed: bool = False) -> Made:
-        """Train, judge, and let what passed into the rollout; see ``learning.rollout`` for ``at_once``."""
+    def due(self, profile: str, *, asked: bool = False) -> bool:
+        """Whether a round would find something new; ``asked`` that somebody does not want to wait."""
+        known, last, day = self.ledger(profile), self.last_round(profile), self.day
+        if not known.examples and not known.usage:
+            return False
+        retired = self.retired(profile)
+        if retired and retired.why == "disuse" and profile not in self.recalled and not asked:
+            return False
+        if last is None or last.bundle != self.model.digest:
+            return True
+        if last.material != known.material():
+            return asked or not self._shadowed(profile, day)
+        return bool(known.usage) and not 0 <= day - last.day < USAGE_ROUND_DAYS
+
+    def _shadowed(self, profile: str, day: int) -> bool:
+        """Whether a version is still being tried out beside one that is in use."""
+        shadows = [v for v in self.versions(profile) if v.state is rollout.State.SHADOW]
+        return any(0 <= day - self.sealed(profile, v.number).provenance.day < SHADOW_DAYS for v in shadows)
+
+    def round(self, profile: str, *, at_once: bool = False, owed: bool = False, patient: bool = False) -> Made:
+        """Train, judge, and let what passed into the rollout; see ``learning.rollout`` for ``at_once``.
+
+        ``owed``: something must go, so that there is no version to fall back to. ``patient``: gives way, see
+        ``host.worker``. ``WorkerFailed`` when the worker did not answer; nothing is changed then.
+        """
         known = self.ledger(profile)
         if not known.examples and not known.usage:
             return Made(0, "base", None)
-        versions = self.versions(profile)
-        used = rollout.in_use(versions)
+        used = rollout.in_use(self.versions(profile))
         active = self.sealed(profile, used.number).data if used and not owed else b""
         number = self._counter(profile) + 1
         when = When(self.day, number)
         request = protocol.Request(self.model, known, when, active, self._others(known), owed)
-        answer = self._worker.run(protocol.ask(request), protocol.ANSWER_CAP)
-        outcome = protocol.read_answer(self._message(answer), len(known.examples))
+        outcome = protocol.read_answer(self._ask(request, patient=patient), request)
         if not outcome.verdict.passed:
-            self.vault.log(
-                "adapter-refused", profile=profile, check=outcome.verdict.check, examples=len(known.examples)
-            )
-            for fields in _set_aside(known, outcome):
-                self.vault.log("quarantined", **fields)
+            check, count = outcome.verdict.check, len(known.examples)
+            with self.vault.change("adapter-refused", False, profile=profile, check=check, examples=count) as change:
+                self._note_round(change, known, outcome)
             return Made(0, "base" if owed or used is None else used.state.value, outcome)
         return self._enter(known, outcome, number, at_once or owed)
 
-    @staticmethod
-    def _message(answer: bytes) -> dict[str, Any]:
-        size = protocol.length(answer[:4], protocol.ANSWER_CAP)
-        if len(answer) != 4 + size:
-            raise LearningError("the training worker's answer was cut short", "it is tried again later")
-        return protocol.unpack(answer[4:], protocol.ANSWER_CAP)
+    def weigh(self, profile: str) -> Verdict | None:
+        """What admission says of the newest example, which the next round will say too."""
+        known = self.ledger(profile)
+        return prepare(self.model, known)[1][-1] if known.examples else None
 
     def _others(self, known: Ledger) -> NDArray[np.float32] | None:
         """What the rest of the household said, but for phrases that this person has too: those may sound alike."""
@@ -255,6 +134,20 @@ class Learner:
     def _counter(self, profile: str) -> int:
         raw = self.vault.get(profile, CONSENT, "counter", "00")
         return int(raw) if raw else 0
+
+    def _note_round(self, change: Change, known: Ledger, outcome: rounds.Outcome) -> None:
+        """What this round looked at, and in the log what it set aside that no earlier one had seen."""
+        profile, before = known.profile, self.last_round(known.profile)
+        seen = before.last if before else 0
+        for example, verdict in zip(known.examples, outcome.admissions, strict=True):
+            if example.sequence > seen and not verdict.admitted:
+                fields: dict[str, int | str] = {
+                    "profile": profile, "sequence": example.sequence, "check": verdict.check,
+                }  # fmt: skip
+                change.log("quarantined", fields, int(self.clock()))
+        last = max((e.sequence for e in known.examples), default=0)
+        now = LastRound(known.material(), self.model.digest, self.day, outcome.verdict.check, last)
+        change.put(profile, CONSENT, "round", "00", json.dumps(asdict(now)).encode())
 
     def _enter(self, known: Ledger, outcome: rounds.Outcome, number: int, at_once: bool) -> Made:
         """One transaction: the signed version, the table, the audit entry; what is in use now rotates the keys."""
@@ -277,11 +170,11 @@ class Learner:
             if ADAPTER not in change.shelf(profile).keys:
                 change.add_key(profile, ADAPTER, "")
             sealed = Sealed(record, signature, outcome.data).encode()
-            change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed, self._encoder)
+            change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed, self.encoder)
             change.put(profile, CONSENT, "counter", "00", str(number).encode())
+            change.delete(profile, CONSENT, "retired", "00")
             self._store(change, profile, versions)
-            for entry in _set_aside(known, outcome):
-                change.log("quarantined", entry, int(self._clock()))
+            self._note_round(change, known, outcome)
         return Made(number, state.value, outcome)
 
     def _store(self, change: Change, profile: str, versions: list[rollout.Version]) -> None:
@@ -295,63 +188,136 @@ class Learner:
 
     # -- the rollout --------------------------------------------------------------------------------------------
 
-    def move(self, profile: str, changed: rollout.Version) -> bool:
-        """Store a version's counts; whether what is in use changed with them."""
-        before = self.versions(profile)
-        after = rollout.update(before, changed)
-        now, then = rollout.in_use(after), rollout.in_use(before)
+    def settle(
+        self, profile: str, after: list[rollout.Version], stepped: Sequence[rollout.Version] = (),
+        health: Health | None = None, usage: dict[str, int] | None = None,
+    ) -> bool:  # fmt: skip
+        """Keep a table and what was counted beside it, in one transaction; whether what is in use is another now.
+
+        ``stepped`` are the versions that changed their state, in order: each is an entry in the log.
+        """
+        now, then = rollout.in_use(after), rollout.in_use(self.versions(profile))
         other = (now.number if now else 0) != (then.number if then else 0)
-        stepped = {v.number: v.state for v in after} != {v.number: v.state for v in before}
-        if not stepped:
-            with self.vault.change("put", False, profile=profile, purpose=ADAPTER, count=1) as change:
+        entries: list[dict[str, int | str]] = [
+            {"profile": profile, "adapter": v.number, "state": v.state.value} for v in stepped
+        ]
+        if entries and health is not None:
+            entries[-1] |= {"lost": round(health.lost), "won": round(health.won)}
+        kind, last = ("adapter-moved", entries.pop()) if entries else ("put", {"profile": profile, "count": 1})
+        with self.vault.change(kind, other, **last) as change:
+            for entry in entries:
+                change.log(kind, entry, int(self.clock()))
+            if ADAPTER in change.shelf(profile).keys:
                 self._store(change, profile, after)
-            return False
-        fields: dict[str, int | str] = {
-            "profile": profile, "adapter": changed.number, "state": changed.state.value, "uses": changed.uses,
-            "corrections": changed.corrections,
-        }  # fmt: skip
-        with self.vault.change("adapter-moved", other, **fields) as change:
-            self._store(change, profile, after)
+                if health is not None:
+                    change.put(profile, ADAPTER, "health", "00", json.dumps(health.as_dict()).encode())
+            if usage:
+                self.count_usage(change, profile, usage)
         return other
+
+    def move(self, profile: str, changed: rollout.Version) -> bool:
+        """Store one version's new state; whether what is in use changed with it."""
+        return self.settle(profile, rollout.update(self.versions(profile), changed), [changed])
 
     def rollback(self, profile: str) -> str:
         """Take back what is in use; the version before it, or the base model, takes over. What is in use then."""
-        versions = self.versions(profile)
-        used = rollout.in_use(versions)
+        used = rollout.in_use(self.versions(profile))
         if used is None:
             raise RequestError(409, "profile", "uses the base model already: there is nothing to take back")
-        self.move(profile, used.next(rollout.Signal.TAKEN_BACK))
+        self.move(profile, used.next(Signal.TAKEN_BACK))
         now = rollout.in_use(self.versions(profile))
         return f"version {now.number}" if now else "the base model"
+
+    # -- upkeep -------------------------------------------------------------------------------------------------
+
+    def test(self, profile: str, *, patient: bool = False) -> bool:
+        """Self-test what is in use, keep the result, and take back what has become worse; whether that was so."""
+        used = rollout.in_use(self.versions(profile))
+        if used is None:
+            return False
+        sealed = self.sealed(profile, used.number)
+        known, record = self.ledger(profile), sealed.provenance
+        request = protocol.Request(
+            self.model, known, When(self.day), sealed.data, task="selftest", last=record.last
+        )  # fmt: skip
+        slices = protocol.read_selftest(self._ask(request, patient=patient))
+        worse = selftest.worse(slices)
+        result = {
+            "day": self.day,
+            "adapter": used.number,
+            "worse": worse,
+            "slices": [list(asdict(s).values()) for s in slices],
+        }
+        own = [s for s in slices if s.name == selftest.UNSEEN]
+        others = [s for s in slices if s.name == f"{selftest.GUARD}all"]
+        fields: dict[str, int | str] = {
+            "profile": profile, "adapter": used.number, "passed": int(not worse),
+            "unseen": sum(s.total for s in own), "lost": sum(s.lost for s in own), "won": sum(s.won for s in own),
+            "guard_lost": sum(s.lost for s in others), "guard_won": sum(s.won for s in others),
+        }  # fmt: skip
+        with self.vault.change("self-tested", False, **fields) as change:
+            change.put(profile, ADAPTER, "selftest", "00", json.dumps(result).encode())
+        if worse:
+            self.move(profile, used.next(Signal.TROUBLE))
+        return bool(worse)
 
     def refresh(self) -> int:
         """Make anew what was made from another bundle or from examples that are gone; how many profiles that was."""
         stale = 0
         for profile in self.vault.profiles():
-            used = rollout.in_use(self.versions(profile))
-            if used is None:
-                continue
-            record = self.sealed(profile, used.number).provenance
-            same = record.bundle == self.model.digest
-            if same and len(self.ledger(profile, last=record.last).examples) == record.examples:
-                continue
-            stale += 1
-            self.purge(profile)
-            self.round(profile, owed=True)
+            why = self._stale(profile)
+            if why:
+                stale += 1
+                self.retire(profile, why)
+                self.round(profile, owed=True)
         return stale
 
+    def _stale(self, profile: str) -> str:
+        used = rollout.in_use(self.versions(profile))
+        if used is None:
+            return ""
+        record = self.sealed(profile, used.number).provenance
+        if record.bundle != self.model.digest:
+            same = all(r.encoder == self.encoder for _, r in self._records(profile))
+            return "bundle" if same else "encoder"
+        kept = len(self.ledger(profile, last=record.last).examples)
+        return "" if kept == record.examples else "expired"
+
     def expire(self, day: int) -> int:
-        """Delete what nobody agreed to have kept beyond ``day``, and make adapters anew; how many records went."""
+        """Delete what nobody agreed to have kept beyond ``day``, and retire what came of it, and whom nobody hears.
+
+        What is left is due for a round then. Returns how many records went.
+        """
         gone = self.vault.sweep(day)
-        if gone:
-            self.refresh()
+        for profile in self.vault.profiles() if gone else ():
+            if why := self._stale(profile):
+                self.retire(profile, why)
+        for profile in self.unheard(day):
+            self.retire(profile, "disuse")
         return gone
 
-    def purge(self, profile: str) -> None:
-        """Remove every version of a person's adapter, beyond recovery."""
-        if ADAPTER in self.vault.purposes(profile):
-            with self.vault.change("adapters-purged", True, profile=profile) as change:
-                change.note(count=change.withdraw(profile, ADAPTER))
+    def unheard(self, day: int) -> list[str]:
+        """Whose adapter nobody was heard with for DISUSE_DAYS."""
+        found = []
+        for profile in self.vault.profiles():
+            used = rollout.in_use(self.versions(profile))
+            if used is not None and profile not in self.recalled:
+                health = self.health(profile)
+                last = health.day if health else self.sealed(profile, used.number).provenance.day
+                if day - last > DISUSE_DAYS:
+                    found.append(profile)
+        return found
+
+    def retire(self, profile: str, why: str) -> None:
+        """Remove every version of a person's adapter, beyond recovery, and keep in mind why."""
+        used = rollout.in_use(self.versions(profile))
+        number = used.number if used else 0
+        fields: dict[str, int | str] = {"profile": profile, "adapter": number, "why": why}
+        note = json.dumps(asdict(Retired(why, self.day, number))).encode()
+        with self.vault.change("adapter-retired", why == "expired", **fields) as change:
+            change.withdraw(profile, ADAPTER)
+            change.put(profile, CONSENT, "retired", "00", note)
+            change.delete(profile, CONSENT, "round", "00")
 
     def verify(self, profile: str, number: int) -> dict[str, object]:
         """Prove a version: signed here, from this bundle, from exactly these examples, each with its consent."""
@@ -363,8 +329,8 @@ class Learner:
         remade = b""
         if same and record.bundle == self.model.digest:
             when = When(record.day, record.number)
-            request = protocol.Request(self.model, known, when, replay=record.step)
-            remade = bytes(self._message(self._worker.run(protocol.ask(request), protocol.ANSWER_CAP)).get("data", b""))
+            request = protocol.Request(self.model, known, when, task="replay", step=record.step)
+            remade = protocol.read_replay(self._ask(request))
         checks = {
             "signed": True,
             "bundle": record.bundle == self.model.digest,
@@ -374,11 +340,3 @@ class Learner:
         }
         return {"adapter": number, "ok": all(checks.values()), "checks": checks, "examples": record.examples,
                 "receipts": list(record.receipts), "ledger": record.ledger, "digest": record.adapter}  # fmt: skip
-
-
-def _set_aside(known: Ledger, outcome: rounds.Outcome) -> list[dict[str, int | str]]:
-    """For the audit log: the newest example, if it was not admitted. Older ones were told of when they came."""
-    if not known.examples or outcome.admissions[-1].admitted:
-        return []
-    newest = known.examples[-1].sequence
-    return [{"profile": known.profile, "sequence": newest, "check": outcome.admissions[-1].check}]

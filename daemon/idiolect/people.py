@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from idiolect import observe
 from idiolect.consent import Person, clean_name
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
@@ -142,16 +143,10 @@ class People:
                 )
             session = f"{int(heard.event.time // 3600):x}"
             (number,) = learner.add(profile, "correction", meant, [heard.span[None]], session, understood)
-            used = rollout.in_use(learner.versions(profile))
-            back = used is not None and understood != meant and learner.move(profile, used.corrected())
-            made = learner.round(profile)
-            counts = made.outcome.admissions[-1] if made.outcome else None
-            return {
-                "example": number, "counts": bool(counts and counts.admitted), "why": counts.reason if counts else "",
-                "rolled_back": back, **told(made),
-            }  # fmt: skip
+            back = observe.corrected(learner, observe.Said(profile, understood, heard.span, meant))
+            return {**_kept(learner, profile, number), "rolled_back": back}
 
-        self._personal.uncount(heard.event)
+        self._personal.uncount(heard)
         return await self._personal.changed(work)
 
     async def confirm(self, event: str, user: str) -> dict[str, object]:
@@ -165,14 +160,8 @@ class People:
         def work(learner: Learner) -> dict[str, object]:
             _own(learner, learner.consents.find(detection.profile), user)
             session = f"{int(heard.event.time // 3600):x}"
-            spans = [heard.span[None]]
-            (number,) = learner.add(detection.profile, "confirmation", detection.phrase, spans, session)
-            made = learner.round(detection.profile)
-            counts = made.outcome.admissions[-1] if made.outcome else None
-            return {
-                "example": number, "counts": bool(counts and counts.admitted), "why": counts.reason if counts else "",
-                **told(made),
-            }  # fmt: skip
+            (number,) = learner.add(detection.profile, "confirmation", detection.phrase, [heard.span[None]], session)
+            return _kept(learner, detection.profile, number)
 
         return await self._personal.changed(work)
 
@@ -293,6 +282,20 @@ class People:
         answer = await self._personal.changed(work)
         self._personal.address(str(answer["profile"]))
         return answer
+
+
+def _kept(learner: Learner, profile: str, number: int) -> dict[str, object]:
+    """For an example that came by the way: whether it will count, what is in use meanwhile, and that it has to wait."""
+    verdict, used = learner.weigh(profile), rollout.in_use(learner.versions(profile))
+    counts = verdict is not None and verdict.admitted
+    return {
+        "example": number,
+        "counts": counts,
+        "why": verdict.reason if verdict and not counts else "",
+        "adapter": used.number if used else 0,
+        "state": used.state.value if used else "base",
+        "learnt": "in the next idle window",
+    }
 
 
 def clean_phrase(phrase: object) -> str:

@@ -16,23 +16,23 @@ from typing import Any, TypeVar
 
 from idiolect.consent import Consents
 from idiolect.control.hub import Hub, StateChange
-from idiolect.errors import LearningError, RequestError, TrustError
+from idiolect.errors import LearningError, RequestError
 from idiolect.host import clock
 from idiolect.host.files import read_capped, write_durably
-from idiolect.host.worker import Worker
+from idiolect.host.worker import Backend
 from idiolect.inference import Heard, Inference
 from idiolect.keysthread import Keys
 from idiolect.learner import Learner
-from idiolect.learning import adapterfile, guard, rollout
+from idiolect.learning import adapterfile
 from idiolect.learning.model import Model
-from idiolect.pipeline.personal import Adapter, Household
-from idiolect.pipeline.space import offset_windows
+from idiolect.observe import Said, observe
+from idiolect.pipeline.personal import Household
 from idiolect.values import GUEST, Event
 
 log = logging.getLogger(__name__)
 
-FLUSH_S = 600.0
-"""Counts of what was said are written this rarely: flash wears out."""
+SAID_CAP = 256
+"""Utterances that are kept in RAM until they are counted."""
 FOLLOWS_DAYS = 7
 """How far two looks at the calendar may lie apart to confirm each other."""
 STATE_FILE = "personal.json"
@@ -45,22 +45,27 @@ class Personal:
     def __init__(
         self, keys: Keys, inference: Inference, hub: Hub, model: Model | None, encoder: str,
         *, people: Mapping[str, Sequence[str]], state_dir: Path, names: Callable[[], str],
-        listen: Callable[[Household | None, str, bool], None], synchronized: Callable[[], bool] = clock.synchronized,
+        listen: Callable[[Household | None, str, bool], None], backend: Backend,
+        synchronized: Callable[[], bool] = clock.synchronized,
     ) -> None:  # fmt: skip
         """``listen`` tells inference what to listen for: whose adapters, who is addressed, and whether for a "yes"."""
         self._keys, self._inference, self._hub, self._model = keys, inference, hub, model
         self._encoder, self._people, self._names, self._listen = encoder, people, names, listen
         self._synchronized = synchronized
         self._file = state_dir / STATE_FILE
-        self.worker = Worker()
+        self._backend = backend
         self._learner: Learner | None = None
         self._household: Household | None = None
         self._asking = False
         self.active = GUEST
         self.paused_until: float | None = None
         self._seen_day: int | None = None
+        self.expired_day: int | None = None
+        self.waiting_since: float | None = None
         self._counts: dict[str, dict[str, int]] = {}
-        self._said: list[Heard] = []
+        self._said: list[Said] = []
+        self.altered: Callable[[], None] = lambda: None
+        """Told when what is kept has changed: something may be due now."""
         self._restore()
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -73,6 +78,8 @@ class Personal:
             self.paused_until = None if until is None else float(until)
             day = state.get("day")
             self._seen_day = None if day is None else int(day)
+            since = state.get("waiting_since")
+            self.waiting_since = None if since is None else float(since)
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError):
@@ -80,7 +87,10 @@ class Personal:
             self.active, self.paused_until = GUEST, float("inf")
 
     def _save(self) -> None:
-        state = {"profile": self.active, "paused_until": self.paused_until, "day": self._seen_day}
+        state = {
+            "profile": self.active, "paused_until": self.paused_until, "day": self._seen_day,
+            "waiting_since": self.waiting_since,
+        }  # fmt: skip
         try:
             write_durably(self._file, json.dumps(state).encode())
         except OSError as error:
@@ -118,6 +128,7 @@ class Personal:
         try:
             self._learner = await self._keys.ask(self._open)
             await self.reload()
+            self.altered()
         except (LearningError, RequestError) as error:
             log.error("nothing is learnt or used of what was: %s", error)
 
@@ -125,11 +136,12 @@ class Personal:
         if self._model is None:
             raise LearningError("the bundle has no personal space", "install a bundle that has one")
         consents = Consents(self._keys.vault, self._people)
-        learner = Learner(consents, self._model, self._encoder, self.worker)
+        learner = Learner(consents, self._model, self._encoder, self._backend)
         try:
             learner.refresh()
         except LearningError as error:
             log.warning("adapters are not made anew yet: %s", error)
+        learner.recalled.add(self.active)
         return learner
 
     async def reload(self) -> None:
@@ -137,7 +149,8 @@ class Personal:
         learner = self._learner
         if learner is None or self._model is None:
             return
-        adapters: list[Adapter] = await self._keys.ask(learner.household)
+        files = await self._keys.ask(learner.files)
+        adapters = [adapterfile.accept(data, digest) for data, digest in files]
         self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
         if self.active != GUEST and self.active not in await self._keys.ask(learner.vault.profiles):
             self.active = GUEST
@@ -148,41 +161,40 @@ class Personal:
         """Tell inference, after a change here or of the configuration."""
         self._listen(self._household, self.active, self._asking)
 
-    async def tend(self) -> None:
-        """Now and then: write what was counted, move versions along, drop what expired twice over."""
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            try:
-                await self.flush()
-                await self.expire()
-            except RequestError as error:
-                log.warning("counts and expiry wait: %s", error)
-
     async def flush(self) -> None:
-        """Write counts and let shadow and canary take the steps that they earned."""
+        """Write what was counted, and let versions on trial take the steps that they earned."""
         learner, counts, said = self._learner, self._counts, self._said
         if learner is None or not (counts or said):
             return
         self._counts, self._said = {}, []
-        if await self._keys.ask(lambda: _count(learner, counts, said)):
+        if await self._keys.ask(lambda: observe(learner, counts, said)):
             await self.reload()
 
-    async def expire(self) -> None:
-        """Delete what has expired, on the word of a synchronized clock that was a day earlier the day before.
+    # -- the calendar -------------------------------------------------------------------------------------------
 
-        A clock that leaps for once deletes nothing: what it says is remembered, and counts if the next day follows.
+    def glance(self) -> None:
+        """Look at the calendar: what a synchronized clock says counts once the next day follows.
+
+        A clock that leaps for once makes nothing expire: what it says is only remembered. ``expired_day`` is then the
+        day before which things have expired.
         """
         if self._learner is None or not self._synchronized():
             return
-        today = self._learner.day
-        before, self._seen_day = self._seen_day, today
+        today, before = self._learner.day, self._seen_day
         if before == today:
             return
+        self._seen_day = today
+        self.expired_day = before if before is not None and 0 < today - before <= FOLLOWS_DAYS else None
         self._save()
-        if before is not None and 0 < today - before <= FOLLOWS_DAYS:
-            gone = await self.changed(lambda learner: learner.expire(before))
-            if gone:
-                log.info("%d records expired and are deleted", gone)
+
+    def note_waiting(self, waiting: bool) -> None:
+        """Remember since when something waits for an idle window, over restarts too."""
+        if not waiting and self.waiting_since is not None:
+            self.waiting_since = None
+            self._save()
+        elif waiting and self.waiting_since is None and self._synchronized():
+            self.waiting_since = time.time()
+            self._save()
 
     async def do(self, work: Callable[[Learner], T]) -> T:
         """Run something over the learner on the keys thread. ``RequestError`` 503 without keys."""
@@ -195,12 +207,20 @@ class Personal:
         except LearningError as error:
             raise RequestError(503, "learning", f"{error}; {error.fix}") from None
 
+    async def idle(self, work: Callable[[Learner], T]) -> T:
+        """The same for idle windows: ``LearningError`` stays what it is, and a caller who is cancelled waits."""
+        learner = self._learner
+        if learner is None:
+            raise RequestError(503, "keys", "there are none")
+        return await asyncio.shield(self._keys.ask(lambda: work(learner)))
+
     async def changed(self, work: Callable[[Learner], T]) -> T:
         """The same, and bring into use what came of it, even for a caller who hangs up."""
 
         async def whole() -> T:
             result = await self.do(work)
             await self.reload()
+            self.altered()
             return result
 
         return await asyncio.shield(whole())
@@ -216,17 +236,22 @@ class Personal:
         detection = event.detection
         if self._asking and detection.phrase == "yes":
             asyncio.ensure_future(self._heard_yes())  # noqa: RUF006 - it ends by itself
-        if detection.kind != "phrase" or detection.profile == GUEST or not self.learning:
+        if detection.kind not in ("phrase", "rejected") or detection.profile == GUEST or not self.learning:
             return
-        said = self._counts.setdefault(detection.profile, {})
-        said[detection.phrase] = said.get(detection.phrase, 0) + 1
+        if detection.kind == "phrase":
+            said = self._counts.setdefault(detection.profile, {})
+            said[detection.phrase] = said.get(detection.phrase, 0) + 1
         kept = self._inference.recent.look(event.id)
-        if kept is not None and len(self._said) < 256:
-            self._said.append(kept)
+        if kept is not None and len(self._said) < SAID_CAP:
+            self._said.append(Said(detection.profile, detection.phrase, kept.span))
 
-    def uncount(self, event: Event) -> None:
-        """Forget how often things were said since the last flush: one of them was something else."""
-        self._counts.pop(event.detection.profile, None)
+    def uncount(self, heard: Heard) -> None:
+        """An utterance was something else than it was taken for: it counts for nothing."""
+        detection = heard.event.detection
+        self._said = [said for said in self._said if said.span is not heard.span]
+        counts = self._counts.get(detection.profile, {})
+        if counts.get(detection.phrase, 0) > 0:
+            counts[detection.phrase] -= 1
 
     async def _heard_yes(self) -> None:
         receipts = await self.changed(lambda learner: learner.consents.heard_yes())
@@ -246,35 +271,14 @@ class Personal:
         """Take somebody to be the one who speaks, until somebody else is."""
         self.active = profile
         self._save()
+        if self._learner is not None:
+            self._learner.recalled.add(profile)
         self.relisten()
+        self.altered()
 
     def pause(self, until: float | None) -> None:
         """Learn nothing until then (inf: until told to), or again from now on (None)."""
         self.paused_until = until
         self._save()
+        self.altered()
         self.publish({"learning": {"active": until is None}})
-
-
-def _count(learner: Learner, counts: dict[str, dict[str, int]], said: Sequence[Heard]) -> bool:
-    """On the keys thread: usage, and one step for every version that is on trial. Whether what is in use changed."""
-    learner.used(counts)
-    changed = False
-    for heard in said:
-        profile = heard.event.detection.profile
-        scored = learner.model.hear(offset_windows(heard.span)[None])
-        base = guard.spoken(learner.model, None, scored)[0]
-        for version in learner.versions(profile):
-            if version.state in (rollout.State.SHADOW, rollout.State.CANARY):
-                adapter = _adapter(learner, profile, version.number)
-                answer = guard.spoken(learner.model, adapter, scored)[0] if adapter else ""
-                understood = heard.event.detection.phrase
-                drifted = bool(base) and answer != base and understood == base
-                changed |= learner.move(profile, version.heard(agreed=answer == understood, drifted=drifted))
-    return changed
-
-
-def _adapter(learner: Learner, profile: str, number: int) -> Adapter | None:
-    try:
-        return adapterfile.decode(learner.sealed(profile, number).data)
-    except (LearningError, TrustError):
-        return None

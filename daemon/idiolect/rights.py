@@ -16,17 +16,25 @@ import numpy as np
 
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import RequestError, TrustError
-from idiolect.learner import DAY_S, Learner, Made
+from idiolect.learner import Learner, Made
 from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
 from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.pipeline.space import SPAN
+from idiolect.records import DAY_S
 from idiolect.trust import sealedcopy
 from idiolect.trust.receipt import RETENTION
 from idiolect.values import EMBEDDING
 
 SCHEMA = "idiolect/person/v1"
 IMPORT_CAP = 2000
+RETIRED = {
+    "bundle": "another version of the model runs; it is learnt anew from what is kept",
+    "encoder": "the model hears with another encoder, which what is kept does not fit: teach the phrases again",
+    "expired": "examples that it was made from were kept as long as was agreed; it is learnt anew from the others",
+    "disuse": "nobody was heard with it for half a year; it is learnt anew when its owner comes back",
+}
+"""Why an adapter was retired, in words."""
 
 
 def date(day: int) -> str:
@@ -110,6 +118,8 @@ class Rights:
         if not chosen and number:
             raise RequestError(404, "adapter", f"there is no version {number}: see `idiolect history`")
         text = [f"{person.name} is understood with the base model: nothing learnt is in use."]
+        if retired := self._learner.retired(person.profile):
+            text.append(f"What was learnt was retired on {date(retired.day)}: {RETIRED[retired.why]}.")
         if chosen:
             text = self._told(person, chosen[0])
         text += self._quarantine(person)
@@ -147,6 +157,17 @@ class Rights:
             f"On recordings of other people it lost {lost} answers and gained {won}; the gate allows what chance does."
         )
         lines.append(f"Since then: {version.uses} utterances, {version.corrections} corrected.")
+        health = self._learner.health(person.profile)
+        if version.in_use and health and health.number == version.number and health.uses >= 1:
+            lines.append(
+                f"Lately the base model alone would have understood {health.lost:.0f} of {health.uses:.0f} utterances"
+                f" that it does not, and missed {health.won:.0f} that it does; it is taken back when that turns for the"
+                " worse beyond chance."
+            )
+        tested = self._learner.selftest(person.profile)
+        if tested and tested["adapter"] == version.number:
+            verdict = f"worse than the base model on “{tested['worse']}”" if tested["worse"] else "nothing is worse"
+            lines.append(f"Tested again on {date(tested['day'])}: {verdict}.")
         return lines
 
     def _quarantine(self, person: Person) -> list[str]:
@@ -178,10 +199,16 @@ class Rights:
             "uses": used.uses,
             "corrections": used.corrections,
         }
+        health = self._learner.health(person.profile)
+        tested = self._learner.selftest(person.profile)
+        rows = ("slice", "total", "wrong", "lost", "won")
         how = "five-fold: a fifth of your examples is held out, the adapter made from the rest, and so on in turn"
         return {
             "profile": person.profile, "name": person.name, "adapter": used.number, "state": used.state.value,
             "figures": figures, "measured": how, "limits": limits,
+            "health": health.rates() if health and health.number == used.number else {},
+            "selftest": {**tested, "day": date(tested["day"]),
+                         "slices": [dict(zip(rows, each, strict=True)) for each in tested["slices"]]} if tested else {},
         }  # fmt: skip
 
     # -- forgetting ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ that dies of a bug takes the process with it (exit code 70): systemd restarts a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -31,11 +32,13 @@ from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import ControlServer
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
-from idiolect.errors import ConfigError, IdiolectError
+from idiolect.errors import ConfigError, IdiolectError, LearningError
 from idiolect.host import process
 from idiolect.host.capture import BlockQueue, Capture, Source
 from idiolect.host.files import read_capped, write_durably
 from idiolect.host.microphone import list_devices, open_source
+from idiolect.host.sandbox import Layer
+from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
 from idiolect.people import People
@@ -43,6 +46,7 @@ from idiolect.personal import Personal
 from idiolect.pipeline.personal import Household
 from idiolect.trust import bundle
 from idiolect.values import Event
+from idiolect.windows import Windows
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +75,22 @@ class Service:
         self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
         self._server = ControlServer(self, config.control)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
+        self._worker = Worker()
         model = model_of(recognizer)
         self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
             people=config.control.people, state_dir=Path(config.state_dir), names=self._names, listen=self._listen,
+            backend=self._worker,
         )  # fmt: skip
         self.people = People(self.personal, self._inference)
         self.teaching = Enrolment(
             self.personal, self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf
         )
+        self.windows = Windows(
+            self.personal, self._worker, wishes=lambda: self._config.idle, state_dir=Path(config.state_dir),
+            quiet=lambda: (self._inference.quiet_s, self._inference.state == "listening"), custody=self.proofs.custody,
+        )  # fmt: skip
+        self.personal.altered = self.windows.changed
         self._first_block_ms: float | None = None
         self._paused_until: float | None = None
         self._paused = False
@@ -107,7 +118,7 @@ class Service:
         ]
         keeping = asyncio.create_task(self.proofs.keep())
         keeping.add_done_callback(self._keeping_ended)
-        tending = asyncio.create_task(self.personal.tend())
+        tending = asyncio.create_task(self.windows.run())
         tending.add_done_callback(self._keeping_ended)
         self._inference.told = self._told
         try:
@@ -122,7 +133,10 @@ class Service:
             self._capture.stop()
             keeping.cancel()
             tending.cancel()
-            self.personal.worker.kill()
+            self._worker.kill()
+            with contextlib.suppress(IdiolectError, TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self.personal.flush()
             self.proofs.stop()
             for thread in threads:
                 if thread.ident:
@@ -155,6 +169,7 @@ class Service:
             self._opening = asyncio.ensure_future(self.personal.opened())
 
     def _told(self, event: Event) -> None:
+        self.windows.interrupt()
         self._loop.call_soon_threadsafe(self.personal.heard, event)
 
     def _open_source(self) -> Source:
@@ -189,6 +204,7 @@ class Service:
                 ("control", config.control != old.control),
                 ("keystore", config.keystore != old.keystore),
                 ("trust", config.trust != old.trust),
+                ("idle.machine", config.idle.machine != old.idle.machine),
                 ("state_dir", config.state_dir != old.state_dir),
                 ("listening.gate", config.listening.gate != old.listening.gate),
             )
@@ -290,6 +306,7 @@ class Service:
             else f"{self._config.keystore} (not hardware protected)",
             "keys": {**{name: getattr(view, name) for name in view.__slots__}, "text": sentence(view)},
             "personalization": self.personal.status(),
+            "learning": self.windows.status(),
             "interpreter": self._runtime,
             "events": self._inference.events,
             "first_block_ms": self._first_block_ms,
@@ -303,13 +320,25 @@ class Service:
     async def doctor(self) -> list[dict[str, object]]:
         """Findings about the running daemon."""
         wish, findings = self._config.listening, await self.proofs.examine()
+        sensed, leaving = await self.windows.examine()
+        layers = await asyncio.to_thread(self._confinement)
         return doctor.examine(
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
             lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=self._model.signed),
             lambda: doctor.keys(self.proofs.view, findings),
             lambda: doctor.state_directory(Path(self._config.state_dir)),
+            lambda: doctor.idle(self._config.idle, sensed, leaving),
+            lambda: doctor.sandbox(layers),
         )
+
+    def _confinement(self) -> tuple[Layer, ...]:
+        """What confines a worker, asked of one; empty where none starts."""
+        try:
+            return self._worker.probe()
+        except LearningError as error:
+            log.warning("%s", error)
+            return ()
 
 
 def _nothing() -> None:

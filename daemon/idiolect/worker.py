@@ -1,40 +1,59 @@
 """The training worker: one request on standard input, one answer on standard output, and that is all it does.
 
-It opens no file, no socket and no device, and its messages carry no name: the host confines it to just that.
+Before it reads a byte it confines itself (``host.sandbox``) and says on standard output which layers hold; the daemon
+sends examples only after that. Its messages carry no name.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import sys
-from typing import BinaryIO
+from dataclasses import astuple
+
+from idiolect import frames
+from idiolect.host import sandbox
+
+IN, OUT = 0, 1
 
 
 def main() -> int:
     """Exit status 0 with an answer, 65 with none."""
+    held = sandbox.early()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # a threaded sum may come out otherwise, and listening needs the other cores
     from idiolect.errors import LearningError
     from idiolect.learning import protocol
 
-    taken, given = sys.stdin.buffer, sys.stdout.buffer
+    protocol.load()
+    held += sandbox.enter()
+    _write(frames.pack(json.dumps([astuple(layer) for layer in held]).encode()))
     try:
-        size = protocol.length(_read(taken, 4), protocol.REQUEST_CAP)
-        request = protocol.read_request(protocol.unpack(_read(taken, size), protocol.REQUEST_CAP))
-        answer = protocol.frame(protocol.work(request))
+        header = _read(frames.HEADER)
+        asked = frames.body(header, _read(frames.size(header, protocol.REQUEST_CAP)))
+        answer, code = protocol.work(protocol.read_request(protocol.unpack(asked, protocol.REQUEST_CAP))), 0
     except (LearningError, MemoryError, EOFError) as error:
-        given.write(protocol.frame({"v": 1, "error": type(error).__name__}))
-        return 65
-    given.write(answer)
-    return 0
+        answer, code = {"v": protocol.VERSION, "error": type(error).__name__}, 65
+    _write(frames.pack(protocol.packed(answer)))
+    return code
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
+def _read(size: int) -> bytes:
+    """So many bytes. ``EOFError`` when there are fewer."""
+    data = bytearray()
+    while len(data) < size:
+        part = os.read(IN, min(size - len(data), 1 << 20))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+def _write(data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(OUT, left) :]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    os._exit(code)  # tidying up would ask for files that are out of reach now

@@ -125,7 +125,7 @@ def _stop(process: subprocess.Popen[bytes]) -> float:
     return (time.monotonic() - began) * 1000.0
 
 
-class _Connection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
@@ -140,7 +140,7 @@ class _Connection(http.client.HTTPConnection):
 
 def ask(control: Path, path: str) -> dict[str, Any]:
     """One GET of the control API."""
-    connection = _Connection(control)
+    connection = UnixConnection(control)
     try:
         connection.request("GET", path)
         answer: dict[str, Any] = json.loads(connection.getresponse().read())

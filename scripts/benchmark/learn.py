@@ -12,7 +12,7 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect import frames
 from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.host.worker import Worker
 from idiolect.learning import adapterfile, protocol
@@ -68,7 +69,7 @@ def measure(bundle: str) -> Figures | None:
     model = model_of(Recognizer.from_bundle(read_bundle(bundle_directory(bundle))))
     if model is None:
         return None
-    request = protocol.ask(protocol.Request(model, _ledger(model), When(20_000, 1)))
+    request = protocol.ask(protocol.Request(model, sample_ledger(model, EXAMPLES), When(20_000, 1)))
     took = []
     for _ in range(ROUNDS):
         begin = time.perf_counter()
@@ -84,11 +85,11 @@ def _peak_mib(request: bytes) -> float:
     Not from rusage: there the parent's memory counts, which the child had for a moment before it became the worker.
     """
     peak = 0.0
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answered:
-        asked.write(request)
-        asked.seek(0)
-        worker = subprocess.Popen([sys.executable, "-m", "idiolect.worker"], stdin=asked, stdout=answered)
-        while worker.poll() is None:
+    command = [sys.executable, "-m", "idiolect.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        telling = threading.Thread(target=worker.communicate, args=[frames.pack(request)])
+        telling.start()
+        while telling.is_alive():
             with contextlib.suppress(OSError):
                 status = Path(f"/proc/{worker.pid}/status").read_text()
                 if "idiolect" in Path(f"/proc/{worker.pid}/cmdline").read_text():
@@ -97,12 +98,12 @@ def _peak_mib(request: bytes) -> float:
     return peak
 
 
-def _ledger(model: Model) -> Ledger:
+def sample_ledger(model: Model, count: int) -> Ledger:
     """Takes of the guard set's words, and of phrases that the base does not know."""
     rng = np.random.default_rng(1)
     windows = model.guard_windows
     examples = []
-    for number in range(EXAMPLES):
+    for number in range(count):
         phrase = number % 50
         window = windows[(7 * phrase) % len(windows)]
         span = as_span(window)

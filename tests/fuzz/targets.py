@@ -13,7 +13,7 @@ from idiolect.trust import approvals, canonical, keys, manifest, oms
 from idiolect.trust.source import Memory
 from idiolect.trust.verify import verify
 from tests.bundles import key, signed, trusted
-from tests.fuzz import stored
+from tests.fuzz import learnt, stored
 
 GOOD = signed(2, after=(1,)).files
 _TRUSTED = trusted()
@@ -79,6 +79,11 @@ TARGETS: Mapping[str, tuple[Callable[[bytes], None], bytes]] = {
     "audit": (stored.audit_export, stored.good_export()),
     "device": (stored.device_record, stored.good_record()),
     "document": (stored.document, b'{"bundle":{},"nonce":"","quote":{},"schema":""}'),
+    "frame": (learnt.framed, learnt.good_selftest()),
+    "worker-answer": (learnt.answer, learnt.good_answer()),
+    "worker-selftest": (learnt.tested, learnt.good_selftest()),
+    "adapter": (learnt.adapter, learnt.good_adapter()),
+    "example": (learnt.example, learnt.good_example()),
     "quote": (stored.quote, b"\xff\x54\x43\x47\x80\x18\0\x22"),
 }
 """Name -> the target and a good input to start from."""

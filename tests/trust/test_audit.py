@@ -71,6 +71,8 @@ def test_every_kind_takes_its_fields_and_exports():
         audit.PURPOSE: "enrol",
         audit.HOW: "paired",
         audit.STATE: "canary",
+        audit.WHY: "encoder",
+        audit.CAUSE: "timeout",
     }
     entries, mark = [], audit.start("ab")
     for kind, fields in audit.KINDS.items():

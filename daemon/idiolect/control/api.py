@@ -10,6 +10,7 @@
 | GET /v1/config | observer | the configuration in force |
 | GET /v1/doctor | observer | {"checks": [...]} |
 | consent, teaching, corrections, rights | | ``control.learn_api`` |
+| /v1/learn | | idle windows: ``control.idle_api`` |
 | /v1/audit..., /v1/attest, /v1/bundle/... | | keys, bundle and audit log: ``control.trust_api`` |
 
 Errors are {"error": {"field", "message"}}; ``RequestError`` carries their status.
@@ -22,7 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
-from idiolect.control import learn_api, trust_api
+from idiolect.control import idle_api, learn_api, trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
@@ -45,6 +46,10 @@ class Daemon(Protocol):
     @property
     def people(self) -> learn_api.People:
         """Whom it knows, and what it learnt of them."""
+
+    @property
+    def windows(self) -> idle_api.Windows:
+        """When it learns."""
 
     @property
     def teaching(self) -> learn_api.Teaching:
@@ -176,6 +181,7 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/consent/withdraw": {"POST": Route(Role.USER, learn_api.withdraw)},
     "/v1/erase": {"POST": Route(Role.USER, learn_api.erase)},
     "/v1/profile": {"POST": Route(Role.USER, learn_api.address)},
+    "/v1/learn": {"GET": Route(Role.USER, idle_api.see), "POST": Route(Role.USER, idle_api.ask)},
     "/v1/learning": {"POST": Route(Role.USER, learn_api.learning)},
     "/v1/enrol": {
         "GET": Route(Role.USER, learn_api.enrolling),

@@ -1,81 +1,244 @@
-"""Starting the training worker: a child process with two pipes, limits, and nothing else that it could use."""
+"""Where training runs: an interface, and the child process behind it.
+
+``Backend`` is all that the learner knows: bytes in, bytes out, and a way to stop it. ``Worker`` is the one there is, a
+fresh confined process for each request (``sandbox``). A trusted execution environment could be another: the request
+holds all that a round needs, and the answer is checked by its receiver. A process is not one: who owns the kernel sees
+what it computes.
+
+The daemon's side believes nothing: every length is capped before it is read, every wait has an end, and a child that
+says too much, too little or nothing is killed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-import resource
+import select
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-from idiolect.errors import LearningError
+from idiolect import frames
+from idiolect.errors import LearningError, Preempted, WorkerFailed
+from idiolect.host.sandbox import Layer
 
-MEMORY = 768 << 20
-"""Address space in bytes: interpreter and libraries map far more than they touch (measured: 64 MiB resident)."""
-CPU_S = 60
 WALL_S = 120.0
-FILES = 16
+HELLO_S = 30.0
+"""Until the child has loaded its libraries and confined itself; a slow board needs a few seconds."""
+HELLO_CAP = 4096
+_CHUNK = 1 << 16
 _MODULE = "idiolect.worker"
 
 
+class Backend(Protocol):
+    """What the learner needs of a place to train in. Any thread may call ``stop``."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What confines it, as it last said; empty before it ever ran."""
+
+    def run(self, request: bytes, cap: int, *, patient: bool = False) -> bytes:
+        """The answer to a request, at most ``cap`` bytes. ``WorkerFailed`` when there is none.
+
+        A ``patient`` request gives way: after ``stop`` it ends with ``Preempted``, or does not even begin.
+        """
+
+    def stop(self) -> bool:
+        """End a patient request, if one runs; whether one did. None begins until ``resume``. Returns at once."""
+
+    def resume(self) -> None:
+        """Patient requests may run again. To be called before one looks whether anything speaks against it."""
+
+    def kill(self) -> None:
+        """End whatever runs."""
+
+
 class Worker:
-    """One child at a time; ``kill`` may come from any thread, whenever somebody starts to speak."""
+    """A ``Backend``: one child at a time."""
 
     def __init__(self, command: Sequence[str] = (), wall_s: float = WALL_S) -> None:
         self._command = list(command) or [sys.executable, "-m", _MODULE]
         self._wall_s = wall_s
+        self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._patient = False
+        self._called_off = False
+        self._ended = False
+        self._layers: tuple[Layer, ...] = ()
 
-    def run(self, request: bytes, cap: int) -> bytes:
-        """Send a frame, return the answer's (at most ``cap`` bytes). ``LearningError`` when there is none."""
-        environment = {
-            "PATH": "/usr/bin:/bin",
-            "LC_ALL": "C.UTF-8",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
-        child = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            cwd="/",
-            close_fds=True,
-            preexec_fn=_limit,  # noqa: PLW1509 - calls setrlimit and nice only
-        )
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """See ``Backend``."""
+        return self._layers
+
+    def run(self, request: bytes, cap: int, *, patient: bool = False) -> bytes:
+        """See ``Backend``."""
+        with self._turn:
+            with self._lock:
+                if patient and self._called_off:
+                    raise Preempted
+                self._patient, self._ended = patient, False
+            try:
+                return self._run(request, cap)
+            finally:
+                with self._lock:
+                    self._patient = False
+
+    def probe(self) -> tuple[Layer, ...]:
+        """Start a child only to hear what confines it. ``WorkerFailed`` when it cannot even say that."""
+        with self._turn:
+            with self._lock:
+                self._ended = False
+            with self._started() as child:
+                self._hello(_Pipes(child, HELLO_S))
+        return self._layers
+
+    def stop(self) -> bool:
+        """See ``Backend``."""
+        with self._lock:
+            self._called_off = True
+            if self._patient:
+                self._end()
+            return self._patient
+
+    def resume(self) -> None:
+        """See ``Backend``."""
+        with self._lock:
+            self._called_off = False
+
+    def kill(self) -> None:
+        """See ``Backend``."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._child is not None:
+            self._child.kill()
+
+    def _run(self, request: bytes, cap: int) -> bytes:
+        with self._started() as child:
+            try:
+                pipes = _Pipes(child, self._wall_s)
+                self._hello(pipes)
+                pipes.send(frames.pack(request))
+                return pipes.receive(cap)
+            except LearningError:
+                if self._ended:
+                    raise Preempted from None
+                raise
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[subprocess.Popen[bytes]]:
+        """A child, killed and reaped in the end whatever happens."""
+        try:
+            child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                cwd="/",
+                close_fds=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise WorkerFailed("start", f"the training worker cannot be started: {error.strerror}") from None
         with self._lock:
             self._child = child
+            if self._ended:
+                child.kill()
         try:
-            answer, _ = child.communicate(request, timeout=self._wall_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            raise LearningError(
-                "the training worker took too long and was stopped", "it is tried again later"
-            ) from None
+            yield child
         finally:
             with self._lock:
                 self._child = None
-        if child.returncode < 0:
-            raise LearningError("the training worker was stopped", "it is tried again later")
-        if len(answer) > cap + 4:
-            raise LearningError("the training worker said more than it may", "report it")
-        return answer
+            child.kill()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            child.wait()
 
-    def kill(self) -> None:
-        """Stop what runs, if anything does."""
-        with self._lock:
-            if self._child is not None:
-                self._child.kill()
+    def _hello(self, pipes: _Pipes) -> None:
+        """What confines the child, in its own words, spoken before it has seen anything of ours."""
+        said = pipes.receive(HELLO_CAP)
+        try:
+            self._layers = tuple(Layer(str(n)[:32], bool(held), str(d)[:80]) for n, held, d in json.loads(said)[:32])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise WorkerFailed("garbled", "the training worker does not say what confines it") from None
 
 
-def _limit() -> None:
-    """In the child, before it becomes the worker."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(19)
+def _environment() -> dict[str, str]:
+    """Nothing of the daemon's own: variables may hold what is nobody's business."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+class _Pipes:
+    """Both pipes of a child, never blocking longer than until a deadline."""
+
+    def __init__(self, child: subprocess.Popen[bytes], seconds: float) -> None:
+        if child.stdin is None or child.stdout is None:
+            raise WorkerFailed("start", "the training worker has no pipes")
+        self._to, self._from = child.stdin.fileno(), child.stdout.fileno()
+        for handle in (self._to, self._from):
+            os.set_blocking(handle, False)
+        self._ends = time.monotonic() + seconds
+
+    def send(self, data: bytes) -> None:
+        """All of it."""
+        left = memoryview(data)
+        while left:
+            self._wait(self._to, select.POLLOUT)
+            try:
+                left = left[os.write(self._to, left[:_CHUNK]) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise WorkerFailed("crash", "the training worker stopped listening") from None
+
+    def receive(self, cap: int) -> bytes:
+        """The body of one frame; not a byte beyond it is read."""
+        header = self._read(frames.HEADER)
+        try:
+            size = frames.size(header, cap)
+        except LearningError:
+            raise WorkerFailed("oversize", "the training worker wants to say more than it may") from None
+        try:
+            return frames.body(header, self._read(size))
+        except WorkerFailed:
+            raise
+        except LearningError:
+            raise WorkerFailed("garbled", "the training worker's answer was garbled") from None
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            self._wait(self._from, select.POLLIN)
+            try:
+                part = os.read(self._from, min(size - len(data), _CHUNK))
+            except BlockingIOError:
+                continue
+            if not part:
+                raise WorkerFailed("crash", "the training worker ended without an answer")
+            data += part
+        return bytes(data)
+
+    def _wait(self, handle: int, event: int) -> None:
+        """Until it can be read or written, or the other side is gone, which the call that follows finds out."""
+        poll = select.poll()
+        poll.register(handle, event)
+        left = self._ends - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise WorkerFailed("timeout", "the training worker took too long and was stopped")

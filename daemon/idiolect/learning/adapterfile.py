@@ -5,6 +5,7 @@ The bytes of a given adapter are always the same: keys sorted, floats as their s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,13 @@ def encode(adapter: Adapter) -> bytes:
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     numbers = np.array(vectors, "<f2").tobytes()
     return struct.pack("<I", len(text)) + text + numbers
+
+
+def accept(data: bytes, digest: str) -> Adapter:
+    """Read bytes that somebody else hands over, if they have the digest (SHA-256, hex) that they came with."""
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise LearningError("an adapter is not the one that was to be used", "restart idiolectd")
+    return decode(data)
 
 
 def decode(data: bytes) -> Adapter:

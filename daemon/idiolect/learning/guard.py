@@ -88,16 +88,24 @@ def names_of(model: Model, adapter: Adapter) -> tuple[str, ...]:
     return (*model.classes, *dict.fromkeys(t.name for t in adapter.taught if t.name not in model.classes))
 
 
-def spoken(model: Model, adapter: Adapter | None, heard: Heard) -> list[str]:
-    """What is understood in windows (n, 3, ...) of utterances: by the mean over the windows; "" for nothing."""
+def understood(model: Model, adapter: Adapter | None, heard: Heard) -> list[tuple[str, float]]:
+    """What is understood in windows (n, 3, ...) of utterances, "" for nothing, and how sure of the best one is.
+
+    By the mean over the windows; a taught phrase is found where it scores highest, a base phrase where it is steady.
+    """
     if adapter is None:
         scores, names, bounds = heard.posteriors(), model.classes, model.limits
     else:
         scores, names, bounds = adapted(model, adapter, heard), names_of(model, adapter), limits(model, adapter)
-    # A taught phrase is found where it scores highest, a base phrase where its posterior is steady.
     mean = scores.mean(1)
     mean[:, len(model.classes) :] = scores[..., len(model.classes) :].max(1)
-    return [names[i] if i >= 0 else "" for i in answers(mean, bounds)]
+    best = np.where(bounds < 1.0, mean, 0.0).max(-1)
+    return [(names[i] if i >= 0 else "", float(p)) for i, p in zip(answers(mean, bounds), best, strict=True)]
+
+
+def spoken(model: Model, adapter: Adapter | None, heard: Heard) -> list[str]:
+    """What is understood, without how sure."""
+    return [name for name, _ in understood(model, adapter, heard)]
 
 
 def judge(
@@ -123,7 +131,7 @@ def judge(
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
     tests = {
-        1: _bounded(adapter, size),
+        1: bounded(adapter, size),
         2: guarded[0],
         3: guarded[1],
         4: own,
@@ -138,7 +146,8 @@ def _own_phrases(model: Model, adapter: Adapter) -> set[str]:
     return {t.name for t in adapter.taught} - set(model.phrases)
 
 
-def _bounded(adapter: Adapter, size: int) -> bool:
+def bounded(adapter: Adapter, size: int) -> bool:
+    """Check 1."""
     vectors = [*(s.vector for s in adapter.shifts.values()), *(t.direction for t in adapter.taught)]
     return (
         size <= cap(len(vectors))

@@ -126,6 +126,13 @@ class Ledger:
             digest.update(json.dumps([phrase, day, count]).encode())
         return digest.hexdigest()
 
+    def material(self) -> str:
+        """SHA-256, in hex, over what a person did on purpose: all but the usage, which changes daily."""
+        digest = hashlib.sha256(f"idiolect/material/v1/{int(self.voice)}/".encode())
+        for example in self.examples:
+            digest.update(example.digest())
+        return digest.hexdigest()
+
     def receipts(self) -> tuple[str, ...]:
         """The consent receipts of every example."""
         return tuple(sorted({example.receipt for example in self.examples}))

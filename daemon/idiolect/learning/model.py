@@ -91,3 +91,8 @@ class Heard:
     def take(self, chosen: Sequence[int] | NDArray[np.intp] | NDArray[np.bool_]) -> Heard:
         """Some of the windows."""
         return Heard(self.logits[chosen], self.z[chosen], self.rivals[chosen])
+
+
+def joined(parts: Sequence[Heard]) -> Heard:
+    """One after the other."""
+    return Heard(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("logits", "z", "rivals")))

@@ -1,61 +1,62 @@
-"""What the daemon and its training worker say to each other: one request, one answer, each one frame.
+"""What the daemon and its training worker say to each other: one request, one answer, each the body of one frame.
 
-A frame is a length (four bytes, little-endian) and so many bytes of MessagePack. Both sides cap it before reading, and
-neither takes anything but maps, lists, text, bytes and numbers: no code and no objects travel. The worker gets all it
-needs in the request and opens nothing.
+A body is MessagePack (``frames`` brings length and digest). Both sides cap it before reading, and neither takes
+anything but maps, lists, text, bytes and numbers: no code and no objects travel. The worker gets all it needs in the
+request and opens nothing.
 """
 
 from __future__ import annotations
 
-import struct
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapterfile, guard, ledger, rounds, trainer
-from idiolect.learning.admission import Verdict
+from idiolect.learning import adapterfile, guard, ledger, rounds, selftest, trainer
+from idiolect.learning.admission import REASONS, Verdict
 from idiolect.learning.model import Model
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.space import Space, offset_windows
 
+VERSION = 2
 REQUEST_CAP = 64 << 20
 ANSWER_CAP = 1 << 20
 _FIX = "restart idiolectd; if it happens again, report it"
 
+_NONSENSE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading a message raises where it is not what it should be."""
+
+Task = Literal["round", "replay", "selftest"]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """All that a round depends on. ``others`` are spans (n, 18, 96) of the rest of the household."""
+    """All that a task depends on. ``others`` are spans (n, 18, 96) of the rest of the household."""
 
     model: Model
     ledger: ledger.Ledger
     when: trainer.When
     active: bytes = b""
+    """The file of the adapter in use: what a round has to beat, and what a self-test tests."""
     others: NDArray[np.float32] | None = None
     owed: bool = False
-    replay: int = -1
-    """Step of the ladder at which to make the file again, without judging; -1 for a round."""
+    task: Task = "round"
+    step: int = 0
+    """Of the ladder, at which a replay makes the file again without judging."""
+    last: int = 0
+    """Number of the newest example that the adapter in use was made from; a self-test has all later ones unseen."""
 
 
-def frame(message: Mapping[str, Any]) -> bytes:
-    """A message as it goes over the pipe."""
+def packed(message: Mapping[str, Any]) -> bytes:
+    """A message as a frame's body."""
     body: bytes = msgpack.packb(dict(message), use_bin_type=True)
-    return struct.pack("<I", len(body)) + body
-
-
-def length(header: bytes, cap: int) -> int:
-    """How many bytes follow these four; ``LearningError`` beyond ``cap``."""
-    if len(header) != 4:
-        raise LearningError("a message was cut short", _FIX)
-    (size,) = struct.unpack("<I", header)
-    if size > cap:
-        raise LearningError("a message is longer than allowed", _FIX)
-    return int(size)
+    return body
 
 
 def unpack(body: bytes, cap: int) -> dict[str, Any]:
@@ -84,7 +85,7 @@ _SPACE = ("projection", "offset", "prototypes", "cohort")
 
 
 def ask(request: Request) -> bytes:
-    """The request's frame."""
+    """The request's body."""
     model, known = request.model, request.ledger
     described = {
         "digest": model.digest,
@@ -98,9 +99,9 @@ def ask(request: Request) -> bytes:
         "guard_labels": list(model.guard_labels),
         "guard_strata": {kind: list(values) for kind, values in model.guard_strata.items()},
     }
-    return frame(
+    return packed(
         {
-            "v": 1,
+            "v": VERSION,
             "model": described,
             "profile": known.profile,
             "voice": known.voice,
@@ -111,7 +112,9 @@ def ask(request: Request) -> bytes:
             "active": request.active,
             "others": None if request.others is None else _array(request.others.astype("<f2")),
             "owed": request.owed,
-            "replay": request.replay,
+            "task": request.task,
+            "step": request.step,
+            "last": request.last,
         }
     )
 
@@ -119,7 +122,7 @@ def ask(request: Request) -> bytes:
 def read_request(message: Mapping[str, Any]) -> Request:
     """The worker's side of ``ask``; ``LearningError`` when it makes no sense."""
     try:
-        if message["v"] != 1:
+        if message["v"] != VERSION or message["task"] not in ("round", "replay", "selftest"):
             raise ValueError("version")
         said = message["model"]
         arrays = {name: _values(said["head"][name]) for name in _HEAD}
@@ -144,16 +147,21 @@ def read_request(message: Mapping[str, Any]) -> Request:
         known = ledger.Ledger(str(message["profile"]), examples, usage, bool(message["voice"]))
         when = trainer.When(int(message["day"]), int(message["number"]))
         return Request(
-            model, known, when, bytes(message["active"]), others, bool(message["owed"]), int(message["replay"])
-        )
+            model, known, when, bytes(message["active"]), others, bool(message["owed"]),
+            message["task"], int(message["step"]), int(message["last"]),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError):
         raise LearningError("a request makes no sense", _FIX) from None
 
 
 def work(request: Request) -> dict[str, Any]:
-    """Run the round, or make a file again; the answer's message."""
-    if 0 <= request.replay < len(trainer.LADDER):
-        return {"v": 1, "data": rounds.replay(request.model, request.ledger, request.when, request.replay)}
+    """Do the task; the answer's message."""
+    if request.task == "replay":
+        data = rounds.replay(request.model, request.ledger, request.when, request.step)
+        return {"v": VERSION, "data": data, "digest": hashlib.sha256(data).hexdigest()}
+    if request.task == "selftest":
+        tested = selftest.run(request.model, request.ledger, adapterfile.decode(request.active), request.last)
+        return {"v": VERSION, "slices": [[s.name, s.total, s.wrong, s.lost, s.won] for s in tested]}
     around = rounds.Circumstances(
         active=adapterfile.decode(request.active) if request.active else None,
         others=None if request.others is None else request.model.hear(offset_windows(request.others)),
@@ -161,28 +169,90 @@ def work(request: Request) -> dict[str, Any]:
     )
     outcome = rounds.run(request.model, request.ledger, request.when, around)
     return {
-        "v": 1,
+        "v": VERSION,
         "data": outcome.data,
+        "digest": outcome.digest,
         "check": outcome.verdict.check,
         "numbers": {name: float(value) for name, value in outcome.verdict.numbers.items()},
         "admissions": [[v.check, v.weight] for v in outcome.admissions],
     }
 
 
-def read_answer(message: Mapping[str, Any], examples: int) -> rounds.Outcome:
-    """The daemon's side: the worker is not trusted to be right, only its frame is taken for what it says."""
-    import hashlib
+def _answered(message: Mapping[str, Any]) -> None:
+    if "error" in message:
+        raise LearningError("the training worker gave up", _FIX)
+    if message["v"] != VERSION:
+        raise ValueError("version")
 
+
+def _file(message: Mapping[str, Any]) -> bytes:
+    data = bytes(message["data"])
+    if hashlib.sha256(data).hexdigest() != message["digest"]:
+        raise ValueError("digest")
+    return data
+
+
+def _numbers(said: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {str(name): float(value) for name, value in said.items()}
+    if len(numbers) > 64 or not all(math.isfinite(value) for value in numbers.values()):
+        raise ValueError("numbers")
+    if int(numbers["step"]) not in range(len(trainer.LADDER)) or min(numbers[name] for name in _COUNTS) < 0:
+        raise ValueError("counts")
+    return numbers
+
+
+_COUNTS = ("own_held_out", "own_wrong", "own_wrong_before")
+"""Numbers that every verdict has."""
+
+
+def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
+    """The daemon's side of a round. The worker is believed in what only it can know, and in nothing else:
+
+    that the adapter is the one that was asked for, for this person, and within its bounds (check 1 of the gate), is
+    looked at again here.
+    """
     try:
-        if "error" in message:
-            raise LearningError("the training worker gave up", _FIX)
-        data = bytes(message["data"])
-        adapterfile.decode(data)
-        numbers = {str(name): float(value) for name, value in message["numbers"].items()}
+        _answered(message)
+        data = _file(message)
+        adapter = adapterfile.decode(data)
+        if (adapter.profile, adapter.number) != (request.ledger.profile, request.when.number):
+            raise ValueError("adapter")
         admissions = tuple(Verdict(int(check), float(weight)) for check, weight in message["admissions"])
-        if len(admissions) != examples:
+        if len(admissions) != len(request.ledger.examples) or any(
+            v.check not in REASONS or not 0.0 <= v.weight <= 1.0 for v in admissions
+        ):
             raise ValueError("admissions")
-        verdict = guard.Verdict(int(message["check"]), numbers)
-    except (KeyError, TypeError, ValueError, AttributeError):
+        verdict = guard.Verdict(int(message["check"]), _numbers(message["numbers"]))
+        if verdict.check not in (0, *guard.CHECKS) or (verdict.passed and not guard.bounded(adapter, len(data))):
+            raise ValueError("check")
+    except _NONSENSE:
         raise LearningError("the training worker's answer makes no sense", _FIX) from None
-    return rounds.Outcome(data, hashlib.sha256(data).hexdigest(), verdict, admissions)
+    return rounds.Outcome(data, message["digest"], verdict, admissions)
+
+
+def read_replay(message: Mapping[str, Any]) -> bytes:
+    """The same for a replay: the file."""
+    try:
+        _answered(message)
+        data = _file(message)
+        adapterfile.decode(data)
+        return data
+    except _NONSENSE:
+        raise LearningError("the training worker's answer makes no sense", _FIX) from None
+
+
+def read_selftest(message: Mapping[str, Any]) -> tuple[selftest.Slice, ...]:
+    """The same for a self-test."""
+    try:
+        _answered(message)
+        rows = [selftest.Slice(str(name)[:64], *map(int, counts)) for name, *counts in message["slices"][:256]]
+        if any(min(s.lost, s.won, s.wrong) < 0 or max(s.lost + s.won, s.wrong) > s.total for s in rows):
+            raise ValueError("slices")
+    except _NONSENSE:
+        raise LearningError("the training worker's answer makes no sense", _FIX) from None
+    return tuple(rows)
+
+
+def load() -> None:
+    """Load what numpy loads at its first use only, so that the worker can be shut off from all files."""
+    np.quantile(np.setdiff1d(np.arange(4.0), np.ones(1)), [0.5])

@@ -39,7 +39,7 @@ class Signal(StrEnum):
     SETTLED = "settled"
     """As a canary it was used enough without trouble."""
     TROUBLE = "trouble"
-    """As a canary it was corrected, or drifted."""
+    """In use it was corrected, or drifted, or a self-test found it worse than the base model."""
     REPLACED = "replaced"
     """Another version came into use."""
     TAKEN_BACK = "taken back"
@@ -59,6 +59,7 @@ TABLE: dict[tuple[State, Signal], State] = {
     (State.CANARY, Signal.TAKEN_BACK): State.ROLLED_BACK,
     (State.ACTIVE, Signal.REPLACED): State.SUPERSEDED,
     (State.ACTIVE, Signal.TAKEN_BACK): State.ROLLED_BACK,
+    (State.ACTIVE, Signal.TROUBLE): State.ROLLED_BACK,
     (State.SUPERSEDED, Signal.RESTORED): State.ACTIVE,
 }
 IN_USE = (State.CANARY, State.ACTIVE)

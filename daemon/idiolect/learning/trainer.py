@@ -16,7 +16,7 @@ import numpy as np
 from idiolect.learning import prototypes
 from idiolect.learning.admission import Verdict, admit
 from idiolect.learning.ledger import Example, Ledger, decayed
-from idiolect.learning.model import Heard, Model
+from idiolect.learning.model import Heard, Model, joined
 from idiolect.pipeline.personal import PRIOR_SPAN, Adapter, Household, Taught
 from idiolect.pipeline.space import offset_windows
 
@@ -45,6 +45,8 @@ LADDER = (
     Strength(0.0, prior=0.0),
 )
 """Tried in this order; chosen on every second speaker, left out of the base model, and confirmed on the others."""
+CHUNK = 64
+"""Examples that are run through the base model together: their windows take 18 KiB each, what comes of them one."""
 FOLDS = 5
 RAISE_MOST = 3.0
 """Log-odds by which a person's own threshold is raised at most."""
@@ -105,7 +107,10 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
     if not examples:
         empty = model.hear(np.zeros((0, 3, 16, 96), np.float32))
         return Material((), np.zeros(0), empty, empty.z[:, 0], np.zeros(0, np.intp)), ()
-    heard = model.hear(np.stack([offset_windows(e.spans[0]) for e in examples]))
+    heard = joined([
+        model.hear(np.stack([offset_windows(e.spans[0]) for e in examples[i : i + CHUNK]]))
+        for i in range(0, len(examples), CHUNK)
+    ])  # fmt: skip
     centres = np.stack([_centre(model, e, heard.z[i]) for i, e in enumerate(examples)])
     verdicts = admit(model, ledger, list(centres))
     kept = np.array([i for i, v in enumerate(verdicts) if v.admitted], np.intp)

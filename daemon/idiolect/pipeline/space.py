@@ -115,4 +115,5 @@ def as_span(window: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def offset_windows(spans: NDArray[np.floating]) -> NDArray[np.float32]:
     """The windows of examples, (..., 18, 96) -> (..., 3, 16, 96)."""
-    return np.stack([spans[..., i : i + WINDOW, :] for i in range(len(OFFSETS))], axis=-3).astype(np.float32)
+    shifted = [spans[..., i : i + WINDOW, :] for i in range(len(OFFSETS))]
+    return np.stack(shifted, axis=-3).astype(np.float32, copy=False)

@@ -63,6 +63,8 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 ID = re.compile(r"[0-9a-f]{0,64}")
 PURPOSE = re.compile("|".join(PURPOSES))
 HOW = re.compile("spoken|paired")
+WHY = re.compile("bundle|encoder|expired|disuse")
+CAUSE = re.compile("start|timeout|crash|oversize|garbled")
 STATE = re.compile("shadow|canary|active|superseded|rolled-back|base")
 
 KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
@@ -93,7 +95,28 @@ KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
         "guard_won": NUMBER,
     },
     "adapter-refused": {"profile": ID, "check": NUMBER, "examples": NUMBER},
-    "adapter-moved": {"profile": ID, "adapter": NUMBER, "state": STATE, "uses": NUMBER, "corrections": NUMBER},
+    "adapter-moved": {
+        "profile": ID,
+        "adapter": NUMBER,
+        "state": STATE,
+        "uses": NUMBER,
+        "corrections": NUMBER,
+        "lost": NUMBER,
+        "won": NUMBER,
+    },
+    "adapter-retired": {"profile": ID, "adapter": NUMBER, "why": WHY},
+    "self-tested": {
+        "profile": ID,
+        "adapter": NUMBER,
+        "passed": NUMBER,
+        "unseen": NUMBER,
+        "lost": NUMBER,
+        "won": NUMBER,
+        "guard_lost": NUMBER,
+        "guard_won": NUMBER,
+    },
+    "round-failed": {"profile": ID, "cause": CAUSE},
+    "checkpoint": {"count": NUMBER, "head": DIGEST, "quoted": NUMBER},
     "adapters-purged": {"profile": ID, "count": NUMBER},
     "exported": {"profile": ID, "count": NUMBER},
     "imported": {"profile": ID, "count": NUMBER},

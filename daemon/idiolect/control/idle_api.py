@@ -1,0 +1,47 @@
+"""The part of the control API about idle windows: what learning waits for, and the wish not to wait.
+
+| request | role | answer |
+| --- | --- | --- |
+| GET /v1/learn | user | {"state", "due", "waiting_for", "running", "done", "preempted", ...} |
+| POST /v1/learn {} | user | the same: a round is wanted now; comfort (silence, hours) does not count until it is done |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from idiolect.errors import RequestError
+
+if TYPE_CHECKING:
+    from idiolect.control.api import Call, Daemon
+
+
+class Windows(Protocol):
+    """What the service offers; see ``windows.Windows``."""
+
+    def ask(self) -> None:
+        """Learn now."""
+
+    def status(self) -> dict[str, object]:
+        """What is due, and what it waits for."""
+
+
+async def see(daemon: Daemon, call: Call) -> dict[str, object]:
+    """GET /v1/learn."""
+    _nothing(call)
+    return daemon.windows.status()
+
+
+async def ask(daemon: Daemon, call: Call) -> dict[str, object]:
+    """POST /v1/learn."""
+    _nothing(call)
+    status = daemon.windows.status()
+    if status["state"] == "off":
+        raise RequestError(503, "keys", "nothing is learnt without keys: see `idiolect status`")
+    daemon.windows.ask()
+    return {**status, "asked": True}
+
+
+def _nothing(call: Call) -> None:
+    for name in (*call.query, *call.body):
+        raise RequestError(422, name[:64], "unknown; nothing can be said here")

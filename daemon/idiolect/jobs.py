@@ -1,0 +1,81 @@
+"""What there is to do when nobody needs the device, in order of need, in pieces small enough to stop between any two.
+
+| job | due when | what is done |
+| --- | --- | --- |
+| expire | what is kept is past a day that two looks at the clock agreed on | deleted, what came of it retired |
+| rebuild | examples changed, another bundle runs, the usage prior is a week old | a round: train, gate, rollout |
+| selftest | a week after the last, for every adapter in use | tested by slices; what is worse is taken back |
+| checkpoint | a week after the last | the log walked, quoted by the TPM where there is one, noted |
+
+What is due is found out from the vault alone, so that an interrupted job is simply due again, and a device that was
+off for a year does what has gathered. Rollout steps and drift are not here: they are counted with what people say
+(``observe``). Everything runs on the thread that owns the vault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from idiolect.learning import rollout
+
+if TYPE_CHECKING:
+    from idiolect.learner import Learner
+
+SELFTEST_DAYS = 7
+CHECKPOINT_DAYS = 7
+UNCONDITIONAL = ("expire",)
+"""Kinds that wait for nothing: nobody agreed to have it kept until the device is idle."""
+WITHOUT_LEARNING = ("expire", "checkpoint")
+"""Kinds that are done while learning is paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of work; ``profile`` is "" where it is nobody's."""
+
+    kind: str
+    profile: str = ""
+
+
+def due(learner: Learner, expired: int | None, checkpoint: int | None, *, asked: bool = False) -> list[Job]:
+    """What is to be done, in order. ``expired``: the day before which things have expired, None while none is certain;
+    ``checkpoint``: the day of the last one.
+    """
+    return list(_due(learner, expired, checkpoint, asked))
+
+
+def _due(learner: Learner, expired: int | None, checkpoint: int | None, asked: bool) -> Iterator[Job]:
+    if expired is not None and (learner.vault.expired(expired) or learner.unheard(expired)):
+        yield Job("expire")
+    profiles = learner.vault.profiles()
+    yield from (Job("rebuild", profile) for profile in profiles if learner.due(profile, asked=asked))
+    for profile in profiles:
+        used = rollout.in_use(learner.versions(profile))
+        if used is not None:
+            last = learner.selftest(profile)
+            made = learner.sealed(profile, used.number).provenance.day
+            if _over(learner.day, int(last["day"]) if last else made, SELFTEST_DAYS):
+                yield Job("selftest", profile)
+    if checkpoint is None or _over(learner.day, checkpoint, CHECKPOINT_DAYS):
+        yield Job("checkpoint")
+
+
+def _over(today: int, last: int, days: int) -> bool:
+    """Whether so many days have passed; a last time that lies in the future was a wrong clock's."""
+    return not 0 <= today - last < days
+
+
+def run(learner: Learner, job: Job, expired: int | None, checkpoint: Callable[[], object]) -> bool:
+    """Do one job; whether what is in use may have changed by it. ``Preempted`` when it gave way, with nothing done."""
+    if job.kind == "expire" and expired is not None:
+        learner.expire(expired)
+    elif job.kind == "rebuild":
+        return learner.round(job.profile, patient=True).number > 0
+    elif job.kind == "selftest":
+        return learner.test(job.profile, patient=True)
+    elif job.kind == "checkpoint":
+        checkpoint()
+        return False
+    return job.kind == "expire"

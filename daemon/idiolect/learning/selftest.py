@@ -1,0 +1,95 @@
+"""The self-test: how an adapter in use does now, slice by slice, against the base model on the same utterances.
+
+Two kinds of material: the person's own admitted examples, of which those that came after the adapter was made are
+*unseen* by it, and the bundle's guard set in its strata (channel, noise, pace). A slice counts what was lost (the base
+model understands it, the adapter does not) and what was won. Whether it has become worse is an exact sign test over
+these (McNemar 1947, as in ``guard``): on unseen examples at ``guard.SIGNIFICANT``, on the guard set at the same level
+shared by all strata (Bonferroni), as one false alarm in twenty a week would take good adapters away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from idiolect.learning import guard, trainer
+
+if TYPE_CHECKING:
+    from idiolect.learning.ledger import Ledger
+    from idiolect.learning.model import Model
+    from idiolect.pipeline.personal import Adapter
+
+UNSEEN = "own: after it was made"
+GUARD = "others: "
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One part of the material: utterances in all, misunderstood, lost and won against the base model."""
+
+    name: str
+    total: int
+    wrong: int
+    lost: int
+    won: int
+
+
+def run(model: Model, ledger: Ledger, adapter: Adapter, last: int) -> list[Slice]:
+    """Test ``adapter``, made from the examples up to number ``last``. Slices without material are left out."""
+    return [*_own(model, ledger, adapter, last), *_others(model, adapter)]
+
+
+def _own(model: Model, ledger: Ledger, adapter: Adapter, last: int) -> list[Slice]:
+    material, verdicts = trainer.prepare(model, ledger)
+    if not material.phrases:
+        return []
+    examples = [e for e, v in zip(ledger.examples, verdicts, strict=True) if v.admitted]
+    now = guard.spoken(model, adapter, material.heard)
+    base = guard.spoken(model, None, material.heard)
+    right = [(e, a == e.phrase, b == e.phrase) for e, a, b in zip(examples, now, base, strict=True)]
+    known = set(model.phrases)
+    return _counted(
+        (UNSEEN, [(a, b) for e, a, b in right if e.sequence > last]),
+        ("own: it was made from", [(a, b) for e, a, b in right if e.sequence <= last]),
+        ("own: taught phrases", [(a, b) for e, a, b in right if e.phrase not in known]),
+        ("own: the model's phrases", [(a, b) for e, a, b in right if e.phrase in known]),
+        ("own: recorded on purpose", [(a, b) for e, a, b in right if e.source == "enrolment"]),
+        ("own: by the way", [(a, b) for e, a, b in right if e.source != "enrolment"]),
+    )
+
+
+def _others(model: Model, adapter: Adapter) -> list[Slice]:
+    if not model.guard_labels:
+        return []
+    names = guard.names_of(model, adapter)
+    now = guard.answers(trainer.adapted(model, adapter, model.guard), guard.limits(model, adapter))
+    base = guard.answers(model.guard.posteriors(), model.limits)
+    said = [names.index(label) if label in model.phrases else -1 for label in model.guard_labels]
+    right = [(bool(a == s), bool(b == s)) for a, b, s in zip(now, base, said, strict=True)]
+    slices = [
+        (f"{GUARD}{kind} {value}", [pair for pair, its in zip(right, values, strict=True) if its == value])
+        for kind, values in sorted(model.guard_strata.items())
+        for value in sorted(set(values))
+    ]
+    return _counted((f"{GUARD}all", right), *slices)
+
+
+def _counted(*slices: tuple[str, Sequence[tuple[bool, bool]]]) -> list[Slice]:
+    return [
+        Slice(name, len(pairs), sum(not a for a, _ in pairs), sum(b and not a for a, b in pairs),
+              sum(a and not b for a, b in pairs))
+        for name, pairs in slices
+        if pairs
+    ]  # fmt: skip
+
+
+def worse(slices: Sequence[Slice]) -> str:
+    """The first slice on which the adapter is worse than the base model beyond chance, "" for none."""
+    strata = sum(s.name.startswith(GUARD) for s in slices)
+    for each in slices:
+        level = guard.SIGNIFICANT / strata if each.name.startswith(GUARD) else guard.SIGNIFICANT
+        judged = each.name == UNSEEN or each.name.startswith(GUARD)
+        if judged and guard.chance(each.lost, each.won) <= level:
+            return each.name
+    return ""

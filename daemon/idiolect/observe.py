@@ -1,0 +1,125 @@
+"""What is made of what people said: usage, the trial of new versions, and the health of the one in use.
+
+Runs on the thread that owns the vault, seldom and for many utterances together: one transaction for each person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.errors import LearningError, RequestError, TrustError
+from idiolect.learning import adapterfile, guard, rollout
+from idiolect.learning.health import Health
+from idiolect.learning.rollout import Signal, State
+from idiolect.pipeline.space import offset_windows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from idiolect.learner import Learner
+    from idiolect.learning.model import Heard
+    from idiolect.pipeline.personal import Adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One utterance of somebody: ``understood`` is "" where it was rejected, ``meant`` a correction."""
+
+    profile: str
+    understood: str
+    span: NDArray[np.float32]
+    meant: str | None = None
+
+
+def observe(learner: Learner, counts: Mapping[str, dict[str, int]], said: Sequence[Said]) -> bool:
+    """Count utterances and let versions take the steps they earned. Whether what is in use changed for anybody."""
+    changed = False
+    known = set(learner.vault.profiles())
+    for profile in sorted({*counts, *(s.profile for s in said)} & known):
+        mine = [s for s in said if s.profile == profile]
+        changed |= _observe(learner, profile, mine, counts.get(profile, {}))
+    return changed
+
+
+def _observe(learner: Learner, profile: str, said: Sequence[Said], usage: dict[str, int]) -> bool:
+    versions, stepped = learner.versions(profile), []
+    health = learner.health(profile)
+    if said and versions:
+        heard = learner.model.hear(offset_windows(np.stack([s.span for s in said])))
+        base = guard.understood(learner.model, None, heard)
+        answers = {v.number: _answers(learner, profile, v, heard) for v in versions if _watched(v)}
+        for i, each in enumerate(said):
+            used = rollout.in_use(versions)
+            if used is not None and used.number in answers:
+                if health is None or health.number != used.number:
+                    health = _of(learner, profile, used.number)
+                health = _health(learner.day, health, each, answers[used.number][i], base[i])
+            for version in [v for v in versions if v.number in answers]:
+                after = _stepped(version, each, answers[version.number][i][0], base[i][0])
+                if used is not None and version.number == used.number and health is not None and health.worse:
+                    after = version.next(Signal.TROUBLE)
+                versions = rollout.update(versions, after)
+                if after.state is not version.state:
+                    stepped.append(after)
+    if not usage and not said:
+        return False
+    return learner.settle(profile, versions, stepped, health, usage)
+
+
+def _watched(version: rollout.Version) -> bool:
+    return version.in_use or version.state is State.SHADOW
+
+
+Answer = tuple[str, float]
+"""What is understood, and how sure of it."""
+
+
+def _answers(learner: Learner, profile: str, version: rollout.Version, heard: Heard) -> list[Answer]:
+    return guard.understood(learner.model, _adapter(learner, profile, version.number), heard)
+
+
+def _adapter(learner: Learner, profile: str, number: int) -> Adapter | None:
+    try:
+        return adapterfile.decode(learner.sealed(profile, number).data)
+    except (LearningError, RequestError, TrustError):
+        return None
+
+
+def _health(day: int, before: Health, said: Said, own: Answer, base: Answer) -> Health:
+    return before.heard(
+        day, understood=said.understood, base=base[0], meant=said.meant, sure=own[1], base_sure=base[1]
+    )  # fmt: skip
+
+
+def _of(learner: Learner, profile: str, number: int) -> Health:
+    """The figures of a version, begun anew with each."""
+    kept = learner.health(profile)
+    return kept if kept is not None and kept.number == number else Health(number, learner.day)
+
+
+def _stepped(version: rollout.Version, said: Said, answer: str, base: str) -> rollout.Version:
+    """A version on trial after an utterance that was understood and not corrected; the table in ``rollout``."""
+    if version.state is State.ACTIVE or not said.understood or said.meant is not None:
+        return version
+    drifted = bool(base) and answer != base and said.understood == base
+    return version.heard(agreed=answer == said.understood, drifted=drifted)
+
+
+def corrected(learner: Learner, said: Said) -> bool:
+    """Take note that somebody meant something else; whether what is in use was taken back for it."""
+    used = rollout.in_use(learner.versions(said.profile))
+    if used is None or said.meant == said.understood:
+        return False
+    heard = learner.model.hear(offset_windows(said.span)[None])
+    base = guard.understood(learner.model, None, heard)[0]
+    own = _answers(learner, said.profile, used, heard)[0]
+    health = _health(learner.day, _of(learner, said.profile, used.number), said, own, base)
+    after = used.corrected()
+    if after.state is used.state and health.worse:
+        after = used.next(Signal.TROUBLE)
+    table = rollout.update(learner.versions(said.profile), after)
+    return learner.settle(said.profile, table, [after] if after.state is not used.state else [], health)

@@ -1,0 +1,235 @@
+"""What the vault keeps for learning: examples, usage, versions of adapters, their health and what was last done.
+
+Everything here runs on the thread that owns the vault, and is read from it anew each time.
+
+| record (profile, purpose, kind, id) | holds |
+| --- | --- |
+| enrol, adapt_corrections, adapt_confirmations: example, sequence | one example (``learning.ledger``) |
+| usage: count, day | how often what was said on a day |
+| adapter: adapter, number | a version: file, provenance, signature (``learning.provenance``) |
+| adapter: state, 00 | the rollout's table (``learning.rollout``) |
+| adapter: health, 00 | how the version in use does (``learning.health``) |
+| adapter: selftest, 00 | the last self-test (``learning.selftest``) |
+| consent: counter, 00 | the number of the newest version there ever was |
+| consent: round, 00 | what the last round was made from, and its verdict |
+| consent: retired, 00 | why there is no adapter any more |
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from numpy.typing import NDArray
+
+from idiolect.consent import ADAPTER, CONSENT, Consents
+from idiolect.errors import LearningError, RequestError
+from idiolect.learning import health as healths
+from idiolect.learning import ledger as ledgers
+from idiolect.learning import rollout
+from idiolect.learning.health import Health
+from idiolect.learning.ledger import PURPOSES, Example, Ledger, Source
+from idiolect.learning.model import Model
+from idiolect.learning.provenance import Sealed, unseal
+from idiolect.provisioning import ADAPTER_KEY
+from idiolect.trust.receipt import RETENTION
+from idiolect.trust.vault import Change, Record
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400
+USAGE_DAYS = 60
+"""Days of usage counts that a round looks at; today's are not final and wait until tomorrow."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRound:
+    """What the newest round looked at, passed or not; ``material`` is ``Ledger.material``, ``day`` its day."""
+
+    material: str
+    bundle: str
+    day: int
+    check: int
+    last: int
+    """Number of the newest example at the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """Why a person has no adapter any more: ``why`` is bundle, encoder, expired or disuse."""
+
+    why: str
+    day: int
+    adapter: int
+
+
+class Records:
+    """See the module."""
+
+    def __init__(self, consents: Consents, model: Model, encoder: str, clock: Callable[[], float] = time.time) -> None:
+        """``encoder``: digest of the encoder that examples are bound to."""
+        self.vault, self.consents, self.model = consents.vault, consents, model
+        self.encoder, self.clock = encoder, clock
+        secret = self.vault.get("", *ADAPTER_KEY) or self._new_key()
+        key = serialization.load_der_private_key(secret, None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise LearningError("the device's adapter key is none", "provision the device anew: idiolect provision")
+        self._key = key
+
+    def _new_key(self) -> bytes:
+        """For a vault that nobody provisioned (``keystore: file``): made at the first start."""
+        purpose, kind, item = ADAPTER_KEY
+        if purpose in self.vault.purposes(""):
+            raise LearningError("the device has no adapter key", "provision the device anew: idiolect provision")
+        secret = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        with self.vault.change("provisioned", False, generation=self.vault.counts().generation) as change:
+            change.add_key("", purpose, "")
+            change.put("", purpose, kind, item, secret)
+        return secret
+
+    @property
+    def day(self) -> int:
+        """Today, in days since the epoch."""
+        return int(self.clock() // DAY_S)
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    def ledger(self, profile: str, *, day: int | None = None, last: int | None = None) -> Ledger:
+        """What a person's adapter is made from on ``day``, up to example ``last``."""
+        day = self.day if day is None else day
+        examples = []
+        for purpose in sorted(PURPOSES.values()):
+            for record in self.vault.items(profile, purpose, "example"):
+                if record.encoder == self.encoder:
+                    examples.append(ledgers.decode(record.payload))
+        examples.sort(key=lambda e: e.sequence)
+        kept = tuple(e for e in examples if last is None or e.sequence <= last)
+        usage: dict[tuple[str, int], int] = {}
+        for record in self.vault.items(profile, "usage", "count"):
+            then = int(record.id, 16)
+            if day - USAGE_DAYS <= then < day:
+                usage |= {(phrase, then): int(count) for phrase, count in json.loads(record.payload).items()}
+        voice = self.consents.allowed(profile, "voice_match") is not None
+        return Ledger(profile, kept, usage, voice)
+
+    def versions(self, profile: str) -> list[rollout.Version]:
+        """The versions that are kept, by number."""
+        raw = self.vault.get(profile, ADAPTER, "state", "00")
+        rows = json.loads(raw) if raw else []
+        return [rollout.Version(**{**row, "state": rollout.State(row["state"])}) for row in rows]
+
+    def sealed(self, profile: str, number: int) -> Sealed:
+        """A version, its signature and binding checked. ``LearningError`` says what does not fit."""
+        raw = self.vault.get(profile, ADAPTER, "adapter", f"{number:08x}")
+        if raw is None:
+            raise RequestError(404, "adapter", f"there is no version {number}: see `idiolect history`")
+        sealed = unseal(raw)
+        record = sealed.provenance
+        if (record.profile, record.number) != (profile, number):
+            raise LearningError("an adapter is filed under another's name", "erase the profile and enrol again")
+        try:
+            self._key.public_key().verify(sealed.signature, record.signed_bytes(), ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            raise LearningError("an adapter is not signed by this device", "`idiolect rollback`") from None
+        return sealed
+
+    def files(self) -> list[tuple[bytes, str]]:
+        """The adapters in use, of everybody, each with its digest; what cannot be used is left out and said."""
+        found = []
+        for profile in self.vault.profiles():
+            used = rollout.in_use(self.versions(profile))
+            if used is None:
+                continue
+            try:
+                sealed = self.sealed(profile, used.number)
+            except (LearningError, RequestError) as error:
+                log.error("an adapter is not used: %s", error)
+                continue
+            if sealed.provenance.bundle == self.model.digest:
+                found.append((sealed.data, sealed.provenance.adapter))
+        return found
+
+    def health(self, profile: str) -> Health | None:
+        """How the version in use does; None where nobody was heard with it yet."""
+        raw = self.vault.get(profile, ADAPTER, "health", "00")
+        return healths.read(json.loads(raw)) if raw else None
+
+    def selftest(self, profile: str) -> dict[str, Any]:
+        """The last self-test: {"day", "adapter", "worse", "slices": [[name, total, wrong, lost, won], ...]}."""
+        raw = self.vault.get(profile, ADAPTER, "selftest", "00")
+        return json.loads(raw) if raw else {}
+
+    def last_round(self, profile: str) -> LastRound | None:
+        """What the newest round looked at."""
+        raw = self.vault.get(profile, CONSENT, "round", "00")
+        return LastRound(**json.loads(raw)) if raw else None
+
+    def retired(self, profile: str) -> Retired | None:
+        """Why there is no adapter any more."""
+        raw = self.vault.get(profile, CONSENT, "retired", "00")
+        return Retired(**json.loads(raw)) if raw else None
+
+    # -- what comes in ------------------------------------------------------------------------------------------
+
+    def add(  # noqa: PLR0917 - what an example consists of
+        self,
+        profile: str,
+        source: Source,
+        phrase: str,
+        spans: Iterable[NDArray[np.float32]],
+        session: str,
+        heard: str = "",
+    ) -> list[int]:
+        """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent."""
+        purpose = PURPOSES[source]
+        receipt = self.consents.allowed(profile, purpose)
+        if receipt is None:
+            raise RequestError(
+                403, "profile", f"has not agreed to {purpose}: idiolect consent grant NAME --purpose {purpose}"
+            )
+        first = self._next_sequence(profile)
+        made = [
+            Example(first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard)
+            for i, s in enumerate(spans)
+        ]
+        if first + len(made) > ledgers.MAX_EXAMPLES and self._count(profile) + len(made) > ledgers.MAX_EXAMPLES:
+            raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
+        expires = self.day + RETENTION[purpose]
+        fields: dict[str, int | str] = {"profile": profile, "purpose": purpose, "sequence": first}
+        with self.vault.change("example-kept", False, count=len(made), **fields) as change:
+            for example in made:
+                change.put(profile, purpose, "example", example.ident, example.encode(), self.encoder, expires)
+        return [example.sequence for example in made]
+
+    def _records(self, profile: str) -> list[tuple[str, Record]]:
+        """Every example, of other encoders too, with the purpose it is kept for."""
+        purposes = sorted(PURPOSES.values())
+        return [(purpose, record) for purpose in purposes for record in self.vault.items(profile, purpose, "example")]
+
+    def _count(self, profile: str) -> int:
+        return len(self._records(profile))
+
+    def _next_sequence(self, profile: str) -> int:
+        return 1 + max((int(record.id, 16) for _, record in self._records(profile)), default=0)
+
+    def count_usage(self, change: Change, profile: str, said: dict[str, int]) -> None:
+        """Add to today's counts, phrase -> how often, within a change. Nothing happens without consent."""
+        if self.consents.allowed(profile, "usage") is None:
+            return
+        ident = f"{self.day:08x}"
+        raw = self.vault.get(profile, "usage", "count", ident)
+        total: dict[str, int] = json.loads(raw) if raw else {}
+        for phrase, count in said.items():
+            total[phrase] = total.get(phrase, 0) + count
+        expires = self.day + RETENTION["usage"]
+        change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", expires)

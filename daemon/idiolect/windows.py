@@ -1,0 +1,329 @@
+"""Idle windows: when the device learns, what it waits for, and how it stops at once when somebody needs it.
+
+The event loop's side. Whether anything is due is asked on the keys thread (``jobs``); whether it may be done now is
+decided by ``idle`` from what the sensors say; jobs run one by one on the keys thread, the heavy part of each in the
+worker. While one runs, the conditions are looked at every second, the kernel says when others wait (PSI), and
+``interrupt``, which the inference thread calls at every event, kills the worker then and there. An interrupted job
+leaves nothing behind and is due again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idiolect import idle, jobs
+from idiolect.config import Idle
+from idiolect.custody import Custody
+from idiolect.errors import LearningError, Preempted, RequestError, TrustError
+from idiolect.host import clock
+from idiolect.host.logind import Logind
+from idiolect.host.power import read_power
+from idiolect.host.pressure import Triggers, read_pressure
+from idiolect.host.resources import read_resources
+from idiolect.host.thermal import ThermalReader
+from idiolect.host.worker import Backend
+from idiolect.idle import Moment, Obstacle, Sensed
+from idiolect.jobs import Job
+from idiolect.learner import Learner
+from idiolect.personal import Personal
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 15.0
+"""Between two looks at the conditions while something waits for them."""
+REST_S = 600.0
+"""The same with nothing to do."""
+EAGER_S = 0.5
+"""The same while somebody waits for a round."""
+RECHECK_S = 1.0
+"""The same while a round runs."""
+FLUSH_S = 3600.0
+"""Counts of what was said are written this rarely: flash wears out."""
+ASKED_S = 3600.0
+"""How long the wish to learn now is remembered."""
+CATCH_UP_S = 26 * 3600.0
+"""What has waited so long has missed its hours, and does not wait for them any more."""
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 600.0, 86_400.0
+"""After a worker that failed: doubled each time."""
+STALLED_S = 10.0
+"""How long a PSI trigger is remembered."""
+WHILE_RUNNING = ("cpu", "memory")
+"""Pressure that stops a round. Waiting for the disk is none of its doing, but for its own start."""
+
+
+class Sensors:
+    """What the machine says, below a root: / or, for development, a tree of files that look like it."""
+
+    def __init__(self, root: Path, state_dir: Path) -> None:
+        self.root, self._state_dir = root, state_dir
+        self._thermal = ThermalReader(root)
+
+    def read(self) -> Sensed:
+        """Everything, in a few milliseconds; never raises."""
+        return Sensed(
+            read_power(self.root), self._thermal.read(), read_pressure(self.root),
+            read_resources(self.root, self._state_dir),
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Log:
+    """What happened in windows since the start; for `status`."""
+
+    jobs: Counter[str] = field(default_factory=Counter)
+    preempted: int = 0
+    failed: int = 0
+    last: float | None = None
+    """Wall time of the last job's end."""
+    stopped_by: str = ""
+
+
+class Windows:
+    """See the module. ``interrupt`` may be called by any thread, all else belongs to the event loop."""
+
+    def __init__(
+        self, personal: Personal, backend: Backend, *, wishes: Callable[[], Idle], state_dir: Path,
+        quiet: Callable[[], tuple[float, bool]], custody: Custody,
+        synchronized: Callable[[], bool] = clock.synchronized, minute: Callable[[], int] = clock.minute_of_day,
+        now: Callable[[], float] = clock.since_boot,
+    ) -> None:  # fmt: skip
+        """``quiet`` tells for how long (s) nobody spoke and whether a turn is open; ``now`` is a clock nobody sets."""
+        self._personal, self._backend, self._wishes = personal, backend, wishes
+        self._quiet, self._custody, self._synchronized = quiet, custody, synchronized
+        self._minute, self._now = minute, now
+        self._sensors = Sensors(wishes().machine, state_dir)
+        self._logind = Logind(lambda leaving: self._look_again() if leaving else None)
+        self._wake = asyncio.Event()
+        self._asked_until = 0.0
+        self._due: list[Job] = []
+        self._waiting: list[Obstacle] = []
+        self._running: Job | None = None
+        self._halt = ""
+        self._backoff: dict[Job, tuple[float, float]] = {}
+        self._stalls: dict[str, float] = {}
+        self._due_since: float | None = None
+        self._flushed = now()
+        self.log = Log()
+
+    # -- what others ask ----------------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """Somebody wants a round now: comfort does not count until it is done."""
+        self._asked_until = self._now() + ASKED_S
+        self._look_again()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody does."""
+        return self._now() < self._asked_until
+
+    def changed(self) -> None:
+        """Something was added or removed: look what is due."""
+        self._wake.set()
+
+    def interrupt(self) -> None:
+        """Somebody speaks: stop what runs, at once."""
+        if self._backend.stop():
+            self._halt = "somebody spoke"
+
+    def status(self) -> dict[str, object]:
+        """What is due, what it waits for, and what happened; kinds and counts, no names."""
+        state = "running" if self._running else "waiting" if self._due else "nothing due"
+        if not self._personal.open:
+            state = "off"
+        return {
+            "state": state,
+            "asked": self.asked,
+            "running": self._running.kind if self._running else None,
+            "due": dict(Counter(job.kind for job in self._due)),
+            "waiting_for": [obstacle.text for obstacle in self._waiting] if self._due else [],
+            "done": dict(self.log.jobs),
+            "preempted": self.log.preempted,
+            "failed": self.log.failed,
+            "last": self.log.last,
+            "stopped_by": self.log.stopped_by,
+            "sandbox": {layer.name: layer.held for layer in self._backend.layers},
+        }
+
+    async def examine(self) -> tuple[Sensed, str]:
+        """For `doctor`: what the sensors say, and what logind does."""
+        return await asyncio.to_thread(self._sensors.read), self._logind.state
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look, wait, work; until cancelled."""
+        watching = asyncio.create_task(self._logind.run())
+        try:
+            while True:
+                pause = await self.look()
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                self._wake.clear()
+        finally:
+            watching.cancel()
+            self._backend.kill()
+
+    def _look_again(self) -> None:
+        if self._logind.leaving and self._backend.stop():
+            self._halt = "the machine is about to sleep or to shut down"
+        self._wake.set()
+
+    async def look(self) -> float:
+        """One look, and a window if there is one; how long to rest then, in seconds."""
+        if not self._personal.open:
+            return REST_S
+        try:
+            self._personal.glance()
+            if self._now() - self._flushed > FLUSH_S:
+                await self._flush()
+            await self._find_due()
+            await self._unconditional()
+            if self._due:
+                self._waiting = await self._obstacles()
+                if not self._waiting:
+                    await self._window()
+                    self._note_waiting()
+        except (RequestError, TrustError) as error:
+            log.warning("idle work has to wait: %s", error)
+            return REST_S
+        if not self._due:
+            self._asked_until = 0.0
+            return REST_S
+        return EAGER_S if self.asked else LOOK_S
+
+    async def _flush(self) -> None:
+        self._flushed = self._now()
+        await self._personal.flush()
+
+    async def _find_due(self) -> None:
+        personal, asked, custody = self._personal, self.asked, self._custody
+        day = personal.expired_day
+        found = await personal.do(lambda learner: jobs.due(learner, day, custody.last_checkpoint(), asked=asked))
+        kept = [job for job in found if personal.learning or job.kind in jobs.WITHOUT_LEARNING]
+        self._due = [job for job in kept if self._backoff.get(job, (0.0, 0.0))[0] <= self._now()]
+        self._note_waiting()
+
+    def _note_waiting(self) -> None:
+        waiting = any(job.kind not in jobs.UNCONDITIONAL for job in self._due)
+        self._due_since = (self._due_since or self._now()) if waiting else None
+        self._personal.note_waiting(waiting)
+
+    async def _unconditional(self) -> None:
+        for job in [job for job in self._due if job.kind in jobs.UNCONDITIONAL]:
+            await self._do(job)
+            await self._find_due()
+
+    # -- the conditions -----------------------------------------------------------------------------------------
+
+    async def _obstacles(self, *, running: bool = False) -> list[Obstacle]:
+        sensed = await asyncio.to_thread(self._sensors.read)
+        return idle.obstacles(self._wishes(), self._moment(sensed, running))
+
+    def _moment(self, sensed: Sensed, running: bool) -> Moment:
+        quiet_s, turn = self._quiet()
+        synchronized = self._synchronized()
+        stalled = tuple(name for name, then in self._stalls.items() if self._now() - then < STALLED_S)
+        return Moment(
+            sensed=sensed, quiet_s=quiet_s, turn=turn, minute=self._minute() if synchronized else None,
+            stalled=stalled, leaving=self._logind.leaving, asked=self.asked, overdue=self._overdue(synchronized),
+            running=running,
+        )  # fmt: skip
+
+    def _overdue(self, synchronized: bool) -> bool:
+        """Whether something has missed its hours: by this boot's clock, or by the wall's where that is believed."""
+        waited = self._now() - self._due_since if self._due_since is not None else 0.0
+        since = self._personal.waiting_since
+        if synchronized and since is not None:
+            waited = max(waited, time.time() - since)
+        return waited > CATCH_UP_S
+
+    # -- a window -----------------------------------------------------------------------------------------------
+
+    async def _window(self) -> None:
+        """All jobs that are due, until something stands in the way."""
+        self._halt = ""
+        with Triggers(self._sensors.root) as triggers:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(triggers.fileno(), self._stalled, triggers)
+            watching = asyncio.create_task(self._watch())
+            try:
+                await self._flush()
+                await self._work([job for job in self._due if job.kind not in jobs.UNCONDITIONAL])
+            finally:
+                watching.cancel()
+                loop.remove_reader(triggers.fileno())
+
+    async def _work(self, todo: Sequence[Job]) -> None:
+        for job in todo:
+            self._backend.resume()  # before the look: whoever speaks from here on calls it off
+            if self._halt or await self._obstacles(running=True):
+                return
+            await self._do(job)
+
+    async def _do(self, job: Job) -> None:
+        """One job, and what follows from how it went."""
+        personal = self._personal
+        expired = personal.expired_day
+
+        def work(learner: Learner) -> bool:
+            return jobs.run(learner, job, expired, self._custody.checkpoint)
+
+        self._running = job
+        try:
+            if await personal.idle(work):
+                await personal.reload()
+            self._done(job)
+        except Preempted:
+            self.log.preempted += 1
+            self.log.stopped_by = self._halt or "somebody spoke"
+            log.info("learning gave way: %s", self.log.stopped_by)
+        except (RequestError, TrustError):
+            raise  # no keys, or a vault that cannot be written: that is not the job's fault
+        except LearningError as error:
+            self._failed(job, str(error))
+        except Exception as error:  # a bug: this job is not done, and nobody goes deaf of it
+            self._failed(job, f"an internal error ({type(error).__name__})")
+        finally:
+            self._running = None
+
+    def _done(self, job: Job) -> None:
+        self._due = [other for other in self._due if other != job]
+        self._backoff.pop(job, None)
+        self.log.jobs[job.kind] += 1
+        self.log.last = time.time()
+
+    def _failed(self, job: Job, why: str) -> None:
+        """It is tried again, later and later."""
+        self.log.failed += 1
+        wait = min(2 * self._backoff.get(job, (0.0, FIRST_BACKOFF_S / 2))[1], LAST_BACKOFF_S)
+        self._backoff[job] = (self._now() + wait, wait)
+        self._due = [other for other in self._due if other != job]
+        log.warning("%s failed: %s; tried again in %.0f min", job.kind, why, wait / 60)
+
+    async def _watch(self) -> None:
+        """While a window is open: stop it when a condition does not hold any more."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            if found := await self._obstacles(running=True):
+                self._stop(f"it needs {found[0].text}")
+
+    def _stalled(self, triggers: Triggers) -> None:
+        """The kernel says that somebody waits."""
+        fired = triggers.fired()
+        self._stalls |= dict.fromkeys(fired, self._now())
+        if busy := [name for name in fired if name in WHILE_RUNNING]:
+            self._stop(f"other programs wait for {busy[0]}")
+
+    def _stop(self, why: str) -> None:
+        self._halt = why
+        self._backend.stop()

@@ -1,0 +1,167 @@
+"""What learning costs whoever speaks meanwhile: a real daemon, a real round, and a microphone with digits in it.
+
+The household's one person has as many examples as one may have, so that a round takes longer than the pause between two
+digits; each event stops it (that is the product's promise, measured here too), and it is asked for again at once. Only
+digits during which a worker was alive to the end are counted. The same digits in the same order without a round, in the
+same run, are what it is compared with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import struct
+import threading
+import time
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmark import idle, learn
+from benchmark.daemon import UnixConnection
+from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.config import Config
+from idiolect.consent import Consents
+from idiolect.custody import Custody, Model
+from idiolect.host.worker import Worker
+from idiolect.learner import Learner
+from idiolect.learning.ledger import MAX_EXAMPLES
+
+DIGITS = 40
+LOOK_S = 0.002
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Latencies in ms at the 95th percentile; ``counted`` digits of those with a round were heard during one.
+
+    ``preempt_ms``: the longest from an event at its client to the end of the worker that it stopped.
+    """
+
+    listen_latency_p95_ms: float | None
+    listen_latency_p95_ms_without: float | None
+    listen_latency_ratio: float | None
+    counted: int
+    preempt_ms: float | None
+
+
+def measure(bundle: str, folder: Path) -> Figures | None:
+    """About five minutes. None for a bundle that nothing can be learnt with."""
+    without, during = folder / "without", folder / "during"
+    without.mkdir()
+    if not _household(bundle, during / "state"):
+        return None
+    more = {"bundle": bundle, "idle": {"machine": str(folder / "no-sensors")}}
+    watch = _Watch()
+    alone = idle.event_latencies(without, more, count=DIGITS)
+    beside = idle.event_latencies(during, more, count=DIGITS, beside=watch)
+    counted = [
+        (with_it, by_itself)
+        for with_it, by_itself, at in zip(beside.each, alone.each, beside.spoken_at, strict=True)
+        if with_it is not None and by_itself is not None and watch.alive(at)
+    ]
+    stops = [end - at for at in watch.events if (end := watch.end_after(at)) is not None]
+    if not counted:
+        return Figures(None, None, None, 0, None)
+    with_it, by_itself = (float(np.percentile(column, 95)) for column in zip(*counted, strict=True))
+    preempt = 1000.0 * max(stops) if stops else None
+    return Figures(with_it, by_itself, with_it / by_itself, len(counted), preempt)
+
+
+def _household(bundle: str, state: Path) -> bool:
+    """A vault with one person in it, and everything to be learnt from."""
+    read = read_bundle(bundle_directory(bundle))
+    model = model_of(Recognizer.from_bundle(read))
+    if model is None:
+        return False
+    state.mkdir(parents=True)
+    custody = Custody(replace(Config(), state_dir=state), Model(read.name, read.version, read.digest))
+    custody.open()
+    consents = Consents(custody.vault, {})
+    pending = consents.begin("somebody", ("enrol",))
+    consents.heard_yes()
+    learner = Learner(consents, model, read.encoder_id, Worker())
+    for example in learn.sample_ledger(model, MAX_EXAMPLES).examples:
+        learner.add(pending.profile, "enrolment", example.phrase, [example.spans], example.session)
+    custody.close()
+    return True
+
+
+class _Watch:
+    """Asks for a round whenever none runs, and notes when workers lived: an ``idle.Beside``."""
+
+    def __init__(self) -> None:
+        self._lives: list[tuple[float, float]] = []
+        self.events: list[float] = []
+
+    def __call__(self, control: Path, over: threading.Event) -> None:
+        pid = _server(control)
+        asking = threading.Thread(target=self._ask, args=(control, over))
+        hearing = threading.Thread(target=self._hear, args=(control, over))
+        asking.start()
+        hearing.start()
+        born: float | None = None
+        while not over.wait(LOOK_S):
+            there, now = _has_worker(pid), time.monotonic()
+            if there and born is None:
+                born = now
+            elif not there and born is not None:
+                self._lives.append((born, now))
+                born = None
+        if born is not None:
+            self._lives.append((born, time.monotonic()))
+        asking.join()
+        hearing.join()
+
+    def _ask(self, control: Path, over: threading.Event) -> None:
+        while not over.wait(0.2):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = UnixConnection(control)
+                connection.request("POST", "/v1/learn", json.dumps({}), {"Content-Type": "application/json"})
+                connection.getresponse().read()
+                connection.close()
+
+    def _hear(self, control: Path, over: threading.Event) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(control))
+            client.settimeout(0.2)
+            client.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    if b"event: phrase" in client.recv(65536):
+                        self.events.append(time.monotonic())
+
+    def alive(self, at: float) -> bool:
+        """Whether a worker was alive then."""
+        return self._life(at) is not None
+
+    def end_after(self, at: float) -> float | None:
+        """When the worker that was alive then ended."""
+        life = self._life(at)
+        return life[1] if life else None
+
+    def _life(self, at: float) -> tuple[float, float] | None:
+        index = bisect_right(self._lives, (at, float("inf"))) - 1
+        return self._lives[index] if index >= 0 and at < self._lives[index][1] else None
+
+
+def _server(control: Path) -> int:
+    """The pid behind a Unix socket (SO_PEERCRED, unix(7))."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(control))
+        pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid
+
+
+def _has_worker(pid: int) -> bool:
+    """Whether a process has a child that lives (proc_pid_task(5); zombies are dead)."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                    return True
+    return False
