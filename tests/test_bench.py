@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import wave
 
 import numpy as np
 import pytest
 
-from benchmark import latency, machine, report, rounds, speech, worker
+from benchmark import day, latency, machine, report, rounds, speech, train, worker
 
 
 def burst(seconds, level=8000.0, seed=1):
@@ -120,6 +121,34 @@ def test_budgets_are_judged():
         "idiolect.latency_ms_p95": False,
         "idiolect.start_ms": True,
     }
+
+
+def test_a_day_writes_little(tmp_path):
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if kind in ("tmpfs", "ramfs", "overlayfs"):
+        pytest.skip(f"{kind} counts no bytes towards a disk: set TMPDIR to a folder on one")
+    lived = day.measure("builtin", tmp_path)
+    assert lived.interactions == 50
+    assert lived.jobs["rebuild"] >= 1
+    assert lived.jobs["checkpoint"] == 1
+    assert 0 < lived.bytes_per_day <= 4 << 20
+
+
+def test_lives_of_workers_are_told_apart():
+    watch = train._Watch()
+    watch._lives = [(1.0, 2.0), (5.0, 6.0)]
+    assert watch.life(2.03) == (1.0, 2.0)  # gone when its end was told
+    assert watch.life(5.5) == (5.0, 6.0)
+    assert watch.life(4.0) is None
+    assert watch.life(0.5) is None
+
+
+def test_a_ratio_of_nothing_is_no_missed_budget():
+    figures = {"train": {"listen_latency_ratio": None, "listen_latency_added_ms": 1.0, "preempt_ms": None}}
+    met = {name: entry["met"] for name, entry in report.budgets(figures).items()}
+    assert met == {"train.listen_latency_added_ms": True, "train.preempt_ms": False}
 
 
 def test_noise_is_reported():

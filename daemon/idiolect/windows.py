@@ -102,6 +102,8 @@ class Windows:
         self._wake = asyncio.Event()
         self._asked_until = 0.0
         self._due: list[Job] = []
+        self._key: tuple[object, ...] = ()
+        self._found: list[Job] = []
         self._waiting: list[Obstacle] = []
         self._running: Job | None = None
         self._halt = ""
@@ -206,12 +208,19 @@ class Windows:
         await self._personal.flush()
 
     async def _find_due(self) -> None:
-        personal, asked, custody = self._personal, self.asked, self._custody
-        day = personal.expired_day
-        found = await personal.do(lambda learner: jobs.due(learner, day, custody.last_checkpoint(), asked=asked))
+        personal, asked, day = self._personal, self.asked, self._personal.expired_day
+        found = await personal.do(lambda learner: self._looked(learner, day, asked))
         kept = [job for job in found if personal.learning or job.kind in jobs.WITHOUT_LEARNING]
         self._due = [job for job in kept if self._backoff.get(job, (0.0, 0.0))[0] <= self._now()]
         self._note_waiting()
+
+    def _looked(self, learner: Learner, day: int | None, asked: bool) -> list[Job]:
+        """What is due, on the keys thread: everything is read for it, so only when anything has changed."""
+        key = (learner.vault.audit_head().count, learner.day, day, asked, frozenset(learner.recalled))
+        if key != self._key:
+            self._found = jobs.due(learner, day, self._custody.last_checkpoint(), asked=asked)
+            self._key = key
+        return self._found
 
     def _note_waiting(self) -> None:
         waiting = any(job.kind not in jobs.UNCONDITIONAL for job in self._due)

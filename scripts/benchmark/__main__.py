@@ -8,10 +8,11 @@ import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark import daemon, latency, learn, machine, speech, trust
+from benchmark import daemon, day, idle, latency, learn, machine, speech, train, trust
 from benchmark.listeners import OURS, PEERS, WAKE_WORD
 from benchmark.report import budgets, table
 from benchmark.rounds import Figures, Worker, WorkerError, ratio, run_rounds
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 SPEECH_S = 60.0
 AT_HOME = list(OURS)[1:]
+IDLE_S = 30.0
 STARTS = 3
 """Times that the daemon is started; memory is looked at in the first run, the start time is the median."""
 
@@ -32,6 +34,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", action="store_true", help="also run openWakeWord, pyopen- and pymicro-wakeword")
     parser.add_argument("--bundle", default="builtin", metavar="DIR", help="the bundle to listen with")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="DIR", help="more digits")
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        default=ROOT,
+        metavar="DIR",
+        help="a folder on a disk, where writes can be counted (that of the project)",
+    )
     parser.add_argument("--repetitions", type=int, default=7, metavar="N", help="rounds of each CPU figure (7)")
     parser.add_argument("--listen", type=float, default=20.0, metavar="S", help="seconds that the daemon runs (20)")
     options = parser.parse_args()
@@ -80,6 +89,12 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     report["idiolect"] |= _daemon_figures(options, folder, talk)
     report["idiolect"] |= _latency_figures(options)
     report["trust"] = _trust_figures(folder, talk)
+    report["idle"] = _idle_figures(folder)
+    report["train"] = _train_figures(options, folder) | {
+        "wall_s": report["learning"].get("round_s"),
+        "peak_mib": report["learning"].get("worker_mib"),
+    }
+    report["writes"] = _writes_figures(options)
     report["ratios"] = {name: ratio(ours, figures) for name, figures in talking.items() if name in PEERS}
     report["ratios"]["silence"] = report["idiolect"]["silence_cpu_per_audio_s"] / ours.median
     report["method"] = {
@@ -150,6 +165,32 @@ def _learning_figures(options: argparse.Namespace) -> dict[str, Any]:
     if found is None:
         return {}
     return {"round_s": found.round_s, "worker_mib": found.worker_mib, "adapter_bytes": found.adapter_bytes}
+
+
+def _idle_figures(folder: Path) -> dict[str, Any]:
+    _say(f"silence: {IDLE_S:.0f} s of it")
+    home = folder / "idle"
+    home.mkdir()
+    found = idle.measure(home, IDLE_S)
+    return {
+        "wakeups_per_s": found.wakeups_per_s,
+        "cpu_percent": found.cpu_percent,
+        "switches_by_thread": found.by_thread,
+    }
+
+
+def _train_figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    _say(f"{train.DIGITS} digits in real time, twice: without a training round and during one (5 min)")
+    found = train.measure(options.bundle, folder / "train")
+    return {} if found is None else asdict(found)
+
+
+def _writes_figures(options: argparse.Namespace) -> dict[str, Any]:
+    _say("an accelerated day of fifty interactions, with the night after it")
+    found = day.measure(options.bundle, options.disk)
+    if found is None:
+        return {}
+    return {"bytes_per_day": found.bytes_per_day, "interactions": found.interactions, "jobs": found.jobs}
 
 
 def _latency_figures(options: argparse.Namespace) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class Figures:
     jobs: dict[str, int]
 
 
+class NothingToLearnError(Exception):
+    """The bundle has no personal space."""
+
+
 class _Day:
     """One household and its device."""
 
@@ -68,7 +72,7 @@ class _Day:
         recognizer = Recognizer.from_bundle(read)
         found = model_of(recognizer)
         if found is None:
-            raise ValueError("the bundle has nothing to learn with")
+            raise NothingToLearnError
         self.model: models.Model = found
         self.boot, self.wall, self.quiet = 1000.0, 86_400.0 * 20_000 + 60.0 * DAWN_MINUTE, 3600.0
         self.minute = DAWN_MINUTE
@@ -146,11 +150,13 @@ class _Day:
         await self.personal.flush()
 
 
-def measure(bundle: str, parent: Path) -> Figures:
-    """Live through a day in a new folder below ``parent``, which has to lie on a disk."""
+def measure(bundle: str, parent: Path) -> Figures | None:
+    """Live through a day in a new folder below ``parent``, which has to lie on a disk. None: nothing can be learnt."""
     folder = Path(tempfile.mkdtemp(prefix="day-", dir=parent))
     try:
         return asyncio.run(_lived(folder, bundle))
+    except NothingToLearnError:
+        return None
     finally:
         shutil.rmtree(folder)
 

@@ -1,9 +1,9 @@
 """What learning costs whoever speaks meanwhile: a real daemon, a real round, and a microphone with digits in it.
 
-The household's one person has as many examples as one may have, so that a round takes longer than the pause between two
-digits; each event stops it (that is the product's promise, measured here too), and it is asked for again at once. Only
-digits during which a worker was alive to the end are counted. The same digits in the same order without a round, in the
-same run, are what it is compared with.
+Everybody in the household has as many examples as one may have, so that a round takes about as long as the pause
+between two digits; each event stops it (that is the product's promise, measured here too), and it is asked for again
+at once. Only digits are counted for which a worker was alive until their event. The same digits in the same order
+without a round, in the same run, are what it is compared with.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark import idle, learn
 from benchmark.daemon import UnixConnection
@@ -32,7 +33,12 @@ from idiolect.learner import Learner
 from idiolect.learning.ledger import MAX_EXAMPLES
 
 DIGITS = 40
+PEOPLE = 9
 LOOK_S = 0.002
+LEAST_MS = 5.0
+"""Latency below which a ratio says nothing: many events come before the end of their phrase."""
+BEFORE_S = 0.05
+"""A worker may be gone when the event that ended it arrives at a client, but was there so long before."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Figures:
     listen_latency_p95_ms: float | None
     listen_latency_p95_ms_without: float | None
     listen_latency_ratio: float | None
+    """Of these two; None where the event without a round is as good as at the phrase's end."""
+    listen_latency_added_ms: float | None
+    """95th percentile of the differences, digit by digit."""
     counted: int
     preempt_ms: float | None
 
@@ -52,7 +61,7 @@ class Figures:
 def measure(bundle: str, folder: Path) -> Figures | None:
     """About five minutes. None for a bundle that nothing can be learnt with."""
     without, during = folder / "without", folder / "during"
-    without.mkdir()
+    without.mkdir(parents=True)
     if not _household(bundle, during / "state"):
         return None
     more = {"bundle": bundle, "idle": {"machine": str(folder / "no-sensors")}}
@@ -62,18 +71,20 @@ def measure(bundle: str, folder: Path) -> Figures | None:
     counted = [
         (with_it, by_itself)
         for with_it, by_itself, at in zip(beside.each, alone.each, beside.spoken_at, strict=True)
-        if with_it is not None and by_itself is not None and watch.alive(at)
+        if with_it is not None and by_itself is not None and watch.life(at + with_it / 1000.0) is not None
     ]
-    stops = [end - at for at in watch.events if (end := watch.end_after(at)) is not None]
+    stops = [max(0.0, life[1] - at) for at in watch.events if (life := watch.life(at)) is not None]
     if not counted:
-        return Figures(None, None, None, 0, None)
+        return Figures(None, None, None, None, 0, None)
     with_it, by_itself = (float(np.percentile(column, 95)) for column in zip(*counted, strict=True))
     preempt = 1000.0 * max(stops) if stops else None
-    return Figures(with_it, by_itself, with_it / by_itself, len(counted), preempt)
+    added = float(np.percentile([a - b for a, b in counted], 95))
+    ratio = with_it / by_itself if by_itself > LEAST_MS else None
+    return Figures(with_it, by_itself, ratio, added, len(counted), preempt)
 
 
 def _household(bundle: str, state: Path) -> bool:
-    """A vault with one person in it, and everything to be learnt from."""
+    """A vault of people of whom nothing is learnt yet, as much as there may be of each."""
     read = read_bundle(bundle_directory(bundle))
     model = model_of(Recognizer.from_bundle(read))
     if model is None:
@@ -82,11 +93,15 @@ def _household(bundle: str, state: Path) -> bool:
     custody = Custody(replace(Config(), state_dir=state), Model(read.name, read.version, read.digest))
     custody.open()
     consents = Consents(custody.vault, {})
-    pending = consents.begin("somebody", ("enrol",))
-    consents.heard_yes()
     learner = Learner(consents, model, read.encoder_id, Worker())
+    phrases: dict[str, list[NDArray[np.float32]]] = {}
     for example in learn.sample_ledger(model, MAX_EXAMPLES).examples:
-        learner.add(pending.profile, "enrolment", example.phrase, [example.spans], example.session)
+        phrases.setdefault(example.phrase, []).append(example.spans)
+    for number in range(PEOPLE):
+        pending = consents.begin(f"person {number}", ("enrol",))
+        consents.heard_yes()
+        for phrase, spans in phrases.items():
+            learner.add(pending.profile, "enrolment", phrase, spans, f"{number:02x}")
     custody.close()
     return True
 
@@ -135,16 +150,9 @@ class _Watch:
                     if b"event: phrase" in client.recv(65536):
                         self.events.append(time.monotonic())
 
-    def alive(self, at: float) -> bool:
-        """Whether a worker was alive then."""
-        return self._life(at) is not None
-
-    def end_after(self, at: float) -> float | None:
-        """When the worker that was alive then ended."""
-        life = self._life(at)
-        return life[1] if life else None
-
-    def _life(self, at: float) -> tuple[float, float] | None:
+    def life(self, event: float) -> tuple[float, float] | None:
+        """Birth and death of the worker that was alive right before an event got to its client."""
+        at = event - BEFORE_S
         index = bisect_right(self._lives, (at, float("inf"))) - 1
         return self._lives[index] if index >= 0 and at < self._lives[index][1] else None
 
