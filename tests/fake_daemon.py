@@ -29,13 +29,13 @@ class FakeWindows:
     """Implements ``control.idle_api.Windows``: one round is due, and done as soon as somebody asks, unless too hot."""
 
     def __init__(self) -> None:
-        self.hot = False
-        self.asked = False
+        self.hot = self.broken = False
+        self.asked = self.tried = False
         self.done: dict[str, int] = {}
 
     def ask(self) -> None:
-        self.asked = self.hot
-        if not self.hot:
+        self.asked, self.tried = self.hot, True
+        if not (self.hot or self.broken):
             self.done = {"rebuild": 2}
 
     def status(self) -> dict[str, object]:
@@ -48,7 +48,7 @@ class FakeWindows:
             "waiting_for": [] if self.done else waiting,
             "done": self.done,
             "preempted": 3,
-            "failed": 0,
+            "failed": int(self.broken and self.tried),
             "last": None,
             "stopped_by": "somebody spoke",
             "sandbox": {"limits": True, "landlock": False},

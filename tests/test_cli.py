@@ -80,6 +80,12 @@ def test_learn_says_what_it_waits_for_and_does_it_when_asked(run, path):
     assert idiolect(path, "learn", "--now").stdout == "there is nothing to learn\n"
 
 
+def test_learn_now_that_fails_says_so(run, path):
+    run.daemon.windows.broken = True
+    done = idiolect(path, "learn", "--now")
+    assert (done.returncode, "it failed" in done.stdout) == (1, True)
+
+
 def test_learn_now_that_has_to_wait_says_for_what(run, path):
     run.daemon.windows.hot = True
     done = idiolect(path, "learn", "--now", "--timeout", "1s")

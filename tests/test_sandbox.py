@@ -211,6 +211,21 @@ def test_it_leaves_no_core_and_is_not_traced():
     assert confined(["undumpable"], "say(str(libc.prctl(3, 0, 0, 0, 0)))") == "0done"
 
 
+def test_later_layers_undo_none_of_the_earlier_ones():
+    """The kernel resets some of them when credentials change (commit_creds in kernel/cred.c)."""
+    layers = [step.__name__ for step in (*sandbox.EARLY, *sandbox.LATE) if step is not sandbox.seccomp]
+    act = """say(json.dumps([
+        libc.prctl(2, ctypes.byref(signal_number := ctypes.c_int()), 0, 0, 0) or signal_number.value,
+        libc.prctl(3, 0, 0, 0, 0), libc.prctl(39, 0, 0, 0, 0), os.sched_getscheduler(0)]))"""
+    have = [name for name in layers if name not in _missing()]
+    said = confined(have, act.replace("\n", " ")).removesuffix("done")
+    assert json.loads(said) == [signal.SIGKILL, 0, 1, os.SCHED_IDLE]
+
+
+def _missing():
+    return {layer.name for layer in Worker().probe() if not layer.held}
+
+
 def test_it_does_not_outlive_its_parent(tmp_path):
     mark = tmp_path / "pid"
     child = PRELUDE + f"sandbox.parent()\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\nsignal.pause()"

@@ -494,6 +494,43 @@ async def test_a_self_test_that_fails_takes_the_adapter_back(tmp_path, monkeypat
 
 
 @story
+async def test_of_what_is_forgotten_not_even_a_digest_stays(tmp_path, monkeypatch):
+    async with Home(tmp_path) as home:
+        profile = await home.agree()
+        await home.teach(profile)
+        assert await home.do(lambda learner: learner.last_round(profile)) is not None
+        await home.do(lambda learner: Rights(learner).forget(learner.consents.find("Ann"), {"all": True}))
+        assert await home.do(lambda learner: learner.last_round(profile)) is None
+        review = await home.do(lambda learner: Rights(learner).review(learner.consents.find("Ann")))
+        assert review["upkeep"] == {}
+        await home.windows.look()
+        assert home.status["done"] == {"checkpoint": 1}
+
+
+@story
+async def test_what_learning_keeps_of_its_own_is_in_the_review(tmp_path, monkeypatch):
+    async with Home(tmp_path) as home:
+        profile = await home.agree()
+        await home.teach(profile)
+        home.wall += 7 * DAY
+        await home.windows.look()
+        review = await home.do(lambda learner: Rights(learner).review(learner.consents.find("Ann")))
+        assert review["upkeep"] == {"last_round": "2024-10-04", "last_tested": "2024-10-11"}
+
+
+@story
+async def test_a_damaged_adapter_is_not_used_and_stops_nobody(tmp_path, monkeypatch):
+    async with Home(tmp_path) as home:
+        profile = await home.agree()
+        await home.teach(profile)
+        assert home.personal.status()["adapters"] == {profile: 1}
+        files = home.learner.files
+        monkeypatch.setattr(home.learner, "files", lambda: [(data[:-1] + b"!", digest) for data, digest in files()])
+        await home.personal.reload()
+        assert home.personal.status()["adapters"] == {}
+
+
+@story
 async def test_without_keys_there_is_nothing_to_do_and_asking_says_why(tmp_path, monkeypatch):
     home = Home(tmp_path)
     assert await home.windows.look() == windows_module.REST_S

@@ -44,6 +44,9 @@ def _learn(options: argparse.Namespace) -> int:
     before: dict[str, Any] = client.get("/v1/learn")
     client.post("/v1/learn", {})
     status = _follow(client, options.timeout)
+    if status["failed"] > before["failed"]:
+        _say(options, status, ["it failed, and is tried again later: see the journal, and idiolect doctor"])
+        return 1
     if status["state"] == "nothing due":
         new = {k: n - before["done"].get(k, 0) for k, n in status["done"].items() if n > before["done"].get(k, 0)}
         line = ", ".join(f"{KINDS.get(kind, kind)} ({count})" for kind, count in new.items())

@@ -207,6 +207,8 @@ def _review(options: argparse.Namespace) -> int:
     for row in answer["usage"]:
         said = ", ".join(f"{phrase} {count}x" for phrase, count in row["said"].items())
         lines.append(f"  said on {row['day']}: {said} (until {row['expires']})")
+    for name, value in answer["upkeep"].items():
+        lines.append(f"  {name.replace('_', ' ')}: {value}")
     return _say(options, answer, [*lines, *_versions(answer["adapters"])])
 
 

@@ -77,7 +77,7 @@ class Learner(Records):
         """Whether a round would find something new; ``asked`` that somebody does not want to wait."""
         known, last, day = self.ledger(profile), self.last_round(profile), self.day
         if not known.examples and not known.usage:
-            return False
+            return last is not None  # what the last one looked at is gone, and so must be its digest
         retired = self.retired(profile)
         if retired and retired.why == "disuse" and profile not in self.recalled and not asked:
             return False
@@ -100,6 +100,9 @@ class Learner(Records):
         """
         known = self.ledger(profile)
         if not known.examples and not known.usage:
+            if self.last_round(profile):
+                with self.vault.change("put", False, profile=profile, count=0) as change:
+                    change.delete(profile, CONSENT, "round", "00")
             return Made(0, "base", None)
         used = rollout.in_use(self.versions(profile))
         active = self.sealed(profile, used.number).data if used and not owed else b""

@@ -26,7 +26,7 @@ from idiolect.learner import Learner
 from idiolect.learning import adapterfile
 from idiolect.learning.model import Model
 from idiolect.observe import Said, observe
-from idiolect.pipeline.personal import Household
+from idiolect.pipeline.personal import Adapter, Household
 from idiolect.values import GUEST, Event
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Personal:
         if learner is None or self._model is None:
             return
         files = await self._keys.ask(learner.files)
-        adapters = [adapterfile.accept(data, digest) for data, digest in files]
+        adapters = [adapter for file in files if (adapter := _accepted(*file))]
         self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
         if self.active != GUEST and self.active not in await self._keys.ask(learner.vault.profiles):
             self.active = GUEST
@@ -282,3 +282,12 @@ class Personal:
         self._save()
         self.altered()
         self.publish({"learning": {"active": until is None}})
+
+
+def _accepted(data: bytes, digest: str) -> Adapter | None:
+    """An adapter as the keys thread handed it over; what is damaged is not used, and its owner gets the base model."""
+    try:
+        return adapterfile.accept(data, digest)
+    except LearningError as error:
+        log.error("%s; %s", error, error.fix)
+        return None

@@ -89,7 +89,20 @@ class Rights:
             "examples": examples,
             "usage": usage,
             "adapters": self.history(person)["versions"],
+            "upkeep": self._upkeep(profile),
         }
+
+    def _upkeep(self, profile: str) -> dict[str, str]:
+        """What is kept besides, so that learning knows where it stands."""
+        last, health = self._learner.last_round(profile), self._learner.health(profile)
+        tested, retired = self._learner.selftest(profile), self._learner.retired(profile)
+        found = {
+            "last_round": date(last.day) if last else "",
+            "last_heard": date(health.day) if health else "",
+            "last_tested": date(tested["day"]) if tested else "",
+            "retired": f"{date(retired.day)}: {RETIRED[retired.why]}" if retired else "",
+        }
+        return {name: value for name, value in found.items() if value}
 
     def history(self, person: Person) -> dict[str, object]:
         """The versions of somebody's adapter, oldest first."""

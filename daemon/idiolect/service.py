@@ -321,7 +321,7 @@ class Service:
         """Findings about the running daemon."""
         wish, findings = self._config.listening, await self.proofs.examine()
         sensed, leaving = await self.windows.examine()
-        layers = await asyncio.to_thread(self._confinement)
+        layers = await asyncio.to_thread(_confinement)
         return doctor.examine(
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
@@ -332,13 +332,14 @@ class Service:
             lambda: doctor.sandbox(layers),
         )
 
-    def _confinement(self) -> tuple[Layer, ...]:
-        """What confines a worker, asked of one; empty where none starts."""
-        try:
-            return self._worker.probe()
-        except LearningError as error:
-            log.warning("%s", error)
-            return ()
+
+def _confinement() -> tuple[Layer, ...]:
+    """What confines a worker, asked of one (another than that of a round in course); empty where none starts."""
+    try:
+        return Worker().probe()
+    except LearningError as error:
+        log.warning("%s", error)
+        return ()
 
 
 def _nothing() -> None:

@@ -116,7 +116,8 @@ class Windows:
     # -- what others ask ----------------------------------------------------------------------------------------
 
     def ask(self) -> None:
-        """Somebody wants a round now: comfort does not count until it is done."""
+        """Somebody wants a round now: neither comfort nor earlier failures count until it is done."""
+        self._backoff.clear()
         self._asked_until = self._now() + ASKED_S
         self._look_again()
 
