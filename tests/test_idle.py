@@ -15,7 +15,7 @@ from idiolect.host.pressure import Pressure, read_pressure
 from idiolect.host.resources import read_resources
 from idiolect.host.thermal import read_thermal
 from idiolect.idle import DAY_MINUTES, Moment, Sensed, obstacles, within
-from tests.boards import Board
+from tests.boards import Board, put
 
 WISHES = Idle()
 
@@ -111,7 +111,7 @@ def test_it_starts_cooler_and_fuller_than_it_stops(board):
 
 @pytest.mark.parametrize("nonsense", ["-273000", "1000000000000", "", "warm", "\x00\xff", "-1e9"])
 def test_a_thermometer_that_tells_nonsense_is_no_reason(board, nonsense):
-    board.put("sys/class/thermal/thermal_zone0/temp", nonsense)
+    put(board.thermometer, nonsense)
     assert names(board) == []
     assert sensed(board).thermal.trouble
 

@@ -200,11 +200,22 @@ def test_spinning_has_an_end(monkeypatch):
 
 def test_it_runs_last_and_dies_first():
     act = "say(json.dumps([os.sched_getscheduler(0), open('/proc/self/oom_score_adj').read().strip()]))"
-    said = confined(["priority"], act).removesuffix("done")
+    said = confined(["idle"], act).removesuffix("done")
     assert json.loads(said) == [os.SCHED_IDLE, "1000"]
     ioprio_get = {"x86_64": 252, "aarch64": 31}.get(os.uname().machine)
     if ioprio_get:
-        assert confined(["priority"], f"say(str(libc.syscall({ioprio_get}, 1, 0) >> 13))") == "3done"
+        assert confined(["idle"], f"say(str(libc.syscall({ioprio_get}, 1, 0) >> 13))") == "3done"
+
+
+def test_what_somebody_waits_for_runs_with_low_priority_and_not_last_of_all():
+    """On a board that is busy for ever, SCHED_IDLE would mean never."""
+    act = "say(json.dumps([os.sched_getscheduler(0), os.nice(0)]))"
+    assert json.loads(confined(["nice"], act).removesuffix("done")) == [os.SCHED_BATCH, sandbox.NICE]
+    request = protocol.ask(protocol.Request(model(), _ledger(), When(20_000, 1)))
+    worker = Worker()
+    for patient, layer in ((False, "nice"), (True, "idle")):
+        worker.run(request, protocol.ANSWER_CAP, patient=patient)
+        assert worker.layers[0].name == layer
 
 
 def test_it_leaves_no_core_and_is_not_traced():
@@ -213,7 +224,7 @@ def test_it_leaves_no_core_and_is_not_traced():
 
 def test_later_layers_undo_none_of_the_earlier_ones():
     """The kernel resets some of them when credentials change (commit_creds in kernel/cred.c)."""
-    layers = [step.__name__ for step in (*sandbox.EARLY, *sandbox.LATE) if step is not sandbox.seccomp]
+    layers = ["idle"] + [step.__name__ for step in (*sandbox.EARLY, *sandbox.LATE) if step is not sandbox.seccomp]
     act = """say(json.dumps([
         libc.prctl(2, ctypes.byref(signal_number := ctypes.c_int()), 0, 0, 0) or signal_number.value,
         libc.prctl(3, 0, 0, 0, 0), libc.prctl(39, 0, 0, 0, 0), os.sched_getscheduler(0)]))"""
@@ -254,8 +265,9 @@ def test_a_round_within_all_layers_makes_the_very_bytes_that_one_without_makes()
     outcome = protocol.read_answer(protocol.unpack(answer, protocol.ANSWER_CAP), request)
     assert outcome.data == rounds.run(model(), _ledger(), When(20_000, 1)).data
     held = {layer.name for layer in worker.layers if layer.held}
-    assert held >= {"priority", "parent", "limits", "undumpable", "no_new_privs", "capabilities"}
-    assert {step.__name__ for step in (*sandbox.EARLY, *sandbox.LATE)} == {layer.name for layer in worker.layers}
+    assert held >= {"nice", "parent", "limits", "undumpable", "no_new_privs", "capabilities"}
+    steps = (sandbox.nice, *sandbox.EARLY, *sandbox.LATE)
+    assert {step.__name__ for step in steps} == {layer.name for layer in worker.layers}
 
 
 def test_a_kernel_that_lacks_layers_is_said_and_the_rest_holds(tmp_path):

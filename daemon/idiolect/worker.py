@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import astuple
 
 from idiolect import frames
@@ -18,7 +19,7 @@ IN, OUT = 0, 1
 
 def main() -> int:
     """Exit status 0 with an answer, 65 with none."""
-    held = sandbox.early()
+    held = sandbox.early(waited_for=sandbox.IDLE not in sys.argv)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # a threaded sum may come out otherwise, and listening needs the other cores
     from idiolect.errors import LearningError

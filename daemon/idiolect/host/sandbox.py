@@ -4,7 +4,7 @@
 
 | layer | keeps it from | where it is missing |
 | --- | --- | --- |
-| priority | being felt: SCHED_IDLE, idle I/O class, first in line for the OOM killer | never |
+| idle, or nice | being felt: SCHED_IDLE and idle I/O, or low priority where somebody waits; OOM-killed first | never |
 | parent | outliving the daemon: PR_SET_PDEATHSIG | never |
 | limits | memory, CPU time, files, processes: setrlimit | never |
 | undumpable | leaving a core, being traced by its own user: PR_SET_DUMPABLE | never |
@@ -39,6 +39,9 @@ DATA = 256 << 20
 ADDRESSES = 768 << 20
 """Bytes of address space: interpreter and libraries map far more than they touch."""
 CPU_S = 60
+NICE = 10
+IDLE = "--idle"
+"""On the worker's command line: nobody waits for it, so that it runs when nobody else wants to."""
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "armv7l": 314, "riscv64": 30}
 """System call numbers (syscalls(2)); libc wraps none of the calls below."""
 _IOPRIO_IDLE = 3 << 13
@@ -71,14 +74,27 @@ def _call(result: int) -> int:
 # -- the layers ----------------------------------------------------------------------------------------------------
 
 
-def priority() -> str:
+def idle() -> str:
     """Run only when nobody else wants to."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with contextlib.suppress(OSError, KeyError):
         _call(_libc.syscall(_IOPRIO_SET[os.uname().machine], 1, 0, _IOPRIO_IDLE))
+    _first_to_go()
+    return "SCHED_IDLE"
+
+
+def nice() -> str:
+    """Run when others leave room, for somebody who waits: with SCHED_IDLE a busy board would never come to it."""
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.nice(NICE)
+    _first_to_go()
+    return f"SCHED_BATCH, nice {NICE}"
+
+
+def _first_to_go() -> None:
+    """Where memory gets short the OOM killer takes this, and not the daemon."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    return "SCHED_IDLE"
 
 
 def parent() -> str:
@@ -226,15 +242,15 @@ def _negative(code: int) -> None:
 # -- putting them on -----------------------------------------------------------------------------------------------
 
 Step = Callable[[], str]
-EARLY: tuple[Step, ...] = (priority, parent, limits, undumpable)
+EARLY: tuple[Step, ...] = (parent, limits, undumpable)
 LATE: tuple[Step, ...] = (no_new_privs, namespaces, capabilities, landlock, seccomp)
 ESSENTIAL = ("no_new_privs", "landlock", "seccomp")
 """Layers whose lack is worth a warning."""
 
 
-def early() -> list[Layer]:
+def early(*, waited_for: bool) -> list[Layer]:
     """What can be had before the libraries are loaded, so that not even that is felt."""
-    return put_on(EARLY)
+    return put_on((nice if waited_for else idle, *EARLY))
 
 
 def enter() -> list[Layer]:

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from idiolect import frames
 from idiolect.errors import LearningError, Preempted, WorkerFailed
-from idiolect.host.sandbox import Layer
+from idiolect.host.sandbox import IDLE, Layer
 
 WALL_S = 120.0
 HELLO_S = 30.0
@@ -44,7 +44,8 @@ class Backend(Protocol):
     def run(self, request: bytes, cap: int, *, patient: bool = False) -> bytes:
         """The answer to a request, at most ``cap`` bytes. ``WorkerFailed`` when there is none.
 
-        A ``patient`` request gives way: after ``stop`` it ends with ``Preempted``, or does not even begin.
+        A ``patient`` request, for which nobody waits, gives way: after ``stop`` it ends with ``Preempted``, or does not
+        even begin.
         """
 
     def stop(self) -> bool:
@@ -84,7 +85,7 @@ class Worker:
                     raise Preempted
                 self._patient, self._ended = patient, False
             try:
-                return self._run(request, cap)
+                return self._run(request, cap, [IDLE] if patient else [])
             finally:
                 with self._lock:
                     self._patient = False
@@ -121,8 +122,8 @@ class Worker:
         if self._child is not None:
             self._child.kill()
 
-    def _run(self, request: bytes, cap: int) -> bytes:
-        with self._started() as child:
+    def _run(self, request: bytes, cap: int, options: Sequence[str]) -> bytes:
+        with self._started(options) as child:
             try:
                 pipes = _Pipes(child, self._wall_s)
                 self._hello(pipes)
@@ -134,11 +135,11 @@ class Worker:
                 raise
 
     @contextlib.contextmanager
-    def _started(self) -> Iterator[subprocess.Popen[bytes]]:
+    def _started(self, options: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
         """A child, killed and reaped in the end whatever happens."""
         try:
             child = subprocess.Popen(
-                self._command,
+                [*self._command, *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
