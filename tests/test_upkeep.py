@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from idiolect.consent import ADAPTER
+from idiolect.host.worker import Worker
 from idiolect.learner import DISUSE_DAYS, SHADOW_DAYS
 from idiolect.learning import rollout
 from idiolect.observe import Said
 from idiolect.rights import Rights
-from tests.homes import DAY, Home, story
+from tests.homes import DAY, ENCODER, Home, story
 from tests.people import invented, model, span
 
 
@@ -225,3 +227,41 @@ async def test_a_damaged_adapter_is_not_used_and_stops_nobody(tmp_path, monkeypa
         monkeypatch.setattr(home.learner, "files", lambda: [(data[:-1] + b"!", digest) for data, digest in files()])
         await home.personal.reload()
         assert home.personal.status()["adapters"] == {}
+
+
+@story
+async def test_forgetting_holds_even_where_no_worker_runs(tmp_path, monkeypatch):
+    async with Home(tmp_path) as home:
+        profile = await home.agree()
+        await home.teach(profile)
+        await home.teach(profile, 2, phrase="good night")
+        home.learner.backend = Worker(["/bin/false"])
+        answer = await home.do(
+            lambda learner: Rights(learner).forget(learner.consents.find("Ann"), {"phrase": "good night"})
+        )
+        assert (answer["forgotten"], answer["adapter"]) == (3, 0)
+        assert await home.versions(profile) == []
+        home.learner.backend = Worker()
+        await home.windows.look()
+        assert [v.in_use for v in await home.versions(profile)] == [True]
+
+
+@story
+async def test_a_forged_adapter_of_one_keeps_nobody_else_from_learning(tmp_path, monkeypatch):
+    async with Home(tmp_path) as home:
+        ann, ben = await home.agree("Ann"), await home.agree("Ben")
+        await home.teach(ann)
+
+        def forge(learner):
+            raw = learner.vault.get(ann, ADAPTER, "adapter", "00000001")
+            with learner.vault.change("put", False, profile=ann, purpose="adapter", count=1) as change:
+                change.put(ann, ADAPTER, "adapter", "00000001", raw[:-1] + b"!", ENCODER)
+
+        await home.do(forge)
+        await home.correct(ben)
+        home.wall += 30 * DAY
+        await home.windows.look()
+        assert home.status["done"] == {"rebuild": 1, "checkpoint": 1}
+    async with Home(tmp_path) as home:
+        assert ann not in home.personal.status()["adapters"]
+        assert home.personal.open

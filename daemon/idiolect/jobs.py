@@ -54,9 +54,8 @@ def _due(learner: Learner, expired: int | None, checkpoint: int | None, asked: b
     for profile in profiles:
         used = rollout.in_use(learner.versions(profile))
         if used is not None:
-            last = learner.selftest(profile)
-            made = learner.sealed(profile, used.number).provenance.day
-            if _over(learner.day, int(last["day"]) if last else made, SELFTEST_DAYS):
+            last, made = learner.selftest(profile), learner.made_on(profile, used.number)
+            if made is not None and _over(learner.day, int(last["day"]) if last else made, SELFTEST_DAYS):
                 yield Job("selftest", profile)
     if checkpoint is None or _over(learner.day, checkpoint, CHECKPOINT_DAYS):
         yield Job("checkpoint")

@@ -7,6 +7,7 @@ transaction, so that a crash leaves the old state or the new, and one that was i
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from idiolect.consent import ADAPTER, CONSENT, Consents
-from idiolect.errors import Preempted, RequestError, WorkerFailed
+from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
 from idiolect.host.worker import Backend
 from idiolect.learning import protocol, rollout, rounds, selftest
 from idiolect.learning.admission import Verdict
@@ -29,6 +30,8 @@ from idiolect.learning.rollout import Signal
 from idiolect.learning.trainer import When, prepare
 from idiolect.records import LastRound, Records, Retired
 from idiolect.trust.vault import Change
+
+log = logging.getLogger(__name__)
 
 OTHERS_CAP = 200
 """Examples of the rest of the household that a candidate is tried on."""
@@ -90,7 +93,8 @@ class Learner(Records):
     def _shadowed(self, profile: str, day: int) -> bool:
         """Whether a version is still being tried out beside one that is in use."""
         shadows = [v for v in self.versions(profile) if v.state is rollout.State.SHADOW]
-        return any(0 <= day - self.sealed(profile, v.number).provenance.day < SHADOW_DAYS for v in shadows)
+        made = [self.made_on(profile, v.number) for v in shadows]
+        return any(then is not None and 0 <= day - then < SHADOW_DAYS for then in made)
 
     def round(self, profile: str, *, at_once: bool = False, owed: bool = False, patient: bool = False) -> Made:
         """Train, judge, and let what passed into the rollout; see ``learning.rollout`` for ``at_once``.
@@ -116,6 +120,14 @@ class Learner(Records):
                 self._note_round(change, known, outcome)
             return Made(0, "base" if owed or used is None else used.state.value, outcome)
         return self._enter(known, outcome, number, at_once or owed)
+
+    def round_owed(self, profile: str) -> Made:
+        """A round after something had to go, which has gone whatever becomes of this: if need be it is made up for."""
+        try:
+            return self.round(profile, owed=True)
+        except LearningError as error:
+            log.warning("no adapter is made of what is left yet: %s", error)
+            return Made(0, "base", None)
 
     def weigh(self, profile: str) -> Verdict | None:
         """What admission says of the newest example, which the next round will say too."""
@@ -272,14 +284,17 @@ class Learner(Records):
             if why:
                 stale += 1
                 self.retire(profile, why)
-                self.round(profile, owed=True)
+                self.round_owed(profile)
         return stale
 
     def _stale(self, profile: str) -> str:
         used = rollout.in_use(self.versions(profile))
         if used is None:
             return ""
-        record = self.sealed(profile, used.number).provenance
+        try:
+            record = self.sealed(profile, used.number).provenance
+        except LearningError:
+            return ""  # nobody is heard with it, and what is left of it can be looked at
         if record.bundle != self.model.digest:
             same = all(r.encoder == self.encoder for _, r in self._records(profile))
             return "bundle" if same else "encoder"
@@ -306,8 +321,8 @@ class Learner(Records):
             used = rollout.in_use(self.versions(profile))
             if used is not None and profile not in self.recalled:
                 health = self.health(profile)
-                last = health.day if health else self.sealed(profile, used.number).provenance.day
-                if day - last > DISUSE_DAYS:
+                last = health.day if health else self.made_on(profile, used.number)
+                if last is not None and day - last > DISUSE_DAYS:
                     found.append(profile)
         return found
 

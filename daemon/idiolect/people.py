@@ -84,7 +84,7 @@ class People:
             person = learner.consents.find(name)
             _own(learner, person, user)
             count = learner.consents.withdraw(person, purpose, uid)
-            made = learner.round(person.profile, owed=True)
+            made = learner.round_owed(person.profile)
             return {"deleted": count, **told(made)}
 
         self._inference.recent.clear()

@@ -137,10 +137,7 @@ class Personal:
             raise LearningError("the bundle has no personal space", "install a bundle that has one")
         consents = Consents(self._keys.vault, self._people)
         learner = Learner(consents, self._model, self._encoder, self._backend)
-        try:
-            learner.refresh()
-        except LearningError as error:
-            log.warning("adapters are not made anew yet: %s", error)
+        learner.refresh()
         learner.recalled.add(self.active)
         return learner
 

@@ -143,6 +143,13 @@ class Records:
             raise LearningError("an adapter is not signed by this device", "`idiolect rollback`") from None
         return sealed
 
+    def made_on(self, profile: str, number: int) -> int | None:
+        """The day of a version; None where it cannot be believed, which is for its owner to take back."""
+        try:
+            return self.sealed(profile, number).provenance.day
+        except (LearningError, RequestError):
+            return None
+
     def files(self) -> list[tuple[bytes, str]]:
         """The adapters in use, of everybody, each with its digest; what cannot be used is left out and said."""
         found = []

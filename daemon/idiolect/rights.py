@@ -244,7 +244,7 @@ class Rights:
             for purpose in purposes:
                 change.rekey(profile, purpose)
             change.withdraw(profile, ADAPTER)
-        made = self._learner.round(profile, owed=True)
+        made = self._learner.round_owed(profile)
         return {"forgotten": len(chosen), **told(made)}
 
     def _choose(self, person: Person, what: Mapping[str, object]) -> list[Example]:
