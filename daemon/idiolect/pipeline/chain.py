@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.pipeline.adapter import Head, Scorer
-from idiolect.pipeline.decoder import SMOOTHING, Decoder, Listening, State
+from idiolect.pipeline.decoder import SMOOTHING, UTTERANCE_LEAST, Decoder, Listening, State
 from idiolect.pipeline.encoder import WARM_UP, Encoder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.gate import Gate
@@ -68,7 +68,7 @@ class Chain:
         self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=LONGEST + MARGIN)
         self.position = 0
         self.last_speech = 0
-        """Position behind the newest block in which somebody seemed to speak; not just any sound is speech."""
+        """Position behind the newest block in which somebody seemed to speak: a few in a row, not just any sound."""
         self.listen_for(listening)
         self.reset()
 
@@ -126,6 +126,7 @@ class Chain:
         self._embeddings.clear()
         self._filled = 0
         self._skipped = 0
+        self._speaking = 0
         self._awake = True
 
     def lose(self, samples: int) -> None:
@@ -208,7 +209,8 @@ class Chain:
         if self._decoder.ending and not active:
             detection = self._whole_utterance(position)
         detection = detection or self._decoder.push(posteriors, active=active, position=position)
-        if detection or (active and self._is_speech(posteriors)):
+        self._speaking = self._speaking + 1 if active and self._is_speech(posteriors) else 0
+        if detection or self._speaking >= UTTERANCE_LEAST:
             self.last_speech = position
         return Step(position, embedding, posteriors, self._attributed(detection) if detection else None)
 
