@@ -46,6 +46,7 @@ class FakeWindows:
             "running": None,
             "due": {} if self.done else {"rebuild": 2},
             "waiting_for": [] if self.done else waiting,
+            "obstacles": [] if self.done else ["heat" if self.hot else "speech"],
             "done": self.done,
             "preempted": 3,
             "failed": int(self.broken and self.tried),

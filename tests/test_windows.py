@@ -23,6 +23,7 @@ async def test_a_correction_waits_until_nobody_is_disturbed(tmp_path, monkeypatc
         assert await home.windows.look() == windows_module.LOOK_S
         assert home.status["due"] == {"rebuild": 1, "checkpoint": 1}
         assert home.status["waiting_for"] == ["nobody speaking for 10 min (so far 30 s)"]
+        assert home.status["obstacles"] == ["speech"]
         assert await home.do(lambda learner: learner.last_round(profile)) is None
         home.quiet = 601.0
         assert await home.windows.look() == windows_module.REST_S

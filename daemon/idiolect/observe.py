@@ -46,6 +46,8 @@ def observe(learner: Learner, counts: Mapping[str, dict[str, int]], said: Sequen
 
 
 def _observe(learner: Learner, profile: str, said: Sequence[Said], usage: dict[str, int]) -> bool:
+    if not usage and not said:
+        return False
     versions, stepped = learner.versions(profile), []
     health = learner.health(profile)
     if said and versions:
@@ -65,8 +67,6 @@ def _observe(learner: Learner, profile: str, said: Sequence[Said], usage: dict[s
                 versions = rollout.update(versions, after)
                 if after.state is not version.state:
                     stepped.append(after)
-    if not usage and not said:
-        return False
     return learner.settle(profile, versions, stepped, health, usage)
 
 

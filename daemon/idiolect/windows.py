@@ -140,12 +140,14 @@ class Windows:
         state = "running" if self._running else "waiting" if self._due else "nothing due"
         if not self._personal.open:
             state = "off"
+        waiting = self._waiting if self._due else []
         return {
             "state": state,
             "asked": self.asked,
             "running": self._running.kind if self._running else None,
             "due": dict(Counter(job.kind for job in self._due)),
-            "waiting_for": [obstacle.text for obstacle in self._waiting] if self._due else [],
+            "waiting_for": [obstacle.text for obstacle in waiting],
+            "obstacles": [obstacle.name for obstacle in waiting],
             "done": dict(self.log.jobs),
             "preempted": self.log.preempted,
             "failed": self.log.failed,

@@ -2,7 +2,7 @@
 
 | request | role | answer |
 | --- | --- | --- |
-| GET /v1/learn | user | {"state", "due", "waiting_for", "running", "done", "preempted", ...} |
+| GET /v1/learn | user | {"state", "due", "waiting_for", "obstacles", "running", "done", ...} |
 | POST /v1/learn {} | user | the same: a round is wanted now; comfort (silence, hours) does not count until it is done |
 """
 
