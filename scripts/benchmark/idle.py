@@ -87,9 +87,9 @@ def measure(folder: Path, seconds: float, *, patience: int | None = None) -> Fig
     speech.write_wav(wav, speech.hiss(60.0, -70.0))
     with _listening(folder, wav, {}, patience) as it:
         time.sleep(SETTLE_S)
-        before, cpu, began = switches(it.pid), _cpu_s(it.pid), time.monotonic()
+        before, cpu, began = switches(it.pid), daemon.cpu_s(it.pid), time.monotonic()
         time.sleep(seconds)
-        after, cpu, took = switches(it.pid), _cpu_s(it.pid) - cpu, time.monotonic() - began
+        after, cpu, took = switches(it.pid), daemon.cpu_s(it.pid) - cpu, time.monotonic() - began
     rates = {name: (count - before.get(name, 0)) / took for name, count in after.items()}
     return Figures(sum(rates.values()), 100.0 * cpu / took, rates)
 
@@ -223,8 +223,3 @@ def switches(pid: int, *, forced: bool = True) -> dict[str, int]:
         found = re.findall(kind, (task / "status").read_text(), re.MULTILINE)
         counts[name] = counts.get(name, 0) + sum(map(int, found))
     return counts
-
-
-def _cpu_s(pid: int) -> float:
-    """User and system time of a process, by its own clock: /proc counts in steps of 10 ms, seconds of silence."""
-    return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of a pid on Linux

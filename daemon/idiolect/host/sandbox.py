@@ -34,6 +34,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idiolect.host import process
+
 DATA = 256 << 20
 """Bytes of private writable memory (RLIMIT_DATA): four times what a round with 500 examples has resident."""
 ADDRESSES = 768 << 20
@@ -47,7 +49,7 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "armv7l": 314, "riscv64": 30}
 _IOPRIO_IDLE = 3 << 13
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
 _CAPSET = {"x86_64": 126, "aarch64": 91, "armv7l": 185, "riscv64": 91}
-_PDEATHSIG, _SET_DUMPABLE, _NO_NEW_PRIVS, _CAP_AMBIENT, _CLEAR_ALL = 1, 4, 38, 47, 4
+_PDEATHSIG, _NO_NEW_PRIVS, _CAP_AMBIENT, _CLEAR_ALL = 1, 38, 47, 4
 """prctl(2)."""
 _NEWUSER, _NEWNET, _NEWIPC = 0x10000000, 0x40000000, 0x08000000
 """unshare(2)."""
@@ -113,7 +115,6 @@ def limits() -> str:
         (resource.RLIMIT_AS, ADDRESSES),
         (resource.RLIMIT_CPU, CPU_S),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
@@ -124,8 +125,8 @@ def limits() -> str:
 
 
 def undumpable() -> str:
-    """Leave no core, and let nobody of the same user look inside."""
-    _call(_libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0))
+    """Leave no core, and let nobody of the same user look inside; as the daemon does itself."""
+    process.harden()
     return ""
 
 

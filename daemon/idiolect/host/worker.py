@@ -216,10 +216,9 @@ class _Pipes:
             size = frames.size(header, cap)
         except LearningError:
             raise WorkerFailed("oversize", "the training worker wants to say more than it may") from None
+        received = self._read(size)
         try:
-            return frames.body(header, self._read(size))
-        except WorkerFailed:
-            raise
+            return frames.body(header, received)
         except LearningError:
             raise WorkerFailed("garbled", "the training worker's answer was garbled") from None
 

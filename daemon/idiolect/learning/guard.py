@@ -157,14 +157,22 @@ def bounded(adapter: Adapter, size: int) -> bool:
     )
 
 
+def on_others(
+    model: Model, adapter: Adapter
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:  # fmt: skip
+    """The guard set as indices into ``names_of``, (n,) each, -1 for no phrase: said, understood before, and now."""
+    names = names_of(model, adapter)
+    said = np.array([names.index(label) if label in model.phrases else -1 for label in model.guard_labels])
+    before = answers(model.guard.posteriors(), model.limits)
+    return said, before, answers(adapted(model, adapter, model.guard), limits(model, adapter))
+
+
 def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tuple[bool, bool]:
     """Checks 2 and 3."""
     if not model.guard_labels:
         return True, True
     names = names_of(model, adapter)
-    said = np.array([names.index(label) if label in model.phrases else -1 for label in model.guard_labels])
-    before = answers(model.guard.posteriors(), model.limits)
-    now = answers(adapted(model, adapter, model.guard), limits(model, adapter))
+    said, before, now = on_others(model, adapter)
     lost = (said >= 0) & (before == said) & (now != said)
     won = (said >= 0) & (before != said) & (now == said)
     accepted_before = (before >= 0) & (before != said)

@@ -124,6 +124,8 @@ def read_request(message: Mapping[str, Any]) -> Request:
     try:
         if message["v"] != VERSION or message["task"] not in ("round", "replay", "selftest"):
             raise ValueError("version")
+        if message["step"] not in range(len(trainer.LADDER)):
+            raise ValueError("step")
         said = message["model"]
         arrays = {name: _values(said["head"][name]) for name in _HEAD}
         head = Head.from_arrays(tuple(said["classes"]), arrays)
@@ -185,13 +187,6 @@ def _answered(message: Mapping[str, Any]) -> None:
         raise ValueError("version")
 
 
-def _file(message: Mapping[str, Any]) -> bytes:
-    data = bytes(message["data"])
-    if hashlib.sha256(data).hexdigest() != message["digest"]:
-        raise ValueError("digest")
-    return data
-
-
 def _numbers(said: Mapping[str, Any]) -> dict[str, float]:
     numbers = {str(name): float(value) for name, value in said.items()}
     if len(numbers) > 64 or not all(math.isfinite(value) for value in numbers.values()):
@@ -213,8 +208,8 @@ def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
     """
     try:
         _answered(message)
-        data = _file(message)
-        adapter = adapterfile.decode(data)
+        data = bytes(message["data"])
+        adapter = adapterfile.accept(data, message["digest"])
         if (adapter.profile, adapter.number) != (request.ledger.profile, request.when.number):
             raise ValueError("adapter")
         admissions = tuple(Verdict(int(check), float(weight)) for check, weight in message["admissions"])
@@ -234,8 +229,8 @@ def read_replay(message: Mapping[str, Any]) -> bytes:
     """The same for a replay: the file."""
     try:
         _answered(message)
-        data = _file(message)
-        adapterfile.decode(data)
+        data = bytes(message["data"])
+        adapterfile.accept(data, message["digest"])
         return data
     except _NONSENSE:
         raise LearningError("the training worker's answer makes no sense", _FIX) from None

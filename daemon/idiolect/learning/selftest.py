@@ -62,10 +62,7 @@ def _own(model: Model, ledger: Ledger, adapter: Adapter, last: int) -> list[Slic
 def _others(model: Model, adapter: Adapter) -> list[Slice]:
     if not model.guard_labels:
         return []
-    names = guard.names_of(model, adapter)
-    now = guard.answers(trainer.adapted(model, adapter, model.guard), guard.limits(model, adapter))
-    base = guard.answers(model.guard.posteriors(), model.limits)
-    said = [names.index(label) if label in model.phrases else -1 for label in model.guard_labels]
+    said, base, now = guard.on_others(model, adapter)
     right = [(bool(a == s), bool(b == s)) for a, b, s in zip(now, base, said, strict=True)]
     slices = [
         (f"{GUARD}{kind} {value}", [pair for pair, its in zip(right, values, strict=True) if its == value])
