@@ -93,7 +93,10 @@ class FakeDaemon:
         self.paused, self.paused_until = False, None
 
     def config(self) -> dict[str, object]:
-        return {"schema": 1, "audio": {"device": "default", "gain_db": 0.0}}
+        return {"schema": 2, "audio": {"device": "default", "gain_db": 3.0}}
+
+    def origins(self) -> dict[str, object]:
+        return {"audio.gain_db": {"file": "/etc/idiolect/idiolect.yaml", "line": 7}}
 
     async def devices(self) -> list[dict[str, object]]:
         if self.hanging:

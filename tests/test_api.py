@@ -32,7 +32,11 @@ def collect(client: Client, count: int, last_id: str = "") -> list[str]:
 def test_status_devices_config_and_doctor(run):
     assert run.client.get("/v1/status")["version"] == "0.1.0"
     assert run.client.get("/v1/devices")["devices"][0]["name"] == "plughw:CARD=Seeed,DEV=0"
-    assert run.client.get("/v1/config")["schema"] == 1
+    assert run.client.get("/v1/config")["schema"] == 2
+    answer = run.client.get("/v1/config?origin=true")
+    assert answer["config"] == run.client.get("/v1/config?origin=false") == run.client.get("/v1/config")
+    assert answer["origin"] == {"audio.gain_db": {"file": "/etc/idiolect/idiolect.yaml", "line": 7}}
+    assert run.ask("GET", "/v1/config?origin=1")[0] == 422
     assert run.client.get("/v1/doctor") == {"checks": []}
 
 

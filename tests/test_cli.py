@@ -127,6 +127,13 @@ def test_config_show(run, path):
     assert json.loads(idiolect(path, "config", "show", "--json").stdout) == run.daemon.config()
 
 
+def test_config_show_origin(run, path):
+    said = idiolect(path, "config", "show", "--origin").stdout
+    assert said == "/etc/idiolect/idiolect.yaml:7: audio.gain_db: 3.0\n"
+    answer = json.loads(idiolect(path, "config", "show", "--origin", "--json").stdout)
+    assert answer == {"config": run.daemon.config(), "origin": run.daemon.origins()}
+
+
 # -- listening ------------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +252,7 @@ def test_a_bug_in_the_daemon(path):
         (["listen", "--count", "0"], "above 0"),
         (["listen", "--timeout", "-1"], "--timeout"),
         (["config"], "COMMAND"),
-        (["config", "check"], "FILE"),
+        (["config", "show", "FILE"], "unrecognized"),
     ],
 )
 def test_wrong_usage(path, arguments, hint):
@@ -264,8 +271,8 @@ def test_help_names_the_exit_codes(path):
 
 def test_config_check(path, tmp_path):
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
-    good.write_text("schema: 1\n")
-    bad.write_text("schema: 1\nlistening:\n  timeout_s: 900\nadio: {}\n")
+    good.write_text("schema: 2\n")
+    bad.write_text("schema: 2\nlistening:\n  timeout_s: 900\nadio: {}\n")
     assert idiolect(path, "config", "check", str(good)).stdout == "OK\n"
     done = idiolect(path, "config", "check", str(good), str(bad))
     assert done.returncode == 78
@@ -280,21 +287,24 @@ def test_config_check(path, tmp_path):
 
 def test_doctor_asks_the_daemon_too(path, tmp_path):
     config = tmp_path / "idiolect.yaml"
-    config.write_text("schema: 1\n")
+    config.write_text("schema: 2\n")
     check = {"check": "microphone", "ok": False, "level": "fail", "detail": "absent", "fix": "plug it in"}
     with running(path, FakeDaemon(checks=[check])) as run:
         done = idiolect(path, "doctor", "--config", str(config))
         assert done.returncode == 1
         assert "ok    config: " in done.stdout
         assert "ok    daemon: is running and answers\n" in done.stdout
-        assert done.stdout.endswith("fail  microphone: absent\n      -> plug it in\n")
+        assert "fail  microphone: absent\n               -> plug it in\n" in done.stdout
+        assert done.stdout.startswith("audio    ")  # one screen, by parts
+        parts = [line[:7].strip() for line in done.stdout.splitlines()]
+        assert [part for part in parts if part] == ["audio", "service"]
         run.daemon.checks[0]["level"] = "warn"
         assert idiolect(path, "doctor", "--config", str(config)).returncode == 0
 
 
 def test_doctor_helps_without_a_daemon(path, tmp_path):
     config = tmp_path / "idiolect.yaml"
-    config.write_text("schema: 1\nadio: {}\n")
+    config.write_text("schema: 2\nadio: {}\n")
     done = idiolect(path, "doctor", "--json", "--config", str(config))
     assert (done.returncode, done.stderr) == (1, "")
     checks = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
@@ -303,6 +313,47 @@ def test_doctor_helps_without_a_daemon(path, tmp_path):
     assert f"{config}:2: adio" in checks["config"]["detail"]
     assert "idiolect config check" in checks["config"]["fix"]
     assert set(checks) == {"config", "sound", "daemon"}
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "said"),
+    [
+        ({}, "ok", "active (running), started at boot"),
+        ({"NRestarts": "3"}, "warn", "restarted 3 time(s)"),
+        ({"UnitFileState": "disabled"}, "warn", "not started at boot"),
+        ({"NeedDaemonReload": "yes"}, "warn", "files were changed"),
+        ({"ActiveState": "inactive", "SubState": "dead"}, "fail", "inactive (dead)"),
+        (
+            {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78", "StatusText": "did not start: x"},
+            "fail",
+            "failed (exit-code, exit status 78): did not start: x",
+        ),
+        ({"LoadState": "masked", "ActiveState": "inactive"}, "fail", "is masked"),
+    ],
+)
+def test_doctor_says_the_worst_of_the_unit_and_what_mends_it(state, level, said):
+    good = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
+    check = cli_doctor._unit_check({**good, "NRestarts": "0", "NeedDaemonReload": "no", "StatusText": "", **state})
+    assert (check["check"], check["level"]) == ("unit", level)
+    assert said in check["detail"]
+    assert bool(check["fix"]) == (level != "ok")
+
+
+def test_every_check_has_its_place_on_the_screen():
+    """Those of the daemon too: their names are read from its source."""
+    source = "".join((Path(cli_doctor.__file__).with_name(name)).read_text() for name in ("doctor.py", "custody.py"))
+    names = set(re.findall(r'(?:Check|Finding|_told)\(\s*"([a-z ]+)"', source)) | {
+        "config",
+        "sound",
+        "unit",
+        "pcr",
+        "daemon",
+    }
+    assert len(names) > 15
+    placed = cli_doctor.one_screen({"check": name} for name in sorted(names))
+    assert [each["check"] for each in placed if not each["part"]] == []
+    order = list(cli_doctor.PARTS)
+    assert [order.index(each["part"]) for each in placed] == sorted(order.index(each["part"]) for each in placed)
 
 
 def test_doctor_warns_of_a_card_that_is_not_ours(tmp_path, monkeypatch):

@@ -6,18 +6,21 @@ import json
 import os
 import stat
 import time
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
+from idiolect.custody import Custody
 from idiolect.errors import KeystoreError, RequestError
 from idiolect.host.tpm import Tpm
 from idiolect.host.tpm_keystore import MINIMUM, SLOTS
 from idiolect.policykey import PolicyKeyReplacement
-from idiolect.provisioning import Provisioning, factory_reset, fleet_record, read_record
+from idiolect.provisioning import KEYFILE, Provisioning, factory_reset, fleet_record, read_record
 from idiolect.trust.attestation import AttestationError
 from idiolect.trust.documents import verify_attestation, verify_audit
 from tests import bundles
-from tests.devices import TestDevice, model_of, needs_tpm, policy_pem
+from tests.devices import TestDevice, contents, model_of, needs_tpm, policy_pem, remember
 
 pytestmark = needs_tpm
 NONCE = bytes(range(32))
@@ -224,6 +227,34 @@ def test_an_audit_export_is_quoted_by_the_tpm(device):
     assert kinds == ["provisioned", "keys-released"]
     summary = verify_audit(export, ak, NONCE)
     assert (summary["count"], summary["quoted"]) == (2, True)
+
+
+def test_a_tpm_takes_over_from_file_keys_that_nobody_used_and_from_no_others(tmp_path, tpm):
+    """A package's first start is with keystore: file; then somebody asks for the TPM."""
+    board, first = TestDevice(tmp_path, tpm), bundles.signed()
+    by_file = replace(board.config, keystore="file")
+    with closing(Custody(by_file, model_of(first))) as custody:
+        assert custody.open().released
+    before = contents(board.state)
+    with pytest.raises(KeystoreError, match="who approves models"):  # nothing is removed before the rest is known
+        [step.run() for step in Provisioning(board.config).steps()]
+    assert contents(board.state) == before
+    job = Provisioning(board.config, policy_key=policy_pem())
+    titles = [(step.title, step.run())[0] for step in job.steps()]
+    assert titles[:2] == ["file keys", "record"]
+    assert board.view(first).released
+    assert not (board.state / KEYFILE).exists()
+
+
+def test_file_keys_with_somebodys_data_are_not_removed(tmp_path, tpm):
+    board, first = TestDevice(tmp_path, tpm), bundles.signed()
+    with closing(Custody(replace(board.config, keystore="file"), model_of(first))) as custody:
+        custody.open()
+        remember(custody.vault, "1")
+    before = contents(board.state)
+    with pytest.raises(KeystoreError, match="provisioned with keystore: file"):
+        [step.run() for step in Provisioning(board.config, policy_key=policy_pem()).steps()]
+    assert contents(board.state) == before
 
 
 def test_a_file_keystore_provisions_itself_and_says_that_it_protects_nothing(tmp_path):

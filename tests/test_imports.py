@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host": {"frames", "trust"},
     "control": {"config"},
     "doctor": {"config", "custody", "host", "idle"},
+    "supervision": {"custody", "host"},  # what systemd hears
+    "pausing": {"host"},
     "worker": {"frames", "host", "learning"},  # host only for the sandbox that it puts on
     "idle": {"config", "host"},  # conditions in, obstacles out; of the host only the shape of what it measures
     "assembly": {"config", "custody", "learning", "pipeline", "trust"},  # bundle and config become a chain
@@ -48,19 +50,33 @@ MAY_IMPORT: dict[str, set[str]] = {
         "host",
         "inference",
         "learning",
+        "pausing",
         "personal",
         "pipeline",
+        "supervision",
         "trust",
     },
-    "__main__": {"service"},
+    "__main__": {"config", "service"},  # of config only where the files are
 }
 # Files beside the packages that are one part together.
 SAME_PART = {
-    **dict.fromkeys(("configkinds", "configparse"), "config"),
+    **dict.fromkeys(("configedit", "configfiles", "configkinds", "configmigrate", "configparse"), "config"),
     **dict.fromkeys(
-        ("cli_bundle", "cli_doctor", "cli_files", "cli_idle", "cli_learn", "cli_output", "cli_sign", "cli_trust"), "cli"
+        (
+            "cli_bundle",
+            "cli_config",
+            "cli_doctor",
+            "cli_files",
+            "cli_idle",
+            "cli_learn",
+            "cli_output",
+            "cli_sign",
+            "cli_trust",
+            "cli_units",
+        ),
+        "cli",
     ),
-    **dict.fromkeys(("jobs", "observe", "records", "rights"), "learner"),
+    **dict.fromkeys(("jobs", "observe", "records", "rights", "shelves", "standing"), "learner"),
     **dict.fromkeys(("enrolment", "people", "windows"), "personal"),
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
@@ -83,6 +99,7 @@ OWNERS = {
     "tpm2_pytss": "idiolect.host.tpm",
     "msgpack": "idiolect.learning.protocol",
     "jeepney": "idiolect.host.logind",
+    "systemd": "idiolect.host.systemd",
 }
 NOT_IN_CLI = {"numpy", "h11", "soxr", "ai_edge_litert", "tflite_runtime", "alsaaudio"}
 

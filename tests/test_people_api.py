@@ -5,6 +5,7 @@ What the microphone would have brought is put where inference keeps it: windows 
 
 import asyncio
 import getpass
+import json
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -119,6 +120,25 @@ def house(tmp_path):
         keeping.cancel()
     keys.stop()
     thread.join(10)
+
+
+def test_whose_version_is_proved_is_asked_by_nobody_else(house):
+    house.agree()
+    house.teach()
+    assert house.ok("GET", "/v1/adapters/verify?profile=ann&adapter=1")["ok"]
+    house.daemon.personal._learner.consents._paired["ann"] = ("somebody-else",)
+    assert house.ask("GET", "/v1/adapters/verify?profile=ann&adapter=1")[0] == 403
+
+
+def test_what_was_heard_does_not_outlive_forgetting(house):
+    profile = house.agree()
+    house.teach()
+    house.daemon.hub.publish(
+        Event("e-1", time.time(), Detection("phrase", "lights please", 0.9, 0.3, 0.5, 0, 1, profile))
+    )
+    assert "lights please" in json.dumps(house.daemon.hub.recent())
+    house.ok("POST", "/v1/forget", {"profile": "ann", "phrase": "lights please"})
+    assert "lights please" not in json.dumps(house.daemon.hub.recent())
 
 
 def test_nobody_is_known_and_nobody_is_kept(house):

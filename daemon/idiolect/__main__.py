@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-DEFAULT = Path("/etc/idiolect/idiolect.yaml")
+from idiolect.configfiles import MAIN, VENDOR
 
 
 def main() -> int:
@@ -23,8 +23,8 @@ def main() -> int:
         type=Path,
         action="append",
         metavar="FILE",
-        help=f"YAML configuration; may be given several times, later ones win (default: {DEFAULT} and conf.d/*.yaml "
-        "beside it, or built-in defaults where there is none)",
+        help=f"YAML configuration; may be given several times, later ones win (default: {VENDOR}, {MAIN} and "
+        "conf.d/*.yaml beside it, as far as they are there)",
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format=_format(), stream=sys.stderr)
@@ -34,7 +34,7 @@ def main() -> int:
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     from idiolect.service import start
 
-    return start(options.config, installed=DEFAULT)
+    return start(options.config)
 
 
 def _format() -> str:

@@ -18,8 +18,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from idiolect.config import Trust
 from idiolect.custody import Model
 from idiolect.errors import BundleError
+from idiolect.host import systemd
 from idiolect.host.files import Directory, read_keys
 from idiolect.host.slots import FOLDER, Slots
 from idiolect.trust.keys import TrustedKeys
@@ -53,8 +55,15 @@ def slots(config: Config) -> Slots:
 
 
 def trusted_keys(config: Config) -> TrustedKeys | None:
-    """The keys that may sign bundles; None where there is no such directory."""
-    return read_keys(config.trust.keys_dir) if config.trust.keys_dir.exists() else None
+    """The keys that may sign bundles; None where there is no such directory.
+
+    In our unit these are systemd's copies of the standard directory, made by root when the service started.
+    """
+    directory = config.trust.keys_dir
+    handed = systemd.credentials()
+    if handed is not None and directory == Trust().keys_dir:
+        return read_keys(handed, f"{directory.name}_")
+    return read_keys(directory) if directory.exists() else None
 
 
 def _rule(config: Config) -> _Rule:

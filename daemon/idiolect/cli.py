@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__, cli_bundle, cli_idle, cli_learn, cli_trust
+from idiolect import __version__, cli_bundle, cli_config, cli_idle, cli_learn, cli_trust
 from idiolect import cli_output as show
+from idiolect.cli_files import DEFAULT_CONFIG
 from idiolect.control.client import Client, NoAnswerError, ServerEvent, UnreachableError
-from idiolect.errors import ConfigError, IdiolectError, TrustError
+from idiolect.errors import IdiolectError, TrustError
 
 DEFAULT_SOCKET = "/run/idiolect/control.sock"
-DEFAULT_CONFIG = "/etc/idiolect/idiolect.yaml"
 _MAX_PAUSE_S = 604_800.0
 _PATIENCE_S = 30.0
 """How long `listen` waits for a daemon that went away, such as for a restart."""
@@ -29,15 +29,15 @@ _PATIENCE_S = 30.0
 _EPILOG = """\
 exit codes:
   0    done
-  1    the answer is no: doctor found a failure, listen timed out before --count events, a proof does not hold, or
-       learn --now is not done yet
+  1    the answer is no: doctor found a failure, listen timed out before --count events, nobody agreed or was learnt
+       from, or learn --now is not done yet
   2    wrong usage
   69   the daemon cannot be reached; the message says how to start it
-  65   an audit log was changed
+  65   an audit log was changed, or a proof does not hold
   70   the daemon refused or failed
   74   the keystore or the vault cannot be used; the message says what to do
   77   no permission; the message says which group to join
-  78   the configuration is wrong
+  78   the configuration is wrong, or a bundle is refused
   130  interrupted with Ctrl-C;  141  the reader of the output went away
 
 environment:
@@ -95,30 +95,8 @@ def _devices(options: argparse.Namespace) -> int:
     return _print(options, answer, lambda each: show.device_lines(each.get("devices", [])) or ["no capture device"])
 
 
-def _config_show(options: argparse.Namespace) -> int:
-    def as_yaml(config: dict[str, Any]) -> list[str]:
-        import yaml
-
-        return [yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()]
-
-    return _print(options, _client(options).get("/v1/config"), as_yaml)
-
-
-def _config_check(options: argparse.Namespace) -> int:
-    from idiolect.config import load
-
-    try:
-        load([Path(file) for file in options.files])
-    except ConfigError as error:
-        problems = [{"file": p.source, "line": p.line, "field": p.field, "message": p.message} for p in error.problems]
-        lines = [show.plain(problem) for problem in error.problems]
-        _print(options, {"problems": problems}, lambda _: lines)
-        return error.exit_code
-    return _print(options, {"problems": []}, lambda _: ["OK"])
-
-
 def _doctor(options: argparse.Namespace) -> int:
-    from idiolect.cli_doctor import local_checks
+    from idiolect.cli_doctor import local_checks, one_screen
 
     checks = local_checks(Path(options.config))
     try:
@@ -128,6 +106,7 @@ def _doctor(options: argparse.Namespace) -> int:
     except NoAnswerError as error:
         failed = {"check": "daemon", "ok": False, "level": "fail", "detail": error.message, "fix": error.fix}
         checks.append(failed)
+    checks = one_screen(checks)
     _print(options, {"checks": checks}, lambda _: show.check_lines(checks))
     return int(any(check.get("level") == "fail" for check in checks))
 
@@ -214,11 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     resume = _add(commands, common, "resume", "listen, or learn, again", _resume)
     resume.add_argument("what", choices=["listening", "learning"])
     _add(commands, common, "devices", "list the sound cards one could capture from", _devices)
-    config = commands.add_parser("config", help="check or show the configuration")
-    parts = config.add_subparsers(metavar="COMMAND", required=True)
-    check = _add(parts, common, "check", "check configuration files, without the daemon", _config_check)
-    check.add_argument("files", nargs="+", metavar="FILE", help="several are read in order, later ones override")
-    _add(parts, common, "show", "print the configuration in force", _config_show)
+    cli_config.register(commands, common, _add)
     doctor = _add(commands, common, "doctor", "find out what is wrong and what to do about it", _doctor)
     doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
     cli_learn.register(commands, common, _add)

@@ -3,18 +3,89 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from idiolect import cli_units
+from idiolect.cli_files import CommandError
+from idiolect.configfiles import files_for
 from idiolect.errors import ConfigError
 
 _SOUND = Path("/dev/snd")
 _TPM = Path("/sys/class/tpm/tpm0")
 _EFIVARS = Path("/sys/firmware/efi/efivars")
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "audio": ("sound", "microphone", "audio lost", "level", "listening"),
+    "model": ("bundle", "taught phrases"),
+    "tpm": ("tpm", "pcr", "keys", "keystore"),
+    "vault": ("vault", "state directory"),
+    "power": ("power", "heat", "pressure", "resources", "sleep"),
+    "service": ("config", "unit", "daemon"),
+    "sandbox": ("confinement", "sandbox"),
+    "clock": ("time zone", "clock"),
+}
+"""What belongs together on the screen, in this order; a check that is in none of them comes last."""
 
 
 def local_checks(config: Path) -> list[dict[str, object]]:
     """Checks of this machine: {"check", "ok", "level": ok | warn | fail, "detail", "fix"}."""
-    return [_configuration(config), _sound(), *_tpm()]
+    return [_configuration(config), _sound(), *_tpm(), *_unit()]
+
+
+def one_screen(checks: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
+    """The checks in the order of the parts, each with its ``part``."""
+    part_of = {check: part for part, names in PARTS.items() for check in names}
+    order = [*PARTS, ""]
+    named = [{"part": part_of.get(str(check.get("check")), ""), **check} for check in checks]
+    return sorted(named, key=lambda check: order.index(str(check["part"])))
+
+
+def _unit() -> list[dict[str, object]]:
+    """How systemd sees the service. Nothing is said where systemd is not, or does not know it."""
+    wanted = ("ActiveState", "SubState", "UnitFileState", "Result", "NRestarts", "ExecMainStatus", "NeedDaemonReload")
+    try:
+        found = cli_units.state(cli_units.SERVICE, (*wanted, "StatusText"))
+    except CommandError as error:
+        return [_check("unit", "warn", str(error), "systemctl status idiolectd")]
+    return [] if found is None else [_unit_check(found)]
+
+
+def _unit_check(state: Mapping[str, str]) -> dict[str, object]:
+    """The worst that can be said of the unit, and the command that mends it."""
+    active, said = f"{state.get('ActiveState')} ({state.get('SubState')})", state.get("StatusText", "")
+    restarts, code = state.get("NRestarts") or "0", state.get("ExecMainStatus", "?")
+    troubles = (
+        (state.get("LoadState") == "masked", "fail", "is masked", "sudo systemctl unmask --now idiolectd"),
+        (
+            state.get("ActiveState") == "failed",
+            "fail",
+            f"failed ({state.get('Result')}, exit status {code})" + (f": {said}" if said else ""),
+            "mend that, then: sudo systemctl restart idiolectd",
+        ),
+        (state.get("ActiveState") != "active", "fail", active, "sudo systemctl enable --now idiolectd"),
+        (
+            state.get("NeedDaemonReload") == "yes",
+            "warn",
+            f"{active}, but its files were changed since",
+            "sudo systemctl daemon-reload && sudo systemctl restart idiolectd",
+        ),
+        (
+            not state.get("UnitFileState", "").startswith(("enabled", "static", "generated")),
+            "warn",
+            f"{active}, but not started at boot",
+            "sudo systemctl enable idiolectd",
+        ),
+        (
+            restarts != "0",
+            "warn",
+            f"{active}, restarted {restarts} time(s) after a failure",
+            "see why: journalctl -u idiolectd -p warning",
+        ),
+    )
+    for holds, level, detail, fix in troubles:
+        if holds:
+            return _check("unit", level, f"{cli_units.SERVICE} {detail}", fix)
+    return _check("unit", "ok", f"{cli_units.SERVICE} {active}, started at boot")
 
 
 def _tpm() -> list[dict[str, object]]:
@@ -29,17 +100,24 @@ def _tpm() -> list[dict[str, object]]:
 
 
 def _configuration(path: Path) -> dict[str, object]:
-    from idiolect.config import config_files, load
+    from idiolect.config import load
 
-    if not os.access(path, os.R_OK):
-        fix = "without one the defaults hold; name another with --config, or try again with sudo"
-        return _check("config", "warn", f"{path} is not there, or not readable for you", fix)
+    files: tuple[Path, ...] = (path,)
     try:
-        load(config_files(path))
+        files = files_for(path)
+        if closed := [file for file in files or (path,) if not os.access(file, os.R_OK)]:
+            fix = "without one the defaults hold; name another with --config, or try again with sudo"
+            return _check("config", "warn", f"{closed[0]} is not there, or not readable for you", fix)
+        config = load(files)
     except ConfigError as error:
         more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
-        return _check("config", "fail", f"{error.problems[0]}{more}", f"see all with 'idiolect config check {path}'")
-    return _check("config", "ok", f"{path} is valid")
+        see = f"see all with 'idiolect config check {' '.join(map(str, files))}'"
+        return _check("config", "fail", f"{error.problems[0]}{more}", see)
+    if config.outdated:
+        old = sorted({note.source for note in config.outdated})
+        fix = f"idiolect config migrate {' '.join(old)}"
+        return _check("config", "warn", "; ".join(str(note) for note in config.outdated), fix)
+    return _check("config", "ok", f"{', '.join(map(str, files))} {'is' if len(files) == 1 else 'are'} valid")
 
 
 def _sound() -> dict[str, object]:

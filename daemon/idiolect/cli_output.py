@@ -80,11 +80,20 @@ def learning_text(said: object) -> str:
     """What the daemon says about learning, in one line."""
     if not isinstance(said, dict):
         return _short(said)
-    adapters, phrases = said.get("adapters") or {}, said.get("phrases") or []
+    adapters, taught = said.get("adapters") or {}, said.get("taught", 0)
     if said.get("state") == "off":
         return f"off: {_short(said.get('detail', '?'))}"
-    what = f"{len(adapters)} adapters, {len(phrases)} taught phrases"
-    return f"{_short(said.get('state', '?'))}: {what}, {_short(said.get('profile', '?'))} speaks"
+    what = f"{len(adapters)} adapters, {_short(taught)} taught phrases"
+    return f"{_short(said.get('state', '?'))}: {what}, {_short(said.get('profile', '?'))} speaks{_earlier(said)}"
+
+
+def _earlier(said: Mapping[str, object]) -> str:
+    """What still rests on an earlier encoder, or was lost with it."""
+    people = [mine for mine in _part(said, "earlier_encoder").values() if isinstance(mine, Mapping)]
+    earlier, again = (round(sum(_number(mine, name) for mine in people)) for name in ("earlier", "again"))
+    words = ((earlier, "phrases still on the earlier model"), (again, "phrases not heard with the new encoder"))
+    told = "".join(f"; {count} taught {text}" for count, text in words if count)
+    return f"{told}: teach again (idiolect explain NAME)" if told else ""
 
 
 def idle_text(said: object) -> str:
@@ -167,15 +176,15 @@ def device_lines(devices: Iterable[Mapping[str, object]]) -> list[str]:
 
 
 def check_lines(checks: Iterable[Mapping[str, object]]) -> list[str]:
-    """A line per check, and one with the next step where something is wrong."""
-    lines = []
+    """A line per check, its part's name before the first, and one with the next step where something is wrong."""
+    lines, before = [], ""
     for check in checks:
-        level = str(check.get("level", "fail"))
-        lines.append(
-            f"{coloured(f'{level:<4}', level)}  {plain(check.get('check', '?'))}: {plain(check.get('detail'))}"
-        )
+        level, part = str(check.get("level", "fail")), plain(check.get("part", ""))
+        what = f"{plain(check.get('check', '?'))}: {plain(check.get('detail'))}"
+        lines.append(f"{part if part != before else '':<7}  {coloured(f'{level:<4}', level)}  {what}")
         if level != "ok" and check.get("fix"):
-            lines.append(f"      -> {plain(check['fix'])}")
+            lines.append(f"{'':<15}-> {plain(check['fix'])}")
+        before = part
     return lines
 
 

@@ -6,10 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect import cli_output as show
+from idiolect import cli_units
 from idiolect.cli_files import DEFAULT_CONFIG, Add, CommandError, emit, files_explained, read, read_config
 from idiolect.control.client import Client, UnreachableError
 from idiolect.errors import KeystoreError
@@ -17,7 +19,10 @@ from idiolect.errors import KeystoreError
 if TYPE_CHECKING:
     from idiolect.config import Config
     from idiolect.provisioning import Step
+    from idiolect.trust.device import Device
 
+POLICY_KEY = Path("/usr/share/idiolect/policy.pem")
+"""Where a package that its vendor signed has the public key of who approves models."""
 _KEY_CAP = 8 << 10
 _EXPORT_CAP = 8 << 20
 _NONCE = "8 to 64 fresh bytes from who checks it"
@@ -27,7 +32,8 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
     """Add the commands to the parser."""
     provision = add(commands, common, "provision", "give this device its keys, once; explains every step", _provision)
     _config_option(provision)
-    provision.add_argument("--policy-key", metavar="FILE", help="public key (PEM) of who approves models")
+    about = f"public key (PEM) of who approves models (default: {POLICY_KEY}, where a signed package put it)"
+    provision.add_argument("--policy-key", metavar="FILE", help=about)
     provision.add_argument("--replace-policy-key", action="store_true", help="move a provisioned device to that key")
     provision.add_argument("--yes", action="store_true", help="do not ask before each step")
     _auth_options(provision)
@@ -70,11 +76,24 @@ def _auth_options(parser: argparse.ArgumentParser) -> None:
 
 @files_explained
 def _provision(options: argparse.Namespace) -> int:
-    from idiolect.provisioning import Provisioning, fleet_record
+    from idiolect.provisioning import fleet_record
 
     config = read_config(options)
-    _not_running(config)
-    key = read(options.policy_key, _KEY_CAP) if options.policy_key else b""
+    with _daemon_stopped(config):
+        record = fleet_record(_provisioned(config, options))
+    if options.json:
+        print(json.dumps(record, indent=2))
+        return 0
+    print("\nFor the fleet's records (all of it public):")
+    print(json.dumps(record, indent=2))
+    return 0
+
+
+def _provisioned(config: Config, options: argparse.Namespace) -> Device:
+    from idiolect.provisioning import Provisioning
+
+    policy_key = options.policy_key or (str(POLICY_KEY) if config.keystore == "tpm" and POLICY_KEY.exists() else None)
+    key = read(policy_key, _KEY_CAP) if policy_key else b""
     if options.replace_policy_key:
         job: Any = _replacement(config, key, options)
     else:
@@ -85,13 +104,8 @@ def _provision(options: argparse.Namespace) -> int:
             endorsement=_auth(options.endorsement_auth_file),
         )
     _run(job.steps(), options)
-    record = fleet_record(job.device)
-    if options.json:
-        print(json.dumps(record, indent=2))
-        return 0
-    print("\nFor the fleet's records (all of it public):")
-    print(json.dumps(record, indent=2))
-    return 0
+    device: Device = job.device
+    return device
 
 
 def _replacement(config: Config, key: bytes, options: argparse.Namespace) -> Any:
@@ -122,25 +136,42 @@ def _reset(options: argparse.Namespace) -> int:
     from idiolect.provisioning import factory_reset
 
     config = read_config(options)
-    _not_running(config)
     if not options.yes:
         warning = "this destroys the keys, and with them all that was learnt from anybody, consent and the audit log"
         if options.json or not sys.stdin.isatty():
             raise CommandError(f"{warning}: say --yes if that is wanted")
         if input(f"{warning}.\nType RESET to go on: ").strip() != "RESET":
             raise KeyboardInterrupt
-    removed = factory_reset(config, owner=_auth(options.owner_auth_file))
+    with _daemon_stopped(config):
+        removed = factory_reset(config, owner=_auth(options.owner_auth_file))
     lines = [f"removed {show.plain(each)}" for each in removed]
     return emit(options, {"removed": removed}, lines or ["there was nothing to remove"])
 
 
+@contextmanager
+def _daemon_stopped(config: Config) -> Iterator[None]:
+    """Two programs with one vault would be one too many: systemd's is stopped meanwhile, one started by hand refused.
+
+    Nobody is asked through a socket of systemd's: that alone would start the daemon.
+    """
+    from idiolect.config import Control
+
+    if config.control.socket == Control().socket:
+        with cli_units.stopped() as by_systemd:
+            if not by_systemd:
+                _not_running(config)
+            yield
+    else:
+        _not_running(config)
+        yield
+
+
 def _not_running(config: Config) -> None:
-    """Two programs with one vault would be one too many."""
     try:
         Client(str(config.control.socket), timeout=2).get("/v1/status")
     except UnreachableError:
         return
-    raise KeystoreError("idiolectd is running", "stop it first (systemctl stop idiolectd)", "busy")
+    raise KeystoreError("idiolectd is running", "stop the one that was started by hand first", "busy")
 
 
 # -- proofs -----------------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from idiolect.config import Idle
 from idiolect.custody import Finding, View
 from idiolect.host import clock
+from idiolect.host.process import Confinement
 from idiolect.host.sandbox import ESSENTIAL, Layer
 from idiolect.idle import Sensed
 from idiolect.values import MicrophoneHealth
@@ -101,6 +102,19 @@ def _told(name: str, detail: str, trouble: Sequence[str], bad: bool, fix: str) -
     return Check(name, "warn" if bad or trouble else "ok", detail, fix if bad or trouble else "")
 
 
+def earlier_encoder(standing: Mapping[str, Mapping[str, int]]) -> Iterable[Check]:
+    """Does anybody still rest on an encoder that is not the model's own? By person, phrases by their standing."""
+    for name, detail in (
+        ("earlier", "{} still use the earlier model, which costs a second encoder's share of the CPU"),
+        ("again", "{} were taught under another encoder, and are not heard with this one"),
+    ):
+        counts = [each[name] for each in standing.values() if each.get(name)]
+        if counts:
+            what = f"{sum(counts)} phrase(s) of {len(counts)} person(s)"
+            fix = "`idiolect explain NAME` names them: teach them again with `idiolect enroll`"
+            yield Check("taught phrases", "warn", detail.format(what), fix)
+
+
 def sandbox(layers: Sequence[Layer]) -> Iterable[Check]:
     """What confines the training worker."""
     if not layers:
@@ -116,6 +130,21 @@ def sandbox(layers: Sequence[Layer]) -> Iterable[Check]:
     yield Check(
         "sandbox", level, f"{held}; without {without}", "a newer kernel, and libseccomp2, bring what is missing"
     )
+
+
+def confinement(found: Confinement) -> Iterable[Check]:
+    """What the unit keeps the daemon from: only then is "nothing leaves the device" the kernel's word."""
+    if found.complete:
+        yield Check("confinement", "ok", "no network, no capabilities, no new privileges, system calls filtered")
+        return
+    missing = [
+        *([f"it could reach the network ({', '.join(found.interfaces)})"] if found.interfaces else []),
+        *(["it has capabilities"] if found.capabilities else []),
+        *([] if found.no_new_privs else ["it could gain privileges"]),
+        *([] if found.seccomp else ["its system calls are not filtered"]),
+    ]
+    fix = "start it as the service: sudo systemctl enable --now idiolectd; see drop-ins with systemctl cat idiolectd"
+    yield Check("confinement", "warn", "; ".join(missing), fix)
 
 
 def keys(view: View, findings: Sequence[Finding]) -> Iterable[Check]:

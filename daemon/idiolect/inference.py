@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from idiolect.control.hub import Hub, StateChange
 from idiolect.host.capture import BlockQueue
 from idiolect.learning.attempt import AFTER, Attempt, Reason, Taken
+from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.chain import LONGEST, Chain, resample_window
 from idiolect.pipeline.decoder import Listening
 from idiolect.pipeline.personal import Household
@@ -103,7 +104,7 @@ class Inference:
         self._hub = hub
         self._names = names
         self._first_block: Callable[[], None] | None = first_block
-        self._next: tuple[Listening, Household | None, str] | None = None
+        self._next: tuple[Listening, Household | None, str, Carried | None] | None = None
         self._wanted: Callable[[Taken | Reason], None] | None = None
         self._attempt: Attempt | None = None
         self.recent = Recent()
@@ -114,16 +115,20 @@ class Inference:
         self._speech = chain.last_speech
         self._speech_at = time.monotonic()
         self.events = 0
+        self.processed: Callable[[], None] = lambda: None
+        """Called on this thread after each block: the watchdog's food."""
 
     @property
     def state(self) -> str:
         """ "idle", "listening" (a turn is open) or "always"."""
         return self._state.value
 
-    def listen_for(self, listening: Listening, household: Household | None, profile: str) -> None:
+    def listen_for(
+        self, listening: Listening, household: Household | None, profile: str, carried: Carried | None = None
+    ) -> None:
         """Change what is listened for, and for whom, between two blocks. Any thread."""
         with self._lock:
-            self._next = listening, household, profile
+            self._next = listening, household, profile, carried
 
     def attempt(self, done: Callable[[Taken | Reason], None] | None) -> None:
         """Take the next utterance as an attempt at a phrase, and tell ``done``; None: no more. Any thread.
@@ -132,6 +137,11 @@ class Inference:
         """
         with self._lock:
             self._wanted, self._attempt = done, None
+
+    def forget(self) -> None:
+        """What was heard of anybody until now: windows that could be corrected, and events that clients could fetch."""
+        self.recent.clear()
+        self._hub.clear()
 
     @property
     def quiet_s(self) -> float:
@@ -154,13 +164,14 @@ class Inference:
     def _take(self, block: Captured) -> None:
         """One block, and how urgent the next ones are."""
         self._process(block)
+        self.processed()
         self._queue.patience = 1 if self._chain.awake or self._wanted is not None else PATIENCE
 
     def _process(self, block: Captured) -> None:
         if self._next is not None:
             with self._lock:
-                (listening, household, profile), self._next = self._next, None
-            self._chain.listen_for(listening, household)
+                (listening, household, profile, carried), self._next = self._next, None
+            self._chain.listen_for(listening, household, carried)
             self._chain.address(profile)
         if block.lost:
             self._chain.lose(block.lost)

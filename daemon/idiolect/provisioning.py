@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idiolect.errors import KeystoreError
+from idiolect.errors import KeystoreError, TrustError
 from idiolect.host.files import TooLarge, read_capped, write_durably
 from idiolect.host.keyfile import FileKeystore
 from idiolect.trust.device import RECORD, RECORD_CAP, Device, SealedKey, damaged, parse
@@ -75,6 +75,7 @@ class Provisioning:
         self, config: Config, *, policy_key: bytes = b"", owner: bytes = b"", endorsement: bytes = b""
     ) -> None:
         """``policy_key`` is the integrator's public key in PEM; the others are hierarchies' auth values, if set."""
+        self._config = config
         self._state = Path(config.state_dir)
         self._tcti = config.trust.tcti
         self._uses_tpm = config.keystore == "tpm"
@@ -92,6 +93,11 @@ class Provisioning:
     def steps(self) -> Iterator[Step]:
         """Check what is there, then yield each step; raises ``KeystoreError`` where going on could destroy keys."""
         known = read_record(self._state)
+        if self._uses_tpm and known and known.complete and not known.uses_tpm and self._unused(known):
+            self._check_policy_key()
+            why = "remove the keys that a start with keystore: file made by itself: nothing of anybody is under them"
+            yield Step("file keys", why, self._drop_file_keys)
+            known = None
         if known and known.complete:
             self._device = known
             yield self._nothing_to_do(known)
@@ -104,6 +110,18 @@ class Provisioning:
         yield from self._tpm_steps() if self._uses_tpm else self._file_steps()
         yield Step("vault", "create the encrypted vault, and in it the key that signs adapters", self._create_vault)
         yield Step("done", "mark the record complete; from now on the daemon asks for these keys", self._complete)
+
+    def _unused(self, known: Device) -> bool:
+        """Whether a file keystore's vault holds nobody's data. One that cannot be opened may hold some."""
+        try:
+            keystore, released = FileKeystore.open(self._state / KEYFILE)
+            with Vault.open(self._state / VAULT, released, keystore, known.device) as vault:
+                return not vault.counts().profiles
+        except TrustError:
+            return False
+
+    def _drop_file_keys(self) -> str:
+        return "removed " + ", ".join(factory_reset(replace(self._config, keystore="file")))
 
     def _nothing_to_do(self, known: Device) -> Step:
         if known.uses_tpm != self._uses_tpm:

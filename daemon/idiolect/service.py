@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
 import sys
@@ -23,27 +22,30 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from idiolect import __version__, boot, doctor
-from idiolect.assembly import Recognizer, also_always, listening_for, model_of, with_taught
-from idiolect.config import Config, as_dict, config_files, load
+from idiolect.assembly import Recognizer, also_always, listening_for, model_of, succession_of, with_taught
+from idiolect.config import Config, as_dict, load
+from idiolect.configfiles import installed_files
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import ControlServer
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError, LearningError
-from idiolect.host import process
+from idiolect.host import process, systemd
 from idiolect.host.capture import BlockQueue, Capture, Source
-from idiolect.host.files import read_capped, write_durably
 from idiolect.host.microphone import list_devices, open_source
 from idiolect.host.sandbox import Layer
+from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
+from idiolect.pausing import Pausing
 from idiolect.people import People
 from idiolect.personal import Personal
+from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.personal import Household
+from idiolect.supervision import Condition, Supervision, failure
 from idiolect.trust import bundle
 from idiolect.values import Event
 from idiolect.windows import Windows
@@ -54,15 +56,15 @@ QUEUE_BLOCKS = 25
 """Two seconds of audio: longer than any hiccup that leaves a board usable."""
 STOP_S = 0.4
 """What each thread gets to end."""
-PAUSE_FILE = "listening.json"
 
 
 class Service:
     """One running daemon. ``run`` returns the exit code; the rest is what the control API asks for."""
 
-    def __init__(self, config: Config, paths: Sequence[Path]) -> None:
+    def __init__(self, config: Config, files: Callable[[], Sequence[Path]], notifier: Notifier) -> None:
+        """``files`` lists what a reload reads."""
         self._config = config
-        self._paths = paths
+        self._files = files
         self.hub = Hub()
         self._names = Names()
         chosen = boot.choose(config, bundle.load)
@@ -71,16 +73,19 @@ class Service:
         chain = recognizer.chain(listening_for(config, self._bundle), gated=config.listening.gate)
         self._runtime = chain.runtime
         self._queue = BlockQueue(QUEUE_BLOCKS)
-        self._capture = Capture(self._open_source, self._queue, alive=_nothing)
+        self._supervision = watch = Supervision(notifier, self._queue, self._condition)
+        self._capture = Capture(self._open_source, self._queue, alive=watch.searching, changed=watch.stirred)
+        self._pausing = Pausing(self._capture, Path(config.state_dir), self._paused)
         self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
+        self._inference.processed = watch.processed
         self._server = ControlServer(self, config.control)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
         self._worker = Worker()
         model = model_of(recognizer)
         self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
-            people=config.control.people, state_dir=Path(config.state_dir), names=self._names, listen=self._listen,
-            backend=self._worker,
+            people={name: person.users for name, person in config.people.items()}, state_dir=Path(config.state_dir),
+            names=self._names, listen=self._listen, backend=self._worker, succession=succession_of(self._bundle),
         )  # fmt: skip
         self.people = People(self.personal, self._inference)
         self.teaching = Enrolment(
@@ -92,9 +97,7 @@ class Service:
         )  # fmt: skip
         self.personal.altered = self.windows.changed
         self._first_block_ms: float | None = None
-        self._paused_until: float | None = None
-        self._paused = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._refused = ""
         self._exit_code = 0
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, self.reload)
-        self._restore_pause()
+        self._pausing.restore()
         threads = [
             self._thread("capture", self._capture.run),
             self._thread("inference", self._inference.run),
@@ -128,8 +131,10 @@ class Service:
                 log.warning("the bundle is not signed: for development only")
             for thread in threads:
                 thread.start()
+            self._supervision.serving()
             await self._stop.wait()
         finally:
+            self._supervision.stopping()
             self._capture.stop()
             keeping.cancel()
             tending.cancel()
@@ -165,6 +170,7 @@ class Service:
 
     def _keys_changed(self, view: View) -> None:
         self.hub.publish(StateChange(self._names(), time.time(), {"keys": {"state": view.state}}))
+        self._supervision.changed()
         if view.released:
             self._opening = asyncio.ensure_future(self.personal.opened())
 
@@ -184,25 +190,35 @@ class Service:
 
     def reload(self) -> None:
         """Read the configuration again; on any error say so and keep the old one. No audio is lost."""
+        self._supervision.reloading()
         try:
-            config = load(self._paths)
+            self._reload()
+        finally:
+            self._supervision.reloaded()
+
+    def _reload(self) -> None:
+        try:
+            config = load(self._files())
             listening_for(config, self._bundle)
         except ConfigError as error:
             for problem in error.problems:
                 log.error("reload: %s", problem)
             log.error("reload refused: the configuration in force stays as it is")
+            self._refused = failure(error)
             return
-        old, self._config = self._config, config
+        old, self._config, self._refused = self._config, config, ""
         self.personal.relisten()
         if config.audio != old.audio:
             self._capture.reopen()
         logging.getLogger().setLevel(config.log_level.upper())
+        _warn_of_age(config)
         kept = [
             name
             for name, changed in (
                 ("bundle", config.bundle != old.bundle),
                 ("control", config.control != old.control),
                 ("keystore", config.keystore != old.keystore),
+                ("people", config.people != old.people),
                 ("trust", config.trust != old.trust),
                 ("idle.machine", config.idle.machine != old.idle.machine),
                 ("state_dir", config.state_dir != old.state_dir),
@@ -212,18 +228,22 @@ class Service:
         ]
         log.info("reloaded%s", f"; takes effect at the next start: {', '.join(kept)}" if kept else "")
 
-    def _listen(self, household: Household | None, profile: str, asking: bool) -> None:
+    def _listen(self, household: Household | None, profile: str, asking: bool, carried: Carried | None) -> None:
         """What is listened for: the configuration's wishes, what people taught, and a "yes" where one is waited for."""
         base = listening_for(self._config, self._bundle)
         if asking and "yes" in base.classes:
             base = also_always(base, "yes")
-        taught = household.taught if household else ()
-        wish = with_taught(base, taught, self._config.listening.sensitivity)
-        self._inference.listen_for(wish, household, profile)
+        taught = (*(household.taught if household else ()), *(carried.phrases if carried else ()))
+        wish = with_taught(base, tuple(dict.fromkeys(taught)), self._config.listening.sensitivity)
+        self._inference.listen_for(wish, household, profile, carried)
+
+    def _condition(self) -> Condition:
+        name = f"bundle {self._bundle.name} v{self._bundle.version}"
+        return Condition(self._capture.health, self.proofs.view, self._pausing.active, name, self._refused)
 
     def _deaf(self) -> str:
         """Why nobody can be heard, "" when all is well."""
-        if self._paused:
+        if self._pausing.active:
             return "is released: idiolect resume listening"
         health = self._capture.health
         return "" if health.state == "running" else f"does not run: {health.reason or health.state}"
@@ -232,55 +252,27 @@ class Service:
         """The configuration in force."""
         return as_dict(self._config)
 
+    def origins(self) -> dict[str, object]:
+        """Where each key that is set was set."""
+        return {key: {"file": place.source, "line": place.line} for key, place in self._config.places.items()}
+
     # -- pausing ------------------------------------------------------------------------------------------------
 
     def pause(self, seconds: float | None) -> None:
         """Release the microphone, for so long or until resumed."""
-        self._set_pause(True, None if seconds is None else time.time() + seconds)
+        self._pausing.pause(seconds)
 
     def resume(self) -> None:
         """Listen again."""
-        self._set_pause(False, None)
+        self._pausing.resume()
 
-    def _set_pause(self, paused: bool, until: float | None) -> None:
-        self._apply_pause(paused, until)
-        state = json.dumps({"paused": paused, "until": until}).encode()
-        try:
-            write_durably(Path(self._config.state_dir) / PAUSE_FILE, state)
-        except OSError as error:
-            log.warning("%s cannot be written (%s): the pause will not survive a restart", PAUSE_FILE, error.strerror)
+    def _paused(self) -> None:
         self.hub.publish(StateChange(self._names(), time.time(), {"listening": self._listening()}))
-
-    def _apply_pause(self, paused: bool, until: float | None) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        self._paused, self._paused_until = paused, until
-        if not paused:
-            self._capture.resume()
-            return
-        self._capture.pause()
-        if until is not None:
-            self._timer = self._loop.call_later(max(0.0, until - time.time()), self.resume)
-
-    def _restore_pause(self) -> None:
-        """A pause survives a restart; a state file that cannot be understood means: paused, to be on the safe side."""
-        path = Path(self._config.state_dir) / PAUSE_FILE
-        try:
-            state: Any = json.loads(read_capped(path, 1024))
-            paused, until = bool(state["paused"]), state["until"]
-            until = None if until is None else float(until)
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError):
-            log.warning("%s is damaged: staying paused until `idiolect resume listening`", path)
-            paused, until = True, None
-        if paused and (until is None or until > time.time()):
-            self._apply_pause(paused, until)
+        self._supervision.changed()
 
     def _listening(self) -> dict[str, object]:
-        state = "paused" if self._paused else self._inference.state
-        return {"state": state, "paused_until": self._paused_until}
+        state = "paused" if self._pausing.active else self._inference.state
+        return {"state": state, "paused_until": self._pausing.until}
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -327,8 +319,10 @@ class Service:
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
             lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=self._model.signed),
             lambda: doctor.keys(self.proofs.view, findings),
+            lambda: doctor.earlier_encoder(self.personal.standing),
             lambda: doctor.state_directory(Path(self._config.state_dir)),
             lambda: doctor.idle(self._config.idle, sensed, leaving),
+            lambda: doctor.confinement(process.confinement()),
             lambda: doctor.sandbox(layers),
         )
 
@@ -338,12 +332,8 @@ def _confinement() -> tuple[Layer, ...]:
     try:
         return Worker().probe()
     except LearningError as error:
-        log.warning("%s", error)
+        log.warning("the training worker: %s", error)
         return ()
-
-
-def _nothing() -> None:
-    """Nobody watches yet."""
 
 
 def _where(error: BaseException) -> str:
@@ -353,17 +343,41 @@ def _where(error: BaseException) -> str:
     return f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
 
 
-def start(given: Sequence[Path] | None, *, installed: Path) -> int:
+def _warn_of_age(config: Config) -> None:
+    for note in config.outdated:
+        log.warning("configuration: %s", note)
+
+
+def start(given: Sequence[Path] | None, installed: Callable[[], Sequence[Path]] = installed_files) -> int:
     """Load the configuration and run; returns the exit code, with every reason on stderr.
 
-    Without ``given`` files those at ``installed`` count, and without these the built-in defaults.
+    Without ``given`` files those that are ``installed`` count, listed anew at every reload.
     """
+
+    def files() -> Sequence[Path]:
+        return given or installed()
+
     process.harden()
+    if handler := systemd.journal():
+        logging.getLogger().handlers[:] = [handler]
+    notifier = None
     try:
-        paths = given or (config_files(installed) if installed.exists() else ())
-        config = load(paths)
+        notifier = Notifier()
+        config = load(files())
         logging.getLogger().setLevel(config.log_level.upper())
-        return Service(config, paths).run()
+        _warn_of_age(config)
+        return Service(config, files, notifier).run()
     except IdiolectError as error:
-        print(error, file=sys.stderr)
+        if notifier:
+            notifier.status(f"did not start: {failure(error)}")
+        _complain(error, journal=handler is not None)
         return error.exit_code
+
+
+def _complain(error: IdiolectError, *, journal: bool) -> None:
+    """The last words: to the journal as what they are, else as they are."""
+    if not journal:
+        print(error, file=sys.stderr)
+        return
+    for line in str(error).splitlines():
+        log.critical("did not start: %s", line)

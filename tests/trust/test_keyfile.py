@@ -97,6 +97,10 @@ def edited(path, **changes) -> None:
     "changes",
     [
         {"schema": "idiolect/keystore/file/v2"},
+        {"schema": "idiolect/keystore/file/v2", "credential": ""},
+        {"schema": "idiolect/keystore/file/v2", "credential": 5},
+        {"schema": "idiolect/keystore/file/v3"},
+        {"credential": "0" * 16},
         {"root": "00"},
         {"root": "G" * 64},
         {"root": 5},
@@ -151,3 +155,62 @@ def test_a_directory_that_cannot_be_written_is_told_and_nothing_changes(path, mo
 
 def test_what_is_parsed_does_not_print(path):
     assert json.loads(path.read_text())["root"] not in repr(keyfile._load(path))
+
+
+# -- a credential as the other half -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def credential(tmp_path, monkeypatch):
+    """The directory that systemd would make, with our credential in it."""
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+    file = directory / keyfile.CREDENTIAL
+    file.write_bytes(b"a" * 32)
+    return file
+
+
+@pytest.fixture
+def bound(tmp_path, credential):
+    path = tmp_path / "bound.json"
+    FileKeystore.create(path)
+    return path
+
+
+def test_the_file_alone_does_not_give_the_root(bound, credential):
+    keystore, released = FileKeystore.open(bound)
+    alone = bytes.fromhex(json.loads(bound.read_text())["root"])
+    assert bytes(released.root.view) != alone
+    assert FileKeystore.open(bound)[1].root == released.root
+    keystore.write_slot(NEXT, Slot(2, Secret.random()))
+    keystore.raise_minimum(3)
+    assert FileKeystore.open(bound)[1].root == released.root
+    credential.unlink()
+    assert "is missing" in refused(bound, "absent")
+    credential.write_bytes(b"b" * 32)
+    assert "is another one" in refused(bound, "refused")
+
+
+def test_the_same_file_with_another_credential_would_be_another_root(bound, credential):
+    root = FileKeystore.open(bound)[1].root
+    credential.write_bytes(b"b" * 32)
+    edited(bound, credential=keyfile._name(keyfile._credential()))
+    assert FileKeystore.open(bound)[1].root != root
+
+
+def test_a_file_from_before_the_credential_opens_as_it_did(path, credential):
+    root = json.loads(path.read_text())["root"]
+    assert bytes(FileKeystore.open(path)[1].root.view).hex() == root
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 2000])
+def test_a_credential_of_a_wrong_length_is_told_and_not_used(bound, credential, content):
+    credential.write_bytes(content)
+    message = refused(bound, "failed")
+    assert keyfile.CREDENTIAL in message
+
+
+def test_nothing_of_the_credential_is_in_the_file(bound):
+    assert b"a" * 4 not in bound.read_bytes()
+    assert (b"a" * 4).hex() not in bound.read_text()

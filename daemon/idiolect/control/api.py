@@ -8,6 +8,7 @@
 | POST /v1/listening {"active": bool, "for_s": 1..604800} | user | {"listening": {...}}; for_s only to pause |
 | GET /v1/devices | observer | {"devices": [...]} |
 | GET /v1/config | observer | the configuration in force |
+| GET /v1/config?origin=true | observer | {"config", "origin": {key: {"file", "line"}}}: where each key was set |
 | GET /v1/doctor | observer | {"checks": [...]} |
 | consent, teaching, corrections, rights | | ``control.learn_api`` |
 | /v1/learn | | idle windows: ``control.idle_api`` |
@@ -66,6 +67,9 @@ class Daemon(Protocol):
 
     def config(self) -> dict[str, object]:
         """The configuration in force, defaults included."""
+
+    def origins(self) -> dict[str, object]:
+        """Where each key that is set was set, by its dotted name: {"file", "line"}."""
 
     async def devices(self) -> list[dict[str, object]]:
         """The sound cards one could capture from."""
@@ -154,8 +158,11 @@ async def _devices(daemon: Daemon, call: Call) -> dict[str, object]:
 
 
 async def _config(daemon: Daemon, call: Call) -> dict[str, object]:
-    check_keys(call.query, ())
-    return daemon.config()
+    check_keys(call.query, ("origin",))
+    wanted = call.query.get("origin", "false")
+    if wanted not in ("true", "false"):
+        raise RequestError(422, "origin", "must be true or false")
+    return {"config": daemon.config(), "origin": daemon.origins()} if wanted == "true" else daemon.config()
 
 
 async def _doctor(daemon: Daemon, call: Call) -> dict[str, object]:
@@ -169,7 +176,7 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/events/recent": {"GET": Route(Role.OBSERVER, _recent)},
     "/v1/listening": {"POST": Route(Role.USER, _listening)},
     "/v1/devices": {"GET": Route(Role.OBSERVER, _devices)},
-    "/v1/config": {"GET": Route(Role.OBSERVER, _config)},
+    "/v1/config": {"GET": Route(Role.USER, _config)},  # it names people
     "/v1/doctor": {"GET": Route(Role.OBSERVER, _doctor)},
     "/v1/audit": {"GET": Route(Role.USER, trust_api.show)},
     "/v1/audit/verify": {"GET": Route(Role.USER, trust_api.verify)},

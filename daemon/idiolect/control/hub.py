@@ -107,6 +107,11 @@ class Hub:
         with self._lock:
             return [entry.data for entry in islice(self._ring, max(0, len(self._ring) - limit), None)]
 
+    def clear(self) -> None:
+        """Forget all of it: phrases and profiles are in there. Who had not read everything is told that he lags."""
+        with self._lock:
+            self._ring.clear()
+
     def subscribe(self, last_id: str | None = None) -> Subscription:
         """Follow the stream, on the running event loop: from now on, or from what came after ``last_id``.
 

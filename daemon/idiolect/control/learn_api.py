@@ -75,7 +75,7 @@ class People(Protocol):
     async def see(self, what: str, name: object, adapter: int | None, user: str) -> Answer:
         """review, history, report or explain."""
 
-    async def verify(self, name: object, number: int) -> Answer:
+    async def verify(self, name: object, number: int, user: str) -> Answer:
         """Prove a version."""
 
     async def forget(self, name: object, what: Mapping[str, object], user: str) -> Answer:
@@ -243,7 +243,8 @@ async def explain(daemon: Daemon, call: Call) -> Answer:
 async def verify(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/adapters/verify."""
     query = _only(call.query, "profile", "adapter")
-    return await daemon.people.verify(_text(query, "profile"), _number(query.get("adapter"), "adapter"))
+    number = _number(query.get("adapter"), "adapter")
+    return await daemon.people.verify(_text(query, "profile"), number, call.caller.user)
 
 
 async def forget(daemon: Daemon, call: Call) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 import stat
@@ -12,6 +13,10 @@ from pathlib import Path
 
 from idiolect.errors import IdiolectError
 
+log = logging.getLogger(__name__)
+
+CONTROL = "control"
+"""FileDescriptorName= of our socket unit."""
 _BACKLOG = 128
 """Connections the kernel holds for us while the event loop is busy."""
 _MODE_MASK = 0o117
@@ -46,6 +51,8 @@ def open_listener(path: Path) -> Listener:
     inherited = _from_systemd()
     if inherited is not None:
         return Listener(inherited, None)
+    if os.environ.get("NOTIFY_SOCKET"):
+        log.warning("systemd passed no control socket (is idiolectd.socket masked?): making %s", path)
     try:
         return Listener(_bind(path), path)
     except OSError as error:
@@ -54,21 +61,41 @@ def open_listener(path: Path) -> Listener:
 
 
 def _from_systemd() -> socket.socket | None:
-    """The first stream socket on a Unix path among systemd's descriptors; None if there is nothing for us."""
+    """The control socket among systemd's descriptors: the one of that name, else the first; None if there is none.
+
+    All others are closed. A client of one that nobody serves is refused then, and does not wait; and from a socket of
+    TCP, listening or not, whoever broke into this process could reach the network in spite of PrivateNetwork=
+    (connect(2) to AF_UNSPEC, then anywhere).
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
     count = int(os.environ.get("LISTEN_FDS", "0"))
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)  # no child of ours shall think they are its own
-    for fd in range(_FIRST_FD, _FIRST_FD + count):
+    ours: dict[str, socket.socket] = {}
+    for index, fd in enumerate(range(_FIRST_FD, _FIRST_FD + count)):
         os.set_inheritable(fd, False)
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            continue
-        sock = socket.socket(fileno=fd)
-        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_STREAM) and listening:
-            return sock
-        sock.detach()  # somebody else's: leave it open
+        sock = _unix_listener(fd)
+        if sock is not None:
+            ours.setdefault(names[index] if index < len(names) else "", sock)
+    chosen = ours.pop(CONTROL, None) or (ours.pop(next(iter(ours))) if ours else None)
+    for unserved in ours.values():
+        unserved.close()
+    return chosen
+
+
+def _unix_listener(fd: int) -> socket.socket | None:
+    """The descriptor as a listening Unix socket; any other socket is closed, and what is no socket stays."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return None
+    sock = socket.socket(fileno=fd)
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_STREAM) and listening:
+        return sock
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        log.error("a TCP or UDP socket was passed to the daemon and is closed: use idiolect-tcp@.socket instead")
+    sock.close()
     return None
 
 

@@ -105,6 +105,11 @@ class BlockQueue:
         return self._dropped
 
     @property
+    def empty(self) -> bool:
+        """No block waits."""
+        return not self._blocks
+
+    @property
     def finished(self) -> bool:
         """Nothing is left and nothing more will come."""
         with self._changed:
@@ -161,13 +166,21 @@ class Capture:
     """Supervises one source. ``run`` belongs to one thread; everything else may be called from any.
 
     ``open_source`` opens it or raises a ``MicrophoneError``. ``alive`` is called once per bounded step of the loop:
-    a read (a block or none), a failed attempt, a wait. It feeds the watchdog and must return quickly.
+    a read (a block or none), a failed attempt, a wait. It feeds the watchdog and must return quickly. ``changed`` is
+    called when the state of ``health`` is another one.
     """
 
-    def __init__(self, open_source: Callable[[], Source], queue: BlockQueue, alive: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        open_source: Callable[[], Source],
+        queue: BlockQueue,
+        alive: Callable[[], None],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._open_source = open_source
         self._queue = queue
         self._alive = alive
+        self._changed = changed
         self._health = MicrophoneHealth()
         self._wake = threading.Event()  # cuts a wait short: a flag below was changed, or the consumer is in a hurry
         queue.roused = self._wake.set
@@ -310,4 +323,6 @@ class Capture:
 
     def _report(self, **changes: object) -> None:
         """Replace the health that others see; only the thread of ``run`` calls this."""
-        self._health = replace(self._health, **changes)  # type: ignore[arg-type]
+        before, self._health = self._health, replace(self._health, **changes)  # type: ignore[arg-type]
+        if (before.state, before.reason) != (self._health.state, self._health.reason):
+            self._changed()

@@ -92,29 +92,61 @@ class Directory:
         self.close()
 
 
-def read_keys(directory: Path) -> TrustedKeys:
-    """Whom this device trusts: `keys.d`. Raises ``BundleError``, also where there is no such directory."""
+def read_keys(directory: Path, prefix: str = "") -> TrustedKeys:
+    """Whom this device trusts: `keys.d`. Raises ``BundleError``, also where there is no such directory.
+
+    With a ``prefix`` only the files that begin with it count, as systemd names what it copied from a directory.
+    """
     from idiolect.trust.keys import KeyFileError, TrustedKeys  # cryptography: not for everybody who reads files
 
     try:
         with Directory(directory) as source:
-            return TrustedKeys.read(source)
+            return TrustedKeys.read(source, prefix)
     except OSError as error:
         message = f"cannot be read ({error.strerror}): create it and put the vendor's bundle.pem into it"
         raise KeyFileError(str(directory), message) from None
 
 
-def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file so that after a crash at any instruction either the old or the new content is there."""
+def write_durably(path: Path, data: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+    """Replace a file so that after a crash at any instruction either the old or the new content is there.
+
+    It gets owner and mode of ``like``, where that is given.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        _fill(temporary, descriptor, data, like)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)  # the rename itself is durable only with its directory
+
+
+def write_beside(path: Path, data: bytes, like: os.stat_result) -> None:
+    """A new file, durable, with owner and mode of ``like``. Raises ``FileExistsError``, and changes nothing then."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _fill(path, descriptor, data, like)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def _fill(path: Path, descriptor: int, data: bytes, like: os.stat_result | None) -> None:
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if like is not None:  # before there is anything to read in it
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # what works on a descriptor names no file
+        raise
 
 
 def sync_directory(path: Path) -> None:

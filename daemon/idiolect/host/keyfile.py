@@ -4,12 +4,17 @@ Nothing protects them but the file's mode: who copies the disk has the keys, and
 is that an old copy of the vault alone is unreadable after a rotation, as the file holds the newest M only (though a
 flash disk may keep the old one in blocks that it no longer uses).
 
+Where systemd hands the service a credential ``idiolect.keystore`` when the file is made, that is half of the root
+secret: a copy of the state directory alone opens nothing then. The credential lies outside it, for root only, or is
+itself encrypted to the board (systemd-creds(1)).
+
 The file is read anew for each write, so that this process holds no copy of the secrets beside the one it handed out;
 what Python and the JSON reader copy while they work is not wiped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,14 +25,22 @@ from typing import Any
 
 from idiolect.errors import KeystoreError
 from idiolect.host.files import TooLarge, read_capped, write_durably
+from idiolect.host.systemd import CREDSTORE, credentials
+from idiolect.trust.envelope import derive
 from idiolect.trust.keystore import SECRET_BYTES, Released, Slot
 from idiolect.trust.secret import Secret
 
 FILE_CAP = 4096
 SCHEMA = "idiolect/keystore/file/v1"
+WITH_CREDENTIAL = "idiolect/keystore/file/v2"
+"""The same with half of the root secret in a credential, and the field `credential` to tell which."""
+CREDENTIAL = "idiolect.keystore"
+_CREDENTIAL_BYTES = range(16, 1025)
+_ROOT_LABEL, _NAME_LABEL = b"idiolect/keystore/file/root", b"idiolect/keystore/file/credential"
 _FIELDS = {"schema", "root", "next", "current", "minimum_version"}
 _MAX_NUMBER = 2**53 - 1
 _HEX = re.compile(f"[0-9a-f]{{{2 * SECRET_BYTES}}}")
+_NAME = re.compile("[0-9a-f]{16}")
 _RESTORE = "restore it from a backup, or run `idiolect factory-reset`: without it the vault cannot be read"
 
 
@@ -38,6 +51,7 @@ class _Stored:
     root: str
     slots: tuple[tuple[int, str], tuple[int, str]]
     minimum: int
+    credential: str = ""
 
     def __repr__(self) -> str:
         return "<_Stored>"  # never the secrets, not even in a traceback with locals
@@ -57,16 +71,18 @@ class FileKeystore:
         """Make a file with fresh secrets and hand them out. ``KeystoreError`` when there is one: it may be needed."""
         if os.path.lexists(path):
             raise KeystoreError(f"{path.name} exists and is not written over", "open it instead", "failed")
-        slot = (1, os.urandom(SECRET_BYTES).hex())
-        _store(path, _Stored(os.urandom(SECRET_BYTES).hex(), (slot, slot), 0))
+        slot, other_half = (1, os.urandom(SECRET_BYTES).hex()), _credential()
+        name = "" if other_half is None else _name(other_half)
+        _store(path, _Stored(os.urandom(SECRET_BYTES).hex(), (slot, slot), 0, name))
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> tuple[FileKeystore, Released]:
         """Read the file and hand out its secrets. ``KeystoreError``: absent, damaged or failed."""
         stored = _load(path)
+        root = _whole_root(stored)
         slots = [Slot(generation, _secret(secret)) for generation, secret in stored.slots]
-        return cls(path), Released(_secret(stored.root), (slots[0], slots[1]))
+        return cls(path), Released(root, (slots[0], slots[1]))
 
     def write_slot(self, index: int, slot: Slot) -> None:
         """See ``Keystore``."""
@@ -89,19 +105,60 @@ class FileKeystore:
         """Nothing: it holds no secret between two calls."""
 
 
+def _credential() -> Secret | None:
+    """The credential, hashed to a fixed length: as the service has it, else, for root, where it comes from."""
+    directory = credentials() or CREDSTORE
+    try:
+        raw = read_capped(directory / CREDENTIAL, _CREDENTIAL_BYTES[-1])
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except (OSError, TooLarge) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is too large"
+        raise KeystoreError(
+            f"the credential {CREDENTIAL} cannot be read: {what}", f"see {CREDSTORE}", "failed"
+        ) from None
+    if len(raw) not in _CREDENTIAL_BYTES:
+        fix = f"put 32 random bytes into {CREDSTORE / CREDENTIAL}, if nothing was stored yet"
+        raise KeystoreError(f"the credential {CREDENTIAL} has fewer than {_CREDENTIAL_BYTES[0]} bytes", fix, "failed")
+    return Secret(bytearray(hashlib.sha256(raw).digest()))
+
+
+def _name(credential: Secret) -> str:
+    """What the file remembers of a credential: enough to tell it from another, and no way back to it."""
+    return derive(credential, _NAME_LABEL).view[:8].hex()
+
+
+def _whole_root(stored: _Stored) -> Secret:
+    root = _secret(stored.root)
+    if not stored.credential:
+        return root
+    credential = _credential()
+    if credential is None or _name(credential) != stored.credential:
+        root.wipe()
+        what = "is missing" if credential is None else "is another one than when the keys were made"
+        fix = f"restore {CREDSTORE / CREDENTIAL} from a backup, or run `idiolect factory-reset`"
+        raise KeystoreError(f"the credential {CREDENTIAL} {what}", fix, "absent" if credential is None else "refused")
+    whole = derive([root, credential], _ROOT_LABEL)
+    root.wipe()
+    credential.wipe()
+    return whole
+
+
 def _secret(text: str) -> Secret:
     return Secret(bytearray.fromhex(text))
 
 
 def _store(path: Path, stored: _Stored) -> None:
     """Replace the file durably."""
-    value = {
-        "schema": SCHEMA,
+    value: dict[str, object] = {
+        "schema": WITH_CREDENTIAL if stored.credential else SCHEMA,
         "root": stored.root,
         "next": {"generation": stored.slots[0][0], "secret": stored.slots[0][1]},
         "current": {"generation": stored.slots[1][0], "secret": stored.slots[1][1]},
         "minimum_version": stored.minimum,
     }
+    if stored.credential:
+        value["credential"] = stored.credential
     try:
         write_durably(path, json.dumps(value, indent=1).encode() + b"\n")
     except OSError as error:
@@ -135,10 +192,15 @@ def _load(path: Path) -> _Stored:
 def _parsed(raw: bytes) -> _Stored:
     """``ValueError`` where the content is not exactly of the schema."""
     value = json.loads(raw, object_pairs_hook=_once)
-    if not isinstance(value, dict) or set(value) != _FIELDS or value["schema"] != SCHEMA:
+    bound = isinstance(value, dict) and value.get("schema") == WITH_CREDENTIAL
+    fields, schema = (_FIELDS | {"credential"}, WITH_CREDENTIAL) if bound else (_FIELDS, SCHEMA)
+    if not isinstance(value, dict) or set(value) != fields or value["schema"] != schema:
         raise ValueError("fields")
+    name = value["credential"] if bound else ""
+    if not isinstance(name, str) or (bound and not _NAME.fullmatch(name)):
+        raise ValueError("credential")
     slots = (_slot(value["next"]), _slot(value["current"]))
-    return _Stored(_hex(value["root"]), slots, _number(value["minimum_version"], 0))
+    return _Stored(_hex(value["root"]), slots, _number(value["minimum_version"], 0), name)
 
 
 def _slot(value: Any) -> tuple[int, str]:

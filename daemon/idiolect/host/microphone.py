@@ -196,6 +196,8 @@ class AlsaMicrophone:
     def _data_within(self, deadline: float) -> bool:
         """Wait for data or a fault, both of which the next ``_pcm.read`` returns; False at the deadline."""
         while (left := deadline - time.monotonic()) > 0:
+            # Asking anew tells a plugin that somebody waits: PipeWire's descriptor stays ready until then.
+            self._pcm.polldescriptors()
             events = dict(self._poll.poll(left * 1000))
             # A descriptor may be a plugin's timer: only ALSA knows what its being ready means.
             if events and self._pcm.polldescriptors_revents([(fd, events.get(fd, 0)) for fd in self._fds]):
@@ -252,13 +254,16 @@ def _checked(device: str, pcm: Any, channel: Channel) -> SourceInfo:
     return SourceInfo(device, given["rate"], given["channels"])
 
 
-_GROUP = "let the service's user read /dev/snd: SupplementaryGroups=audio"
+_GROUP = "let the service's user read /dev/snd (SupplementaryGroups=audio), or write to the sound server's socket"
+_SERVER = "start PipeWire, and let the service know and reach its socket (PIPEWIRE_RUNTIME_DIR)"
 _FAULTS: dict[int, tuple[type[MicrophoneError], str, str]] = {
     errno.EBUSY: (MicrophoneBusy, "held by another program", "stop that program, or share through dsnoop"),
     errno.EAGAIN: (MicrophoneBusy, "held by another program", "stop that program, or share through dsnoop"),
     errno.ENOENT: (MicrophoneAbsent, "no such device", "plug it in, or choose one that `idiolect devices` lists"),
     errno.ENODEV: (MicrophoneAbsent, "no such device", "plug it in, or choose one that `idiolect devices` lists"),
     errno.ENXIO: (MicrophoneAbsent, "no such device", "plug it in, or choose one that `idiolect devices` lists"),
+    errno.EHOSTDOWN: (MicrophoneAbsent, "the sound server does not answer", _SERVER),
+    errno.ECONNREFUSED: (MicrophoneAbsent, "the sound server does not answer", _SERVER),
     errno.EINVAL: (MicrophoneFormat, "refuses these settings", "let ALSA convert: plughw:... in place of hw:..."),
     errno.EACCES: (MicrophoneError, "not permitted", _GROUP),
     errno.EPERM: (MicrophoneError, "not permitted", _GROUP),

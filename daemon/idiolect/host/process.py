@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 _STAT_START_TIME = 22
@@ -42,3 +43,32 @@ def harden() -> None:
 def dumpable() -> bool:
     """Whether the kernel would dump this process's memory."""
     return bool(ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What our unit keeps this process from, as the kernel has it (proc(5), /proc/self/status)."""
+
+    no_new_privs: bool
+    seccomp: bool
+    capabilities: int
+    """The effective set; 0 is none."""
+    interfaces: tuple[str, ...]
+    """Network interfaces that it could use, the loopback left out."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it holds."""
+        return self.no_new_privs and self.seccomp and not self.capabilities and not self.interfaces
+
+
+def confinement() -> Confinement:
+    """How this process is confined."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    devices = [line.partition(":")[0].strip() for line in Path("/proc/self/net/dev").read_text().splitlines()[2:]]
+    return Confinement(
+        no_new_privs=fields.get("NoNewPrivs", "0").strip() == "1",
+        seccomp=fields.get("Seccomp", "0").strip() == "2",
+        capabilities=int(fields.get("CapEff", "0").strip(), 16),
+        interfaces=tuple(name for name in devices if name != "lo"),
+    )

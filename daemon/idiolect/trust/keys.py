@@ -76,13 +76,14 @@ class TrustedKeys:
         return cls(tuple(found.values()), _revoked(revoked))
 
     @classmethod
-    def read(cls, source: Source) -> TrustedKeys:
-        """Read `keys.d`: every `*.pem`, and `revoked` if it is there. Raises ``BundleError``."""
+    def read(cls, source: Source, prefix: str = "") -> TrustedKeys:
+        """Read `keys.d`: every `*.pem`, and `revoked` if it is there, each after ``prefix``. Raises ``BundleError``."""
         names = source.names()
-        files = [name for name in names if name.endswith(".pem")]
+        files = [name for name in names if name.startswith(prefix) and name.endswith(".pem")]
+        list_of_revoked = prefix + REVOKED
         if len(files) > MAX_FILES:
             raise KeyFileError("*.pem", _TOO_MANY)
-        revoked = source.read(REVOKED, REVOKED_CAP) if REVOKED in names else b""
+        revoked = source.read(list_of_revoked, REVOKED_CAP) if list_of_revoked in names else b""
         return cls.parse({name: source.read(name, FILE_CAP) for name in files}, revoked)
 
     @classmethod

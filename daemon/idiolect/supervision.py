@@ -1,0 +1,128 @@
+"""What systemd hears of the daemon: when it is ready, how it is, and that it lives.
+
+READY comes once control serves and the first attempt at the microphone has ended, well or badly: a speaker without a
+microphone is up, and says what is wrong. STATUS is one sentence without names or phrases.
+
+The watchdog is fed by work and never by a timer: by a block that went through recognition, or, where there is none to
+be had, by a bounded step of the search for the microphone. Either way the word goes through the main loop, so a daemon
+whose capture, recognition or control hangs is not alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from idiolect.custody import View
+from idiolect.errors import ConfigError, IdiolectError
+from idiolect.host.capture import BlockQueue
+from idiolect.host.systemd import Notifier
+from idiolect.values import MicrophoneHealth
+
+_FEEDS = 5
+"""How often the watchdog is fed within the time that it allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the status line is made of. ``refused``: what is wrong with the configuration that was not taken over."""
+
+    microphone: MicrophoneHealth
+    keys: View
+    paused: bool
+    bundle: str
+    refused: str = ""
+
+
+def describe(now: Condition) -> str:
+    """The condition in one line: the worst first, and what to do about it."""
+    health, parts = now.microphone, []
+    if now.refused:
+        parts.append(f"configuration refused, the old one holds: {now.refused}")
+    if now.paused:
+        parts.append("paused: idiolect resume listening")
+    elif health.state == "running":
+        parts.append(f"listening to {health.device}")
+    else:
+        fix = f": {health.fix}" if health.fix else ""
+        parts.append(f"no sound ({health.state}): {health.reason or 'the microphone is being opened'}{fix}")
+    if now.keys.released:
+        parts.append("keys released" if now.keys.protected else "keys in a file")
+    elif now.keys.state != "waiting":
+        parts.append(f"base model only: {now.keys.detail}: {now.keys.fix}")
+    return "; ".join([*parts, now.bundle])
+
+
+def failure(error: IdiolectError) -> str:
+    """Why it did not start, in one line."""
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        return f"{error.problems[0]} (and {len(error.problems) - 1} more: idiolect config check)"
+    return str(error)
+
+
+class Supervision:
+    """Tells a ``Notifier``. ``processed`` and ``searching`` belong to the threads that work, all else to the loop."""
+
+    def __init__(self, notifier: Notifier, queue: BlockQueue, look: Callable[[], Condition]) -> None:
+        self._notifier = notifier
+        self._queue = queue
+        self._look = look
+        self._every = notifier.watchdog_s / _FEEDS if notifier.watchdog_s else math.inf
+        self._fed = -math.inf
+        self._serving = self._ready = self._ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def serving(self) -> None:
+        """Control serves from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._serving = True
+        self.changed()
+
+    def changed(self) -> None:
+        """Something that the status line tells of may be different."""
+        now = self._look()
+        self._notifier.status(describe(now))
+        if self._serving and not self._ready and now.microphone.state != "opening":
+            self._ready = True
+            self._notifier.ready()
+
+    def stirred(self) -> None:
+        """The same from any thread."""
+        self._soon(self.changed)
+
+    def reloading(self) -> None:
+        """The configuration is read again; ends with ``reloaded``."""
+        self._notifier.reloading()
+
+    def reloaded(self) -> None:
+        """Whatever came of it, the daemon goes on."""
+        self.changed()
+        if self._ready:
+            self._notifier.ready()
+
+    def stopping(self) -> None:
+        """The end has begun: nothing more is told."""
+        self._ending = True
+        self._notifier.stopping()
+
+    def processed(self) -> None:
+        """A block went through recognition."""
+        now = time.monotonic()
+        if now - self._fed >= self._every:
+            self._fed = now
+            self._soon(self._notifier.alive)
+
+    def searching(self) -> None:
+        """A bounded step without a block: that counts unless there is one that recognition leaves lying."""
+        if self._queue.empty:
+            self.processed()
+
+    def _soon(self, what: Callable[[], None]) -> None:
+        if self._loop is not None and not self._ending:
+            try:
+                self._loop.call_soon_threadsafe(what)
+            except RuntimeError:  # the loop has ended in this very moment
+                self._ending = True
