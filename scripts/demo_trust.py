@@ -25,7 +25,8 @@ bundle: installed
 keystore: tpm
 trust: {{keys_dir: {folder}/keys.d, tcti: "{tcti}"}}
 state_dir: {folder}/state
-control: {{socket: {folder}/control.sock, people: {{{people}}}}}
+control: {{socket: {folder}/control.sock}}
+people: {{{people}}}
 listening: {{mode: always, wake_words: [], phrases: [{digits}], always_on: []}}
 log_level: error
 """
@@ -77,7 +78,7 @@ class Board:
 
     def pair(self, name: str, user: str) -> None:
         """In the configuration: ``user`` may agree for ``name``."""
-        self._people = f'{name}: ["{user}"]'
+        self._people = f'{name}: {{users: ["{user}"]}}'
 
     def sign(self) -> None:
         """Keys, and versions 1 and 2 of the default bundle."""

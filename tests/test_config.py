@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from idiolect.config import as_dict, check_phrases, config_files, defaults, load, parse
+from idiolect.config import Person, as_dict, check_phrases, defaults, load, parse
+from idiolect.configfiles import MAIN, VENDOR, config_files, files_for, installed_files
 from idiolect.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "config" / "idiolect.yaml"
+VENDOR_FILE, INSTALLED = ROOT / "config" / "vendor.yaml", ROOT / "config" / "installed.yaml"
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 WAKE_WORDS = ("computer", "jarvis", "alexa")
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -37,6 +40,36 @@ def test_examples_load_over_the_shipped_file_and_fit_the_default_bundle(path: Pa
     config = load([SHIPPED, path])
     assert check_phrases(config, WAKE_WORDS, PHRASES) == ()
     assert config.audio.device.startswith("plughw:CARD=")
+
+
+def test_the_package_lets_its_group_in_and_sets_nothing_else() -> None:
+    config = load([VENDOR_FILE])
+    assert config.control.roles.user == ("idiolect",)
+    assert set(config.places) == {"schema", "control.roles.user"}
+    assert "Do not edit" in VENDOR_FILE.read_text()
+
+
+def test_what_is_installed_to_be_edited_sets_nothing_yet() -> None:
+    config = load([INSTALLED])
+    assert config == defaults()
+    assert set(config.places) == {"schema"}
+    assert load([VENDOR_FILE, INSTALLED]) == load([VENDOR_FILE])
+    for path in (VENDOR, MAIN):
+        assert str(path) in INSTALLED.read_text()
+
+
+def test_the_examples_in_the_installed_file_are_valid() -> None:
+    lines = INSTALLED.read_text().splitlines()
+    examples = [line.removeprefix("#") for line in lines if re.match("#( {2})*[a-z]", line)]
+    config = parse("\n".join(examples), "f")
+    assert (config.keystore, config.bundle) == ("tpm", "installed")
+    assert set(config.places) == {"audio.device", "keystore", "bundle"}
+
+
+@pytest.mark.parametrize("path", [SHIPPED, VENDOR_FILE, INSTALLED, *EXAMPLES], ids=lambda path: path.stem)
+def test_what_we_ship_is_written_for_the_current_schema(path: Path) -> None:
+    assert "schema: 2\n" in path.read_text()
+    assert load([path]).outdated == ()
 
 
 def test_there_are_examples() -> None:
@@ -73,12 +106,13 @@ def test_scalars_are_read_as_their_key_expects(text: str, field: str, value: obj
 def test_every_kind_of_value_arrives_typed() -> None:
     config = parse(
         """
-        schema: 1
+        schema: 2
         audio: {device: 'hw:1,0', channel: 3, gain_db: -2}
         bundle: /srv/acme
         state_dir: /srv/state
         listening: {mode: always, wake_words: [computer], thresholds: {stop: 0.5, on: 0.25}}
         control: {socket: /run/x.sock, roles: {admin: [sudo, no]}, max_clients: 2}
+        people: {Ko\u0308ln: {users: [anna, root]}, bob: {}, eve: }
         log_level: debug
         """,
         "f",
@@ -91,6 +125,8 @@ def test_every_kind_of_value_arrives_typed() -> None:
     assert config.listening.wake_words == ("computer",)
     assert config.control.roles.admin == ("sudo", "no")
     assert config.control.socket == Path("/run/x.sock")
+    assert dict(config.people) == {"Köln": Person(("anna", "root")), "bob": Person(), "eve": Person()}
+    assert config.places["people.Köln.users"].line == config.places["people.bob"].line == 8
     with pytest.raises(TypeError):
         config.listening.thresholds["go"] = 0.1  # type: ignore[index]
 
@@ -152,6 +188,41 @@ def test_problems_of_all_files_are_sorted_by_file_and_line(tmp_path: Path) -> No
         (str(b), 3),
         (str(missing), 1),
     ]
+
+
+def test_one_persons_settings_from_several_files(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.yaml", "people: {ann: {users: [x]}, bob: }\n")
+    b = write(tmp_path / "b.yaml", "people:\n  ann: {}\n  bob: {users: [y]}\n")
+    config = load([a, b])
+    assert dict(config.people) == {"ann": Person(("x",)), "bob": Person(("y",))}
+    assert config.places["people.ann.users"].source == str(a)
+
+
+def test_the_layers_of_a_machine_are_those_that_are_there(tmp_path: Path) -> None:
+    vendor, main, extra = tmp_path / "lib.yaml", tmp_path / "etc" / "idiolect.yaml", tmp_path / "etc/conf.d/1.yaml"
+    assert installed_files(main, vendor) == ()
+    write(vendor, "control: {max_clients: 3, roles: {user: [idiolect]}}\n")
+    assert installed_files(main, vendor) == (vendor,)
+    (tmp_path / "etc").mkdir()
+    write(extra, "control: {max_clients: 5}\n")
+    assert installed_files(main, vendor) == (vendor, extra)
+    write(main, "control: {max_clients: 4, roles: {user: []}}\naudio: {device: hw}\n")
+    assert installed_files(main, vendor) == (vendor, main, extra)
+    assert installed_files(main, None) == (main, extra)
+    config = load(installed_files(main, vendor))
+    assert (config.control.max_clients, config.control.roles.user, config.audio.device) == (5, (), "hw")
+
+
+def test_a_dangling_link_among_the_layers_is_told(tmp_path: Path) -> None:
+    main = tmp_path / "idiolect.yaml"
+    main.symlink_to("nowhere.yaml")
+    assert installed_files(main, None) == (main,)
+    assert load_problem(main) == "there is no such file"
+
+
+def test_a_file_that_is_named_must_be_there_and_comes_without_the_vendors(tmp_path: Path) -> None:
+    assert files_for(tmp_path / "x.yaml") == (tmp_path / "x.yaml",)
+    assert files_for(MAIN) == installed_files()
 
 
 def test_without_conf_d_there_is_only_the_main_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from idiolect.config import as_dict, defaults, json_schema, load, parse
 from idiolect.errors import ConfigError
 
 CONFIG = Path(__file__).parents[1] / "config"
-FILES = (CONFIG / "idiolect.yaml", *sorted((CONFIG / "examples").glob("*.yaml")))
+FILES = (*sorted(CONFIG.glob("*.yaml")), *sorted((CONFIG / "examples").glob("*.yaml")))
 SCHEMA_FILE = Path(idiolect.config.__file__).with_name("config.schema.json")
 
 
@@ -65,6 +65,7 @@ VALUES: tuple[object, ...] = (
     *([], ["stop"], ["stop", "stop"], ["stop", "go"], [1], [True], [None], [[]], [{}], [0.5], ["a.b"], [""]),
     *(["a" * 64], ["a" * 65], ["a" * 33], ["hey acme"], ["don't"], ["groß"], ["-x"], "stop"),
     *({}, {"stop": 0.5}, {"stop": 1}, {"stop": "0.5"}, {"a.b": 0.5}, {"observer": []}, {"stop": None}),
+    *({"ann": {}}, {"ann": {"users": ["ann"]}}, {"ann": {"users": None}}, {"ann": {"user": []}}, {"a.b": {}}),
 )
 
 
@@ -87,6 +88,11 @@ def test_schema_and_code_accept_the_same_values(key: str) -> None:
 
 
 _PHRASES = st.lists(st.from_regex(r"[0-9A-Za-z '_-]{1,64}", fullmatch=True), unique=True, max_size=4)
+_PEOPLE = st.dictionaries(
+    st.from_regex(r"[0-9A-Za-z '_-]{1,64}", fullmatch=True),
+    st.fixed_dictionaries({"users": st.lists(st.sampled_from(["ann", "bob", "no"]), unique=True)}),
+    max_size=3,
+)
 _VALID = st.fixed_dictionaries(
     {},
     optional={
@@ -104,6 +110,7 @@ _VALID = st.fixed_dictionaries(
                 "gate": st.booleans(),
             },
         ),
+        "people": _PEOPLE,
         "log_level": st.sampled_from(["debug", "info", "warning", "error"]),
     },
 )

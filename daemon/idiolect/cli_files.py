@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from idiolect.configfiles import MAIN, files_for
 from idiolect.errors import BundleError, IdiolectError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from idiolect.host.files import Directory
     from idiolect.trust.verify import Verified
 
-DEFAULT_CONFIG = "/etc/idiolect/idiolect.yaml"
+DEFAULT_CONFIG = str(MAIN)
 SHORT = 16
 """Hex digits of a fingerprint or digest that are shown to people."""
 
@@ -63,11 +64,10 @@ def opened(path: Path) -> Iterator[Directory]:
 
 
 def read_config(options: argparse.Namespace) -> Config:
-    """What ``--config`` names, with the conf.d beside it; the defaults where nothing is at the standard place."""
-    from idiolect.config import config_files, defaults, load
+    """What ``--config`` names, with the conf.d beside it; by default the layers of this machine."""
+    from idiolect.config import load
 
-    path = Path(options.config)
-    return load(config_files(path)) if path.exists() or options.config != DEFAULT_CONFIG else defaults()
+    return load(files_for(Path(options.config)))
 
 
 def read(path: str, cap: int) -> bytes:

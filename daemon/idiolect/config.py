@@ -1,5 +1,7 @@
 """The configuration: what its keys are, and YAML files in, one frozen `Config` out.
 
+Files written for an older schema are understood, too (`configmigrate`); which files are read says `configfiles`.
+
 Each key is a field below, annotated with its kind (what values it takes) and a sentence for people. The rest follows
 from these: the checks, `config.schema.json` (`json_schema`) and what ``config show`` prints (`as_dict`).
 `config/idiolect.yaml` repeats the defaults with comments; tests hold the three together.
@@ -17,13 +19,14 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
 
 from idiolect.configkinds import Choice, Flag, Kind, Name, Names, Number, Schema, Section, Table, Text, nearest
-from idiolect.configparse import Place, Reading, label, read_file, read_tree, shown
+from idiolect.configmigrate import understood
+from idiolect.configparse import Note, Place, Reading, label, named, read_file, read_tree, shown
 from idiolect.errors import ConfigError, Problem
 
 T = TypeVar("T")
 
-SCHEMA = 1
-"""The version of the keys below; raised when an old file would be misread."""
+SCHEMA = 2
+"""The version of the keys below; raised, with a step in ``configmigrate``, when an old file would be misread."""
 
 _DEVICE = Text(
     "an ALSA PCM name such as plughw:CARD=Array,DEV=0, or file: or fifo: and an absolute path",
@@ -42,6 +45,7 @@ _MACHINE = Text("an absolute directory", r"/.*", 1024, Path)
 _SOCKET = Text("an absolute path of at most 107 bytes, Linux's limit for sockets", r"/.*[^/]", 107, Path)
 # beyond ASCII the pattern takes anything; Name then keeps to letters, marks and numbers
 _PHRASE = Name("a phrase: 1 to 64 letters, digits, spaces, _ - or '", "[0-9A-Za-z '_\u00a1-\U0010ffff-]{1,64}", 256)
+_PERSON = Name("a name: 1 to 64 letters, digits, spaces, _ - or '", _PHRASE.pattern, 256)
 _GROUP = Name("the name of a Unix group", r"[A-Za-z_][0-9A-Za-z_.-]{0,30}\$?", 32)
 _HOURS = Text(
     'always, or from and to in local time such as "01:00-05:00"',
@@ -118,11 +122,6 @@ class Control:
 
     socket: Annotated[Path, _SOCKET, "Path of the Unix socket."] = Path("/run/idiolect/control.sock")
     roles: Roles = field(default_factory=Roles)
-    people: Annotated[
-        Mapping[str, tuple[str, ...]],
-        Table(_PHRASE, Names(_GROUP, "[anna]")),
-        "People who have a Unix account: only these users may agree for, ask about and change what is kept of them.",
-    ] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     max_clients: Annotated[int, Number(1, 256, whole=True), "Connections served at once."] = 32
 
 
@@ -161,11 +160,48 @@ class Trust:
     tcti: Annotated[str, _TCTI, "How to reach the TPM, where keystore is tpm."] = "device:/dev/tpmrm0"
 
 
+class _Key(NamedTuple):
+    """A key: what values it takes, and a sentence about it."""
+
+    kind: Kind
+    about: str
+
+
+def _keys(cls: type[Any]) -> dict[str, _Key]:
+    """The keys that a dataclass declares: its annotated fields and its nested dataclasses."""
+    found = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            found[name] = _Key(_section(hint), (hint.__doc__ or "").partition("\n")[0])
+        elif get_origin(hint) is Annotated:
+            found[name] = _Key(*hint.__metadata__)
+    return found
+
+
+def _section(cls: type[Any]) -> Section:
+    return Section({name: key.kind for name, key in _keys(cls).items()}, cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What is set for one person."""
+
+    users: Annotated[
+        tuple[str, ...],
+        Names(_GROUP, "[anna]"),
+        "Their Unix users: only these may agree for them, and ask about or change what is kept of them.",
+    ] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be set. ``places`` tells where each key that was set stands; equality ignores it."""
+    """Everything that can be set.
 
-    schema: Annotated[int, Number(SCHEMA, SCHEMA, whole=True), "Version of these keys."] = SCHEMA
+    ``places`` tells where each key that was set stands, and ``outdated`` which files are written for an older schema;
+    equality ignores both.
+    """
+
+    schema: Annotated[int, Number(1, SCHEMA, whole=True), "Version of these keys."] = SCHEMA
     audio: Audio = field(default_factory=Audio)
     bundle: Annotated[
         Path | Literal["builtin", "installed"],
@@ -182,32 +218,18 @@ class Config:
     listening: Listening = field(default_factory=Listening)
     idle: Idle = field(default_factory=Idle)
     control: Control = field(default_factory=Control)
+    people: Annotated[
+        Mapping[str, Person],
+        Table(_PERSON, _section(Person)),
+        "People by their names, as `idiolect consent` and `idiolect profile` know them.",
+    ] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Choice(("debug", "info", "warning", "error")),
         "The least severe messages that are logged.",
     ] = "info"
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
-
-
-class _Key(NamedTuple):
-    """A key: what values it takes, a sentence about it and, for a section, its dataclass."""
-
-    kind: Kind
-    about: str
-    section: type[Any] | None = None
-
-
-def _keys(cls: type[Any]) -> dict[str, _Key]:
-    """The keys that a dataclass declares: its annotated fields and its nested dataclasses."""
-    found = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            kind = Section({key: inner.kind for key, inner in _keys(hint).items()})
-            found[name] = _Key(kind, (hint.__doc__ or "").partition("\n")[0], hint)
-        elif get_origin(hint) is Annotated:
-            found[name] = _Key(*hint.__metadata__)
-    return found
+    outdated: tuple[Note, ...] = field(default=(), compare=False, repr=False)
 
 
 def _homes(cls: type[Any], prefix: str = "") -> dict[str, str]:
@@ -215,12 +237,12 @@ def _homes(cls: type[Any], prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for name, key in _keys(cls).items():
         found[name] = prefix + name
-        if key.section:
-            found |= _homes(key.section, f"{prefix}{name}.")
+        if isinstance(key.kind, Section):
+            found |= _homes(key.kind.of, f"{prefix}{name}.")
     return found
 
 
-_ROOT = Section({name: key.kind for name, key in _keys(Config).items()})
+_ROOT = _section(Config)
 _HOMES = _homes(Config)
 
 
@@ -231,28 +253,16 @@ def defaults() -> Config:
 
 def parse(text: str | bytes, source: str) -> Config:
     """One file's content; ``source`` names it in problems. Raises ConfigError."""
-    return _merge([_read(text, Reading(label(source), _HOMES))])
+    return _merge([_read(text, Reading(named(source), _HOMES))])
 
 
 def load(paths: Sequence[Path]) -> Config:
     """Several files in order: a later one's keys win one by one, its lists replace whole. Raises ConfigError."""
     readings = []
     for path in paths:
-        reading = Reading(str(path) if str(path).isprintable() else ascii(str(path)), _HOMES)
+        reading = Reading(named(path), _HOMES)
         readings.append(_read(read_file(path, reading), reading))
     return _merge(readings)
-
-
-def config_files(main: Path) -> tuple[Path, ...]:
-    """``main``, then the ``conf.d/*.yaml`` beside it, sorted. Raises ConfigError where conf.d cannot be listed."""
-    extra = main.parent / "conf.d"
-    try:
-        found = sorted(path for path in extra.iterdir() if path.suffix == ".yaml" and not path.name.startswith("."))
-    except FileNotFoundError:
-        found = []
-    except OSError as error:
-        raise ConfigError((Problem(str(extra), 1, "file", f"cannot be listed: {error.strerror}"),)) from None
-    return (main, *found)
 
 
 def as_dict(config: Config) -> dict[str, object]:
@@ -299,6 +309,8 @@ def json_schema() -> Schema:
 def _read(data: str | bytes, reading: Reading) -> Reading:
     tree = read_tree(data, reading)
     if tree is not None:
+        tree = understood(tree, reading, SCHEMA)
+    if tree is not None:
         _ROOT.read(tree, "", reading)
     return reading
 
@@ -312,29 +324,36 @@ def _merge(readings: Sequence[Reading]) -> Config:
     for reading in readings:
         values |= reading.values
         places |= reading.places
-    return _build(Config, values, "", places=MappingProxyType(places))
+    outdated = tuple(reading.outdated for reading in readings if reading.outdated)
+    return _build(Config, values, "", places=MappingProxyType(places), outdated=outdated)
 
 
 def _build(cls: type[T], values: Mapping[str, object], prefix: str, **given: object) -> T:
     """An instance of a dataclass from dotted keys; what is not there keeps its default."""
     for name, key in _keys(cls).items():
         dotted = prefix + name
-        if key.section:
-            given[name] = _build(key.section, values, f"{dotted}.")
+        if isinstance(key.kind, Section):
+            given[name] = _build(key.kind.of, values, f"{dotted}.")
         elif isinstance(key.kind, Table):
-            start = f"{dotted}."
-            inside = {each.removeprefix(start): value for each, value in values.items() if each.startswith(start)}
-            given[name] = MappingProxyType(inside)
+            given[name] = MappingProxyType(_table(key.kind, values, f"{dotted}."))
         elif dotted in values:
             given[name] = values[dotted]
     return cls(**given)
+
+
+def _table(table: Table, values: Mapping[str, object], prefix: str) -> dict[str, object]:
+    inside = {each.removeprefix(prefix): value for each, value in values.items() if each.startswith(prefix)}
+    kind = table.value
+    if not isinstance(kind, Section):
+        return inside
+    return {name: _build(kind.of, values, f"{prefix}{name}.") for name in inside if "." not in name}
 
 
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return dict(value)
+        return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value
@@ -349,9 +368,11 @@ def _described(cls: type[Any]) -> Schema:
     standard = cls()
     properties: Schema = {}
     for name, key in _keys(cls).items():
-        rules = (
-            _described(key.section) if key.section else {"default": _plain(getattr(standard, name))} | key.kind.schema()
-        )
+        rules = {"default": _plain(getattr(standard, name))} | key.kind.schema()
+        if isinstance(key.kind, Section):
+            rules = _described(key.kind.of)
+        elif isinstance(key.kind, Table) and isinstance(key.kind.value, Section):
+            rules["additionalProperties"] = _described(key.kind.value.of)
         properties[name] = {"description": key.about} | rules
     return {"type": ["object", "null"], "additionalProperties": False, "properties": properties}
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 from idiolect.configparse import FLAGS, NUMBER, Node, Place, Reading, describe, label
 
@@ -213,7 +214,8 @@ class Mapped(Kind):
             if name.shape != "scalar":
                 reading.add(name.line, key or "file", f"has {describe(name)} as a key, expected a name")
             elif given in lines:
-                reading.add(name.line, dotted(key, label(given)), f"is given twice, first on line {lines[given]}")
+                first, again = sorted((lines[given], name.line))  # a translated file need not be in order
+                reading.add(again, dotted(key, label(given)), f"is given twice, first on line {first}")
             else:
                 lines[given] = name.line
                 self._entry(name, child, key, reading)
@@ -234,13 +236,23 @@ class Mapped(Kind):
 
 @dataclass(frozen=True)
 class Table(Mapped):
-    """A mapping from names of one's own to values of one kind."""
+    """A mapping from names of one's own to values of one kind.
+
+    Where that is a section, the name alone is stored, too: whoever is named is there, with nothing more said of them.
+    """
 
     name: Name
     value: Kind
 
     def _entry(self, name: Node, child: Node, key: str, reading: Reading) -> None:
-        if self.name.read(name, dotted(key, label(name.text)), reading) is not None:
+        given = composed(name.text)
+        if self.name.read(name, dotted(key, label(name.text)), reading) is None:
+            return
+        if isinstance(self.value, Mapped):
+            reading.values[dotted(key, given)] = None
+            reading.places[dotted(key, given)] = Place(reading.source, name.line)
+            self.value.read(child, dotted(key, given), reading)
+        else:
             self._store(self.value, name, child, key, reading)
 
     def _expected(self) -> str:
@@ -253,9 +265,10 @@ class Table(Mapped):
 
 @dataclass(frozen=True)
 class Section(Mapped):
-    """A mapping with known keys, any of which may be left out."""
+    """A mapping with known keys, any of which may be left out; it becomes an instance of the dataclass ``of``."""
 
     keys: Mapping[str, Kind]
+    of: type[Any]
 
     def _entry(self, name: Node, child: Node, key: str, reading: Reading) -> None:
         kind = self.keys.get(name.text)
@@ -268,10 +281,11 @@ class Section(Mapped):
             self._store(kind, name, child, key, reading)
 
     def _instead(self, name: str, reading: Reading) -> str:
+        here = tuple(self.keys)
         home = reading.homes.get(name)
         if home:
-            return f'; did you mean "{home}"?'
-        return nearest(name, tuple(self.keys)) or f"; known here: {', '.join(self.keys)}"
+            return nearest(name, here, 0.85) or f'; did you mean "{home}"?'
+        return nearest(name, here) or f"; known here: {', '.join(here)}"
 
     def _expected(self) -> str:
         return "keys such as " + ", ".join(f"{key}:" for key in tuple(self.keys)[:3])
@@ -291,10 +305,10 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def nearest(word: str, options: Sequence[str]) -> str:
+def nearest(word: str, options: Sequence[str], likeness: float = 0.6) -> str:
     """``; did you mean "x"?`` for the option most like ``word``, or nothing."""
     if len(word) > 64:  # the comparison is quadratic
         return ""
     by_fold = {option.casefold(): option for option in options}
-    found = get_close_matches(word.casefold(), list(by_fold), n=1)
+    found = get_close_matches(word.casefold(), list(by_fold), n=1, cutoff=likeness)
     return f'; did you mean "{by_fold[found[0]]}"?' if found else ""

@@ -50,6 +50,18 @@ class Place:
     items: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is to be said of a file that is understood all the same: where (file, line from 1), and what."""
+
+    source: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.what}"
+
+
 @dataclass(slots=True)
 class Reading:
     """One file while it is read: ``values`` and ``places`` by dotted key, and every problem so far.
@@ -63,6 +75,7 @@ class Reading:
     values: dict[str, object] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    outdated: Note | None = None
     unreliable_from: int | None = None
 
     @property
@@ -81,13 +94,20 @@ class Reading:
 
 @dataclass(slots=True)
 class Node:
-    """A piece of the file. ``plain``: a scalar without quotes. A map's children are key, value, key, value..."""
+    """A piece of the file. ``plain``: a scalar without quotes. A map's children are key, value, key, value...
+
+    ``start`` and ``end`` are its place in the text, in characters, and -1 for what is in no file. ``flow``: a list or
+    map in brackets.
+    """
 
     line: int
     shape: Literal["scalar", "list", "map"]
     text: str = ""
     plain: bool = False
     children: list[Node] = field(default_factory=list)
+    start: int = -1
+    end: int = -1
+    flow: bool = False
 
     def empty(self) -> bool:
         """Whether nothing was given, as after a bare ``audio:``."""
@@ -107,6 +127,11 @@ def shown(text: str) -> str:
 def label(key: str) -> str:
     """A key as part of a problem's field: as written where that is short and printable."""
     return key if key.isprintable() and 0 < len(key) <= MAX_SHOWN else shown(key)
+
+
+def named(path: object) -> str:
+    """A file as the source of problems: as it is where that is printable."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
 
 
 def describe(node: Node) -> str:
@@ -221,7 +246,11 @@ class _Builder:
             self._refuse_decorated(event, line)
             self._add(self._node(event, line))
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._open.pop()
+            node = self._open.pop()
+            if node.flow and event.end_mark:
+                node.end = event.end_mark.index
+            elif node.children:  # a block has no end of its own: its mark is where the next thing begins
+                node.end = node.children[-1].end
 
     @staticmethod
     def _refuse_decorated(event: yaml.NodeEvent, line: int) -> None:
@@ -232,9 +261,12 @@ class _Builder:
 
     @staticmethod
     def _node(event: yaml.NodeEvent, line: int) -> Node:
+        start = event.start_mark.index if event.start_mark else -1
+        end = event.end_mark.index if event.end_mark else -1
         if isinstance(event, yaml.ScalarEvent):
-            return Node(line, "scalar", event.value, plain=event.implicit[0])
-        return Node(line, "list" if isinstance(event, yaml.SequenceStartEvent) else "map")
+            return Node(line, "scalar", event.value, plain=event.implicit[0], start=start, end=end)
+        shape: Literal["list", "map"] = "list" if isinstance(event, yaml.SequenceStartEvent) else "map"
+        return Node(line, shape, start=start, end=end, flow=bool(getattr(event, "flow_style", False)))
 
     def _add(self, node: Node) -> None:
         self._count += 1

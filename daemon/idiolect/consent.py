@@ -175,7 +175,7 @@ class Consents:
                 403,
                 "token",
                 'nobody can agree for another, an administrator neither: that person says "yes" to the device, or is'
-                " paired with a Unix user under control.people",
+                " paired with a Unix user under people",
             )
         return self._settle(pending, "paired", uid)
 
