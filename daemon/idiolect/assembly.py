@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from idiolect.boot import BUILTIN, builtin, read_verified
 from idiolect.errors import BundleError, ConfigError
 from idiolect.learning.model import Model
+from idiolect.learning.succession import Earlier, EmbeddingMap, Maps, Succession
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening, State, blocks
@@ -21,6 +22,7 @@ from idiolect.pipeline.personal import TAUGHT_OPEN, TAUGHT_THRESHOLD
 from idiolect.pipeline.space import Space
 from idiolect.trust.bundle import Bundle, load
 from idiolect.trust.keys import TrustedKeys
+from idiolect.trust.manifest import PREVIOUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -166,6 +168,36 @@ def model_of(recognizer: Recognizer) -> Model | None:
         guard_labels=bundle.guard.labels,
         guard_strata=bundle.guard.strata,
     )
+
+
+def succession_of(bundle: Bundle) -> Succession:
+    """What a bundle brings for what was taught under earlier ones.
+
+    ``BundleError`` names the file where the model that it carries would make no head: not only when it is needed.
+    """
+    before = bundle.previous
+    if before is None:
+        return Succession(_maps(bundle))
+    _carried_model(before)
+    earlier = Earlier(
+        digest=before.digest, encoder=before.encoder_id, classes=before.classes, graph=before.encoder,
+        load=lambda: _carried_model(before), maps=_maps(before),
+    )  # fmt: skip
+    return Succession(_maps(bundle), earlier)
+
+
+def _maps(bundle: Bundle) -> Maps:
+    return {name: EmbeddingMap(each.matrix, each.offset, each.digest) for name, each in bundle.maps.items()}
+
+
+def _carried_model(before: Bundle) -> Model:
+    try:
+        model = model_of(Recognizer.from_bundle(before))
+    except BundleError as error:
+        raise BundleError(PREVIOUS + error.file, error.message) from None
+    if model is None:
+        raise BundleError(f"{PREVIOUS}head.json", "has no statistics to learn with: nobody was taught anything with it")
+    return model
 
 
 def listening_for(config: Config, bundle: Bundle) -> Listening:

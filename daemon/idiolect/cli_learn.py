@@ -203,6 +203,7 @@ def _review(options: argparse.Namespace) -> int:
         lines.append(f"  agreed to {purpose} on {said['since']} ({said['how']}), kept {said['retention_days']} days")
     for e in answer["examples"]:
         why = "" if e["counts"] else f"  [does not count: {e['why']}]"
+        why += f"  [mapped from encoder {e['encoder'][:12]}]" if e.get("mapped") else ""
         lines.append(f"  {e['id']:5}  {e['day']}  {e['source']:12} {e['phrase']!r} until {e['expires']}{why}")
     for row in answer["usage"]:
         said = ", ".join(f"{phrase} {count}x" for phrase, count in row["said"].items())
@@ -217,6 +218,8 @@ def _versions(rows: list[dict[str, Any]]) -> list[str]:
         f"  version {v['adapter']:3} of {v['day']}  {v['state']:11} {v['examples']} examples,"
         f" held out {v['held_out']}: {v['wrong']} wrong ({v['wrong_before']} before),"
         f" used {v['uses']}x, corrected {v['corrections']}x"
+        + (f", {v['mapped']} mapped" if v.get("mapped") else "")
+        + (f", set aside for bundle {v['bundle'][:12]}" if v.get("set_aside") else "")
         for v in rows
     ]
 
@@ -243,6 +246,8 @@ def _report(options: argparse.Namespace) -> int:
         lines.append(f"  of {figures['held_out']} held-out examples; {answer['measured']}")
     if figures:
         lines.append(f"  since then {figures['uses']} utterances, {figures['corrections']} corrected")
+    if mapped := figures.get("mapped"):
+        lines.append(f"  {mapped} of {figures['examples']} examples are mapped from an earlier encoder")
     return _say(options, answer, [*lines, *_lately(answer), *(f"  - {limit}" for limit in answer["limits"])])
 
 

@@ -51,6 +51,7 @@ class BundleError(IdiolectError):
     def __init__(self, file: str, message: str, check: int = 0) -> None:
         super().__init__(f"bundle file {file}: {f'refused ({check}): ' if check else ''}{message}")
         self.file = file
+        self.message = message
         self.check = check
 
 

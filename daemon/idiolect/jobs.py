@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from idiolect import shelves
 from idiolect.learning import rollout
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def run(learner: Learner, job: Job, expired: int | None, checkpoint: Callable[[]
     if job.kind == "expire" and expired is not None:
         learner.expire(expired)
     elif job.kind == "rebuild":
-        return learner.round(job.profile, patient=True).number > 0
+        rebuilt = shelves.rebuild(learner, job.profile, patient=True)
+        return learner.round(job.profile, patient=True).number > 0 or rebuilt
     elif job.kind == "selftest":
         return learner.test(job.profile, patient=True)
     elif job.kind == "checkpoint":

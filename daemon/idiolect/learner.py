@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
+from idiolect import shelves
 from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
 from idiolect.host.worker import Backend
@@ -27,6 +29,7 @@ from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.rollout import Signal
+from idiolect.learning.succession import NOTHING, Earlier, Succession
 from idiolect.learning.trainer import When, prepare
 from idiolect.records import LastRound, Records, Retired
 from idiolect.trust.vault import Change
@@ -55,15 +58,16 @@ class Made:
 class Learner(Records):
     """See the module."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all of it is needed, and none of it optional but the last two
         self, consents: Consents, model: Model, encoder: str, backend: Backend, clock: Callable[[], float] = time.time,
+        succession: Succession = NOTHING,
     ) -> None:  # fmt: skip
-        super().__init__(consents, model, encoder, clock)
+        super().__init__(consents, model, encoder, clock, succession)
         self.backend = backend
         self.recalled: set[str] = set()
         """Profiles that somebody asked for since the start: their disuse has ended."""
 
-    def _ask(self, request: protocol.Request, *, patient: bool = False) -> dict[str, object]:
+    def ask(self, request: protocol.Request, *, patient: bool = False) -> dict[str, object]:
         """The worker's answer; that there was none goes into the audit log, unless it only gave way."""
         try:
             answer = self.backend.run(protocol.ask(request), protocol.ANSWER_CAP, patient=patient)
@@ -78,6 +82,8 @@ class Learner(Records):
 
     def due(self, profile: str, *, asked: bool = False) -> bool:
         """Whether a round would find something new; ``asked`` that somebody does not want to wait."""
+        if shelves.owed(self, profile):
+            return True
         known, last, day = self.ledger(profile), self.last_round(profile), self.day
         if not known.examples and not known.usage:
             return last is not None  # what the last one looked at is gone, and so must be its digest
@@ -110,10 +116,10 @@ class Learner(Records):
             return Made(0, "base", None)
         used = rollout.in_use(self.versions(profile))
         active = self.sealed(profile, used.number).data if used and not owed else b""
-        number = self._counter(profile) + 1
+        number = self.counter(profile) + 1
         when = When(self.day, number)
-        request = protocol.Request(self.model, known, when, active, self._others(known), owed)
-        outcome = protocol.read_answer(self._ask(request, patient=patient), request)
+        request = protocol.Request(self.model, known, when, active, self.others(known), owed)
+        outcome = protocol.read_answer(self.ask(request, patient=patient), request)
         if not outcome.verdict.passed:
             check, count = outcome.verdict.check, len(known.examples)
             with self.vault.change("adapter-refused", False, profile=profile, check=check, examples=count) as change:
@@ -123,30 +129,40 @@ class Learner(Records):
 
     def round_owed(self, profile: str) -> Made:
         """A round after something had to go, which has gone whatever becomes of this: if need be it is made up for."""
+        made = Made(0, "base", None)
         try:
-            return self.round(profile, owed=True)
+            made = self.round(profile, owed=True)
         except LearningError as error:
             log.warning("no adapter is made of what is left yet: %s", error)
-            return Made(0, "base", None)
+        self._rebuild_owed(profile)
+        return made
+
+    def _rebuild_owed(self, profile: str) -> None:
+        """The same under the model that the bundle carries."""
+        try:
+            shelves.rebuild(self, profile)
+        except LearningError as error:
+            log.warning("no adapter of the earlier model is made of what is left yet: %s", error)
 
     def weigh(self, profile: str) -> Verdict | None:
         """What admission says of the newest example, which the next round will say too."""
         known = self.ledger(profile)
         return prepare(self.model, known)[1][-1] if known.examples else None
 
-    def _others(self, known: Ledger) -> NDArray[np.float32] | None:
+    def others(self, known: Ledger, of: Earlier | None = None) -> NDArray[np.float32] | None:
         """What the rest of the household said, but for phrases that this person has too: those may sound alike."""
         own = {example.phrase for example in known.examples}
         spans = [
             example.spans[0]
             for other in self.vault.profiles()
             if other != known.profile
-            for example in self.ledger(other).examples
+            for example in self.ledger(other, of=of).examples
             if example.phrase not in own
         ]
         return np.stack(spans[-OTHERS_CAP:]) if spans else None
 
-    def _counter(self, profile: str) -> int:
+    def counter(self, profile: str) -> int:
+        """The number of the newest version that there ever was."""
         raw = self.vault.get(profile, CONSENT, "counter", "00")
         return int(raw) if raw else 0
 
@@ -166,36 +182,42 @@ class Learner(Records):
 
     def _enter(self, known: Ledger, outcome: rounds.Outcome, number: int, at_once: bool) -> Made:
         """One transaction: the signed version, the table, the audit entry; what is in use now rotates the keys."""
-        profile, numbers = known.profile, outcome.verdict.numbers
-        record = Provenance(
-            profile=profile, number=number, bundle=self.model.digest, ledger=known.digest(), day=self.day,
-            step=int(numbers["step"]), adapter=outcome.digest, examples=len(known.examples),
-            last=max((e.sequence for e in known.examples), default=0), receipts=known.receipts(), gate=dict(numbers),
-        )  # fmt: skip
-        signature = self._key.sign(record.signed_bytes(), ec.ECDSA(hashes.SHA256()))
+        profile = known.profile
+        sealed = self.seal(known, outcome, number, self.model.digest)
         versions = rollout.enter(self.versions(profile), number, at_once=at_once)
         state = next(v.state for v in versions if v.number == number)
-        fields: dict[str, int | str] = {
-            "profile": profile, "adapter": number, "digest": outcome.digest, "examples": len(known.examples),
-            "state": state.value, "held_out": int(numbers["own_held_out"]), "wrong": int(numbers["own_wrong"]),
-            "wrong_before": int(numbers["own_wrong_before"]), "guard_lost": int(numbers.get("guard_lost", 0)),
-            "guard_won": int(numbers.get("guard_won", 0)),
-        }  # fmt: skip
+        fields = sealed.provenance.audited(state.value)
         with self.vault.change("adapter-made", state in rollout.IN_USE, **fields) as change:
             if ADAPTER not in change.shelf(profile).keys:
                 change.add_key(profile, ADAPTER, "")
-            sealed = Sealed(record, signature, outcome.data).encode()
-            change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed, self.encoder)
+            change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed.encode(), self.encoder)
             change.put(profile, CONSENT, "counter", "00", str(number).encode())
             change.delete(profile, CONSENT, "retired", "00")
             self._store(change, profile, versions)
             self._note_round(change, known, outcome)
         return Made(number, state.value, outcome)
 
+    def seal(self, known: Ledger, outcome: rounds.Outcome, number: int, bundle: str) -> Sealed:
+        """What a round made from ``known`` under ``bundle`` (its digest), with its provenance, signed."""
+        numbers, mapped = outcome.verdict.numbers, Counter(e.origin for e in known.examples if e.origin)
+        record = Provenance(
+            profile=known.profile, number=number, bundle=bundle, ledger=known.digest(), day=self.day,
+            step=int(numbers["step"]), adapter=outcome.digest, examples=len(known.examples),
+            last=max((e.sequence for e in known.examples), default=0), receipts=known.receipts(), gate=dict(numbers),
+            mapped=dict(mapped),
+        )  # fmt: skip
+        return Sealed(record, self._key.sign(record.signed_bytes(), ec.ECDSA(hashes.SHA256())), outcome.data)
+
     def _store(self, change: Change, profile: str, versions: list[rollout.Version]) -> None:
-        """Write the table, and drop the versions that it does not name any more."""
+        """Write the table, and drop the versions that neither it nor one set aside names any more."""
         rows = json.dumps([asdict(v) for v in versions]).encode()
         change.put(profile, ADAPTER, "state", "00", rows)
+        shelved = [v for shelf in shelves.every(self, profile) for v in shelf.versions]
+        self.keep_only(change, profile, [*versions, *shelved])
+
+    @staticmethod
+    def keep_only(change: Change, profile: str, versions: Sequence[rollout.Version]) -> None:
+        """Delete the records of all other versions."""
         numbers = {f"{v.number:08x}" for v in versions}
         for purpose, kind, ident in list(change.shelf(profile).records):
             if (purpose, kind) == (ADAPTER, "adapter") and ident not in numbers:
@@ -255,7 +277,7 @@ class Learner(Records):
         request = protocol.Request(
             self.model, known, When(self.day), sealed.data, task="selftest", last=record.last
         )  # fmt: skip
-        slices = protocol.read_selftest(self._ask(request, patient=patient))
+        slices = protocol.read_selftest(self.ask(request, patient=patient))
         worse = selftest.worse(slices)
         result = {
             "day": self.day,
@@ -280,14 +302,21 @@ class Learner(Records):
         """Make anew what was made from another bundle or from examples that are gone; how many profiles that was."""
         stale = 0
         for profile in self.vault.profiles():
+            shelves.tidy(self, profile)
             why = self._stale(profile)
-            if why:
-                stale += 1
+            stale += bool(why)
+            if why == "expired":
                 self.retire(profile, why)
+            gone = why == "expired" or (bool(why) and not shelves.turn(self, profile, why))
+            if gone or shelves.waiting(self, profile):
                 self.round_owed(profile)
+            else:
+                self._rebuild_owed(profile)
         return stale
 
     def _stale(self, profile: str) -> str:
+        if why := shelves.stale(self, profile):
+            return why
         used = rollout.in_use(self.versions(profile))
         if used is None:
             return ""
@@ -295,9 +324,6 @@ class Learner(Records):
             record = self.sealed(profile, used.number).provenance
         except LearningError:
             return ""  # nobody is heard with it, and what is left of it can be looked at
-        if record.bundle != self.model.digest:
-            same = all(r.encoder == self.encoder for _, r in self._records(profile))
-            return "bundle" if same else "encoder"
         kept = len(self.ledger(profile, last=record.last).examples)
         return "" if kept == record.examples else "expired"
 
@@ -310,6 +336,7 @@ class Learner(Records):
         for profile in self.vault.profiles() if gone else ():
             if why := self._stale(profile):
                 self.retire(profile, why)
+            shelves.tidy(self, profile)
         for profile in self.unheard(day):
             self.retire(profile, "disuse")
         return gone
@@ -331,27 +358,32 @@ class Learner(Records):
         used = rollout.in_use(self.versions(profile))
         number = used.number if used else 0
         fields: dict[str, int | str] = {"profile": profile, "adapter": number, "why": why}
-        note = json.dumps(asdict(Retired(why, self.day, number))).encode()
         with self.vault.change("adapter-retired", why == "expired", **fields) as change:
             change.withdraw(profile, ADAPTER)
-            change.put(profile, CONSENT, "retired", "00", note)
+            change.put(profile, CONSENT, "retired", "00", self.retirement(why, number))
             change.delete(profile, CONSENT, "round", "00")
+
+    def retirement(self, why: str, number: int) -> bytes:
+        """The note that tells why there is no adapter any more."""
+        return json.dumps(asdict(Retired(why, self.day, number))).encode()
 
     def verify(self, profile: str, number: int) -> dict[str, object]:
         """Prove a version: signed here, from this bundle, from exactly these examples, each with its consent."""
         sealed = self.sealed(profile, number)
         record = sealed.provenance
-        known = self.ledger(profile, day=record.day, last=record.last)
+        of = self.earlier if self.earlier and record.bundle == self.earlier.digest else None
+        model = of.load() if of else self.model
+        known = self.ledger(profile, day=record.day, last=record.last, of=of)
         granted = self.consents.granted(profile)
         same = known.digest() == record.ledger
         remade = b""
-        if same and record.bundle == self.model.digest:
+        if same and record.bundle == model.digest:
             when = When(record.day, record.number)
-            request = protocol.Request(self.model, known, when, task="replay", step=record.step)
-            remade = protocol.read_replay(self._ask(request))
+            request = protocol.Request(model, known, when, task="replay", step=record.step)
+            remade = protocol.read_replay(self.ask(request))
         checks = {
             "signed": True,
-            "bundle": record.bundle == self.model.digest,
+            "bundle": record.bundle == model.digest,
             "ledger": same,
             "consent": set(known.receipts()) == set(record.receipts) and set(record.receipts) <= granted,
             "replayed": remade == sealed.data,

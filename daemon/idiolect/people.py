@@ -87,7 +87,7 @@ class People:
             made = learner.round_owed(person.profile)
             return {"deleted": count, **told(made)}
 
-        self._inference.recent.clear()
+        self._inference.forget()
         return await self._personal.changed(work)
 
     async def erase(self, name: object, user: str, admin: bool) -> dict[str, object]:
@@ -99,7 +99,7 @@ class People:
                 _own(learner, person, user)
             return {"erased": learner.consents.erase(person.profile)}
 
-        self._inference.recent.clear()
+        self._inference.forget()
         return await self._personal.changed(work)
 
     # -- who speaks, and whether anything is learnt -------------------------------------------------------------
@@ -131,7 +131,7 @@ class People:
         self._check_learning()
         meant = clean_phrase(phrase)
         heard = self._take(event)
-        understood = heard.event.detection.phrase
+        understood, earlier = heard.event.detection.phrase, self._personal.of_earlier(heard.event.detection)
 
         def work(learner: Learner) -> dict[str, object]:
             profile = heard.event.detection.profile
@@ -143,7 +143,8 @@ class People:
                 )
             session = f"{int(heard.event.time // 3600):x}"
             (number,) = learner.add(profile, "correction", meant, [heard.span[None]], session, understood)
-            back = observe.corrected(learner, observe.Said(profile, understood, heard.span, meant))
+            said = observe.Said(profile, understood, heard.span, meant)
+            back = not earlier and observe.corrected(learner, said)
             return {**_kept(learner, profile, number), "rolled_back": back}
 
         self._personal.uncount(heard)
@@ -202,7 +203,7 @@ class People:
 
     async def forget(self, name: object, what: Mapping[str, object], user: str) -> dict[str, object]:
         """POST /v1/forget."""
-        self._inference.recent.clear()
+        self._inference.forget()
         return await self._changed_about(name, lambda rights, person: rights.forget(person, what), user)
 
     async def export(self, name: object, passphrase: str, user: str) -> dict[str, object]:
@@ -233,9 +234,15 @@ class People:
 
         return await self._personal.changed(work)
 
-    async def verify(self, name: object, number: int) -> dict[str, object]:
+    async def verify(self, name: object, number: int, user: str) -> dict[str, object]:
         """GET /v1/adapters/verify."""
-        return await self._personal.do(lambda learner: learner.verify(learner.consents.find(name).profile, number))
+
+        def work(learner: Learner) -> dict[str, object]:
+            person = learner.consents.find(name)
+            _own(learner, person, user)
+            return learner.verify(person.profile, number)
+
+        return await self._personal.do(work)
 
     async def may_teach(self, name: object, phrase: str, user: str) -> None:
         """Raise ``RequestError`` unless this person agreed to be taught from, and may have the phrase."""

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from idiolect import shelves, standing
 from idiolect.consent import Consents
 from idiolect.control.hub import Hub, StateChange
-from idiolect.errors import LearningError, RequestError
+from idiolect.errors import BundleError, LearningError, RequestError
 from idiolect.host import clock
 from idiolect.host.files import read_capped, write_durably
 from idiolect.host.worker import Backend
@@ -25,9 +26,12 @@ from idiolect.keysthread import Keys
 from idiolect.learner import Learner
 from idiolect.learning import adapterfile
 from idiolect.learning.model import Model
+from idiolect.learning.succession import NOTHING, Earlier, Succession
 from idiolect.observe import Said, observe
+from idiolect.pipeline.beside import Carried
+from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.personal import Adapter, Household
-from idiolect.values import GUEST, Event
+from idiolect.values import GUEST, Detection, Event
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +49,22 @@ class Personal:
     def __init__(
         self, keys: Keys, inference: Inference, hub: Hub, model: Model | None, encoder: str,
         *, people: Mapping[str, Sequence[str]], state_dir: Path, names: Callable[[], str],
-        listen: Callable[[Household | None, str, bool], None], backend: Backend,
-        synchronized: Callable[[], bool] = clock.synchronized,
+        listen: Callable[[Household | None, str, bool, Carried | None], None], backend: Backend,
+        synchronized: Callable[[], bool] = clock.synchronized, succession: Succession = NOTHING,
     ) -> None:  # fmt: skip
-        """``listen`` tells inference what to listen for: whose adapters, who is addressed, and whether for a "yes"."""
+        """``listen`` tells inference what to listen for: whose adapters, who is addressed, whether for a "yes", and for
+        whose phrases with an earlier model.
+        """
         self._keys, self._inference, self._hub, self._model = keys, inference, hub, model
         self._encoder, self._people, self._names, self._listen = encoder, people, names, listen
-        self._synchronized = synchronized
+        self._synchronized, self._succession = synchronized, succession
         self._file = state_dir / STATE_FILE
         self._backend = backend
         self._learner: Learner | None = None
         self._household: Household | None = None
+        self._carried: Carried | None = None
+        self.standing: dict[str, dict[str, int]] = {}
+        """By profile, how many phrases of an earlier encoder stand how (``standing``)."""
         self._asking = False
         self.active = GUEST
         self.paused_until: float | None = None
@@ -118,8 +127,15 @@ class Personal:
             "paused_until": self.paused_until if not self.learning and self.paused_until != float("inf") else None,
             "profile": self.active,
             "adapters": {profile: adapter.number for profile, adapter in adapters.items()},
-            "phrases": list(self._household.taught) if self._household else [],
+            "taught": len(self.taught),
+            "earlier_encoder": {profile: dict(counts) for profile, counts in self.standing.items()},
         }
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """The phrases that somebody taught, under whichever model they are heard."""
+        own = self._household.taught if self._household else ()
+        return tuple(dict.fromkeys((*own, *(self._carried.phrases if self._carried else ()))))
 
     async def opened(self) -> None:
         """The keys are here: bring everybody's adapters into use, made anew where they are stale."""
@@ -129,6 +145,7 @@ class Personal:
             self._learner = await self._keys.ask(self._open)
             await self.reload()
             self.altered()
+            self._say_standing()
         except (LearningError, RequestError) as error:
             log.error("nothing is learnt or used of what was: %s", error)
 
@@ -136,9 +153,9 @@ class Personal:
         if self._model is None:
             raise LearningError("the bundle has no personal space", "install a bundle that has one")
         consents = Consents(self._keys.vault, self._people)
-        learner = Learner(consents, self._model, self._encoder, self._backend)
-        learner.refresh()
+        learner = Learner(consents, self._model, self._encoder, self._backend, succession=self._succession)
         learner.recalled.add(self.active)
+        learner.refresh()
         return learner
 
     async def reload(self) -> None:
@@ -149,14 +166,44 @@ class Personal:
         files = await self._keys.ask(learner.files)
         adapters = [adapter for file in files if (adapter := _accepted(*file))]
         self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
+        await self._carry(learner)
         if self.active != GUEST and self.active not in await self._keys.ask(learner.vault.profiles):
             self.active = GUEST
             self._save()
         self.relisten()
 
+    def _say_standing(self) -> None:
+        """To the journal: how many phrases rest on an earlier encoder, or on none."""
+        for name, text in ((standing.EARLIER, "use the earlier model"), (standing.AGAIN, "are not heard any more")):
+            if count := sum(mine.get(name, 0) for mine in self.standing.values()):
+                log.warning("taught under another encoder: %d phrases %s; see `idiolect explain NAME`", count, text)
+
+    async def _carry(self, learner: Learner) -> None:
+        """Listen with the earlier model for what nothing else hears; without anybody who needs it, let it go."""
+        self.standing = await self._keys.ask(lambda: standing.counts(learner))
+        adapters = await self._keys.ask(lambda: shelves.adapters(learner))
+        earlier, before = self._succession.earlier, self._carried
+        if earlier is None or not adapters:
+            self._carried = None
+            return
+        try:
+            if before is None:
+                self._carried = await asyncio.to_thread(_carried, earlier, adapters)
+            else:
+                household = Household(before.household.space, earlier.classes, adapters)
+                self._carried = Carried(before.encoder, before.head, household)
+        except BundleError as error:
+            log.error("what was taught under the earlier model is not heard: %s", error)
+            self._carried = None
+
+    def of_earlier(self, detection: Detection) -> bool:
+        """Whether the earlier model heard it: of that nothing is learnt, and it tells nothing of other versions."""
+        carried = self._carried
+        return carried is not None and carried.number(detection.profile, detection.phrase) == detection.adapter > 0
+
     def relisten(self) -> None:
         """Tell inference, after a change here or of the configuration."""
-        self._listen(self._household, self.active, self._asking)
+        self._listen(self._household, self.active, self._asking, self._carried)
 
     async def flush(self) -> None:
         """Write what was counted, and let versions on trial take the steps that they earned."""
@@ -239,7 +286,7 @@ class Personal:
             said = self._counts.setdefault(detection.profile, {})
             said[detection.phrase] = said.get(detection.phrase, 0) + 1
         kept = self._inference.recent.look(event.id)
-        if kept is not None and len(self._said) < SAID_CAP:
+        if kept is not None and len(self._said) < SAID_CAP and not self.of_earlier(detection):
             self._said.append(Said(detection.profile, detection.phrase, kept.span))
 
     def uncount(self, heard: Heard) -> None:
@@ -281,10 +328,17 @@ class Personal:
         self.publish({"learning": {"active": until is None}})
 
 
+def _carried(earlier: Earlier, adapters: Sequence[Adapter]) -> Carried:
+    """The earlier model, made for this."""
+    model = earlier.load()
+    encoder = Encoder(earlier.graph, name="previous-encoder.tflite")
+    return Carried(encoder, model.head, Household(model.space, earlier.classes, adapters))
+
+
 def _accepted(data: bytes, digest: str) -> Adapter | None:
     """An adapter as the keys thread handed it over; what is damaged is not used, and its owner gets the base model."""
     try:
         return adapterfile.accept(data, digest)
     except LearningError as error:
-        log.error("%s; %s", error, error.fix)
+        log.error("an adapter came damaged: %s; %s", error, error.fix)
         return None

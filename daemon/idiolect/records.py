@@ -8,6 +8,7 @@ Everything here runs on the thread that owns the vault, and is read from it anew
 | usage: count, day | how often what was said on a day |
 | adapter: adapter, number | a version: file, provenance, signature (``learning.provenance``) |
 | adapter: state, 00 | the rollout's table (``learning.rollout``) |
+| adapter: shelf, bundle's digest | the table of another bundle, set aside (``shelves``) |
 | adapter: health, 00 | how the version in use does (``learning.health``) |
 | adapter: selftest, 00 | the last self-test (``learning.selftest``) |
 | consent: counter, 00 | the number of the newest version there ever was |
@@ -39,6 +40,7 @@ from idiolect.learning.health import Health
 from idiolect.learning.ledger import PURPOSES, Example, Ledger, Source
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
+from idiolect.learning.succession import NOTHING, Earlier, Succession
 from idiolect.provisioning import ADAPTER_KEY
 from idiolect.trust.receipt import RETENTION
 from idiolect.trust.vault import Change, Record
@@ -74,10 +76,14 @@ class Retired:
 class Records:
     """See the module."""
 
-    def __init__(self, consents: Consents, model: Model, encoder: str, clock: Callable[[], float] = time.time) -> None:
-        """``encoder``: digest of the encoder that examples are bound to."""
+    def __init__(
+        self, consents: Consents, model: Model, encoder: str, clock: Callable[[], float] = time.time,
+        succession: Succession = NOTHING,
+    ) -> None:  # fmt: skip
+        """``encoder``: digest of the encoder that new examples are bound to."""
         self.vault, self.consents, self.model = consents.vault, consents, model
         self.encoder, self.clock = encoder, clock
+        self.maps, self.earlier = succession.maps, succession.earlier
         secret = self.vault.get("", *ADAPTER_KEY) or self._new_key()
         key = serialization.load_der_private_key(secret, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -104,16 +110,20 @@ class Records:
 
     # -- what there is ------------------------------------------------------------------------------------------
 
-    def ledger(self, profile: str, *, day: int | None = None, last: int | None = None) -> Ledger:
-        """What a person's adapter is made from on ``day``, up to example ``last``."""
+    def ledger(
+        self, profile: str, *, day: int | None = None, last: int | None = None, of: Earlier | None = None
+    ) -> Ledger:
+        """What a person's adapter is made from on ``day``, up to example ``last``; ``of`` the earlier model, or ours.
+
+        Examples of other encoders are there as far as a map brings them over.
+        """
         day = self.day if day is None else day
-        examples = []
-        for purpose in sorted(PURPOSES.values()):
-            for record in self.vault.items(profile, purpose, "example"):
-                if record.encoder == self.encoder:
-                    examples.append(ledgers.decode(record.payload))
-        examples.sort(key=lambda e: e.sequence)
-        kept = tuple(e for e in examples if last is None or e.sequence <= last)
+        encoder, maps = (of.encoder, of.maps) if of else (self.encoder, self.maps)
+        kept = tuple(
+            example if made_by == encoder else maps[made_by].carried(example, made_by)
+            for example, made_by in self.examples(profile)
+            if (made_by == encoder or made_by in maps) and (last is None or example.sequence <= last)
+        )
         usage: dict[tuple[str, int], int] = {}
         for record in self.vault.items(profile, "usage", "count"):
             then = int(record.id, 16)
@@ -122,11 +132,15 @@ class Records:
         voice = self.consents.allowed(profile, "voice_match") is not None
         return Ledger(profile, kept, usage, voice)
 
+    def examples(self, profile: str) -> list[tuple[Example, str]]:
+        """Every example that is kept, by number, each as it was recorded and with the id of the encoder it is of."""
+        found = [(ledgers.decode(record.payload), record.encoder) for _, record in self._records(profile)]
+        return sorted(found, key=lambda each: each[0].sequence)
+
     def versions(self, profile: str) -> list[rollout.Version]:
         """The versions that are kept, by number."""
         raw = self.vault.get(profile, ADAPTER, "state", "00")
-        rows = json.loads(raw) if raw else []
-        return [rollout.Version(**{**row, "state": rollout.State(row["state"])}) for row in rows]
+        return rollout.read(json.loads(raw)) if raw else []
 
     def sealed(self, profile: str, number: int) -> Sealed:
         """A version, its signature and binding checked. ``LearningError`` says what does not fit."""
@@ -196,8 +210,12 @@ class Records:
         spans: Iterable[NDArray[np.float32]],
         session: str,
         heard: str = "",
+        encoder: str = "",
     ) -> list[int]:
-        """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent."""
+        """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent.
+
+        They are of ``encoder``, by default of the one that runs.
+        """
         purpose = PURPOSES[source]
         receipt = self.consents.allowed(profile, purpose)
         if receipt is None:
@@ -215,7 +233,8 @@ class Records:
         fields: dict[str, int | str] = {"profile": profile, "purpose": purpose, "sequence": first}
         with self.vault.change("example-kept", False, count=len(made), **fields) as change:
             for example in made:
-                change.put(profile, purpose, "example", example.ident, example.encode(), self.encoder, expires)
+                record = example.encode()
+                change.put(profile, purpose, "example", example.ident, record, encoder or self.encoder, expires)
         return [example.sequence for example in made]
 
     def _records(self, profile: str) -> list[tuple[str, Record]]:

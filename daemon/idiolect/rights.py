@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from idiolect import shelves, standing
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import RequestError, TrustError
 from idiolect.learner import Learner, Made
@@ -30,11 +32,13 @@ SCHEMA = "idiolect/person/v1"
 IMPORT_CAP = 2000
 RETIRED = {
     "bundle": "another version of the model runs; it is learnt anew from what is kept",
-    "encoder": "the model hears with another encoder, which what is kept does not fit: teach the phrases again",
+    "encoder": "the model hears with another encoder, which what is kept does not fit: teach the phrases again; what is"
+    " kept of them stays until it expires, for going back to the earlier model",
     "expired": "examples that it was made from were kept as long as was agreed; it is learnt anew from the others",
     "disuse": "nobody was heard with it for half a year; it is learnt anew when its owner comes back",
 }
 """Why an adapter was retired, in words."""
+FOREIGN = "it is of another encoder, and the model brings no map from that: it waits for a model that knows it"
 
 
 def date(day: int) -> str:
@@ -56,6 +60,7 @@ class Rights:
         learner, profile = self._learner, person.profile
         known = learner.ledger(profile)
         verdicts = trainer.prepare(learner.model, known)[1]
+        judged = {e.sequence: v for e, v in zip(known.examples, verdicts, strict=True)}
         examples = [
             {
                 "id": e.sequence,
@@ -64,10 +69,12 @@ class Rights:
                 "heard": e.heard,
                 "day": date(e.day),
                 "expires": date(e.day + RETENTION[e.purpose]),
-                "counts": v.admitted,
-                "why": v.reason,
+                "counts": e.sequence in judged and judged[e.sequence].admitted,
+                "why": judged[e.sequence].reason if e.sequence in judged else FOREIGN,
+                "encoder": encoder,
+                "mapped": encoder in learner.maps,
             }
-            for e, v in zip(known.examples, verdicts, strict=True)
+            for e, encoder in learner.examples(profile)
         ]
         usage = [
             {"day": date(int(r.id, 16)), "said": json.loads(r.payload), "expires": date(r.expires)}
@@ -105,9 +112,10 @@ class Rights:
         return {name: value for name, value in found.items() if value}
 
     def history(self, person: Person) -> dict[str, object]:
-        """The versions of somebody's adapter, oldest first."""
+        """The versions of somebody's adapter, those set aside for another bundle first, each table's oldest first."""
         rows = []
-        for version in self._learner.versions(person.profile):
+        aside = [v for shelf in shelves.every(self._learner, person.profile) for v in shelf.versions]
+        for version in [*aside, *self._learner.versions(person.profile)]:
             record = self._learner.sealed(person.profile, version.number).provenance
             rows.append(
                 {
@@ -120,6 +128,9 @@ class Rights:
                     "held_out": int(record.gate.get("own_held_out", 0)),
                     "wrong": int(record.gate.get("own_wrong", 0)),
                     "wrong_before": int(record.gate.get("own_wrong_before", 0)),
+                    "bundle": record.bundle,
+                    "set_aside": version in aside,
+                    "mapped": sum(record.mapped.values()),
                 }
             )
         return {"profile": person.profile, "name": person.name, "versions": rows}
@@ -135,7 +146,7 @@ class Rights:
             text.append(f"What was learnt was retired on {date(retired.day)}: {RETIRED[retired.why]}.")
         if chosen:
             text = self._told(person, chosen[0])
-        text += self._quarantine(person)
+        text += self._quarantine(person) + standing.told(self._learner, person)
         return {"profile": person.profile, "adapter": chosen[0].number if chosen else 0, "text": text}
 
     def _told(self, person: Person, version: rollout.Version) -> list[str]:
@@ -154,6 +165,10 @@ class Rights:
             f"Version {version.number} of {date(record.day)} {said}.",
             f"It was made from {record.examples} examples, each kept under a consent of yours.",
         ]
+        if mapped := sum(record.mapped.values()):
+            lines.append(
+                f"{mapped} of them are of an earlier encoder, and were mapped to this one's by the model's map."
+            )
         if held:
             lines.append(f"Of {held} utterances that it had not seen, {wrong} were misunderstood; without it {before}.")
         if adapter.shifts:
@@ -201,8 +216,8 @@ class Rights:
         ]
         if used is None:
             return {"profile": person.profile, "name": person.name, "adapter": 0, "figures": {}, "limits": limits}
-        gate = self._learner.sealed(person.profile, used.number).provenance.gate
-        held = int(gate.get("own_held_out", 0))
+        record = self._learner.sealed(person.profile, used.number).provenance
+        gate, held = record.gate, int(record.gate.get("own_held_out", 0))
         figures: dict[str, object] = {
             "held_out": held,
             "error_before": round(gate["own_wrong_before"] / held, 4) if held else None,
@@ -211,6 +226,8 @@ class Rights:
             "others_gained": int(gate.get("guard_won", 0)),
             "uses": used.uses,
             "corrections": used.corrections,
+            "examples": record.examples,
+            "mapped": sum(record.mapped.values()),
         }
         health = self._learner.health(person.profile)
         tested = self._learner.selftest(person.profile)
@@ -259,13 +276,13 @@ class Rights:
         }
         if kind not in tests:
             raise RequestError(422, str(kind)[:64], 'must be one of "example", "phrase", "day" or "all"')
-        return [e for e in self._learner.ledger(person.profile).examples if tests[kind](e)]
+        return [e for e, _ in self._learner.examples(person.profile) if tests[kind](e)]
 
     # -- taking along -------------------------------------------------------------------------------------------
 
     def export(self, person: Person, passphrase: str = "") -> dict[str, object]:
         """The person's own copy: readable, or sealed with a passphrase."""
-        known = self._learner.ledger(person.profile)
+        known, kept = self._learner.ledger(person.profile), self._learner.examples(person.profile)
         document = {
             "schema": SCHEMA,
             "name": person.name,
@@ -273,15 +290,15 @@ class Rights:
             "examples": [
                 {
                     "phrase": e.phrase, "source": e.source, "day": e.day, "session": e.session, "heard": e.heard,
-                    "copies": len(e.spans),
+                    "copies": len(e.spans), "encoder": encoder,
                     "embeddings_float16": base64.b64encode(e.spans.astype("<f2").tobytes()).decode(),
                 }
-                for e in known.examples
+                for e, encoder in kept
             ],
             "usage": [[phrase, day, count] for (phrase, day), count in sorted(known.usage.items())],
             "adapters": self.history(person)["versions"],
         }  # fmt: skip
-        self._vault.log("exported", profile=person.profile, count=len(known.examples))
+        self._vault.log("exported", profile=person.profile, count=len(kept))
         return sealedcopy.seal(json.dumps(document).encode(), passphrase) if passphrase else document
 
     def bring(self, person: Person, document: Mapping[str, Any], passphrase: str = "") -> dict[str, object]:
@@ -297,32 +314,36 @@ class Rights:
             raise RequestError(422, "document", f"holds more than {IMPORT_CAP} examples")
         rows = [_example_of(row) for row in document["examples"]]
         groups: dict[tuple[Any, ...], list[Any]] = {}
-        for source, phrase, session, heard, spans in rows:
-            groups.setdefault((source, phrase, session, heard), []).append(spans)
+        for *group, spans in rows:
+            groups.setdefault(tuple(group), []).append(spans)
         taken = left = 0
-        for (source, phrase, session, heard), several in groups.items():
+        for (source, phrase, session, heard, encoder), several in groups.items():
             if person.purposes.get(PURPOSES[source]) is None:
                 left += len(several)
                 continue
-            self._learner.add(person.profile, source, phrase, several, session, heard)
+            self._learner.add(person.profile, source, phrase, several, session, heard, encoder)
             taken += len(several)
         self._vault.log("imported", profile=person.profile, count=taken)
         made = self._learner.round(person.profile, at_once=True) if taken else Made(0, "base", None)
         return {"imported": taken, "left_out_without_consent": left, **told(made)}
 
 
-def _example_of(row: Any) -> tuple[Any, str, str, str, np.ndarray]:
+def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
+    """Source, phrase, session, what was heard, the encoder's id ("" in exports of old: this one's), embeddings."""
     try:
         if row["source"] not in PURPOSES or not 1 <= int(row["copies"]) <= 8:
             raise ValueError
         raw = base64.b64decode(row["embeddings_float16"], validate=True)
         spans = np.frombuffer(raw, "<f2").reshape(int(row["copies"]), SPAN, EMBEDDING).astype(np.float32)
         phrase, heard, session = str(row["phrase"]), str(row["heard"]), str(row["session"])
+        encoder = str(row.get("encoder", ""))
         if not np.isfinite(spans).all() or not 1 <= len(phrase) <= 64 or len(heard) > 64 or len(session) > 32:
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+        if not re.fullmatch("([0-9a-f]{64})?", encoder):
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise RequestError(422, "document", "holds an example that is none") from None
-    return row["source"], phrase, session, heard, spans
+    return row["source"], phrase, session, heard, encoder, spans
 
 
 def told(made: Made) -> dict[str, object]:

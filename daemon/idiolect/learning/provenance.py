@@ -39,11 +39,26 @@ class Provenance:
     receipts: tuple[str, ...]
     gate: Mapping[str, float] = field(default_factory=dict)
     version: int = 1
+    mapped: Mapping[str, int] = field(default_factory=dict)
+    """How many examples were mapped from which earlier encoder, by its id; not written where none were."""
 
     def encode(self) -> bytes:
         """Canonical JSON."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return json.dumps(fields | {"gate": dict(self.gate)}, sort_keys=True, separators=(",", ":")).encode()
+        fields = {name: getattr(self, name) for name in self.__slots__} | {"gate": dict(self.gate)}
+        fields |= {"mapped": dict(self.mapped)}
+        if not self.mapped:
+            del fields["mapped"]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+    def audited(self, state: str) -> dict[str, int | str]:
+        """The fields of the audit entry of a version that enters the table in ``state``."""
+        mapped: dict[str, int | str] = {"mapped": sum(self.mapped.values())} if self.mapped else {}
+        return mapped | {
+            "profile": self.profile, "adapter": self.number, "digest": self.adapter, "examples": self.examples,
+            "state": state, "held_out": int(self.gate["own_held_out"]), "wrong": int(self.gate["own_wrong"]),
+            "wrong_before": int(self.gate["own_wrong_before"]), "guard_lost": int(self.gate.get("guard_lost", 0)),
+            "guard_won": int(self.gate.get("guard_won", 0)),
+        }  # fmt: skip
 
     def signed_bytes(self) -> bytes:
         """What the device's adapter key signs."""

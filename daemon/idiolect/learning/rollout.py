@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 
 class State(StrEnum):
@@ -117,6 +118,11 @@ class Version:
             elif self.uses >= CANARY_USES:
                 signal = Signal.SETTLED
         return self.next(signal) if signal else self
+
+
+def read(rows: Sequence[dict[str, Any]]) -> list[Version]:
+    """A table as it is kept, a dictionary for each version."""
+    return [Version(**{**row, "state": State(row["state"])}) for row in rows]
 
 
 def enter(versions: Sequence[Version], number: int, *, at_once: bool) -> list[Version]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.pipeline.adapter import Head, Scorer
+from idiolect.pipeline.beside import Beside, Carried
 from idiolect.pipeline.decoder import SMOOTHING, UTTERANCE_LEAST, Decoder, Listening, State
 from idiolect.pipeline.encoder import WARM_UP, Encoder
 from idiolect.pipeline.frontend import Frontend
@@ -62,6 +63,7 @@ class Chain:
         self._scorer = Scorer(head)
         self._background = head.classes.index(BACKGROUND) if BACKGROUND in head.classes else None
         self._addressed = GUEST
+        self._beside: Beside | None = None
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
         self._held: deque[NDArray[np.int16]] = deque(maxlen=MEMORY)
@@ -87,17 +89,35 @@ class Chain:
         """The TFLite runtime in use."""
         return self._encoder.runtime
 
-    def listen_for(self, listening: Listening, household: Household | None = None) -> None:
+    def listen_for(
+        self, listening: Listening, household: Household | None = None, carried: Carried | None = None
+    ) -> None:
         """Change what is listened for, and for whom; an open turn ends, the audio goes on unbroken.
 
-        ``listening`` has the classes of ``household``, or without one the head's.
+        ``listening`` has the classes of ``household``, or without one the head's; then, in any order, those phrases of
+        ``carried`` that are not among them.
         """
         self._decoder = Decoder(listening)
         self._scorer.household = household
+        if household is None:  # nobody's voice is known
+            self._scorer.profile = self._addressed
+        self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on
         base = len(self._scorer.head.classes)
         self._scorer.suspects = np.flatnonzero(at_any_time[:base]).tolist()
         self._taught_at_any_time = bool(at_any_time[base:].any())
+
+    def _listen_beside(self, listening: Listening, carried: Carried | None) -> None:
+        """Begin, go on or end with an earlier encoder beside this one."""
+        self._heard = np.zeros(len(listening.classes), np.float32)
+        if carried is None:
+            self._beside = None
+            return
+        if self._beside is not None and self._beside.serves(carried):
+            self._beside.carried = carried
+        else:
+            self._beside = Beside(carried, keep=LONGEST + MARGIN, settle=UNSETTLED + 1)
+        self._places = np.array([listening.classes.index(name) for name in carried.phrases], np.intp)
 
     @property
     def profile(self) -> str:
@@ -120,6 +140,8 @@ class Chain:
         self._encoder.reset()
         self._scorer.reset()
         self._decoder.reset()
+        if self._beside:
+            self._beside.reset()
         if self._gate:
             self._gate.reset()
         self._held.clear()
@@ -177,7 +199,7 @@ class Chain:
         if missed > MEMORY:  # longer than anything remembers: a fresh start from the oldest held
             self._frontend.reset()
             self._encoder.reset()
-            settle = UNSETTLED
+            settle = UNSETTLED  # which is as long as an encoder beside remembers, too
             self._decoder.skip(missed - MEMORY + settle)
         steps = []
         for i, block in enumerate(blocks):
@@ -194,11 +216,26 @@ class Chain:
         return self._decide(embedding, self._score(embedding), position, active=active)
 
     def _score(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-        self._scorer.attentive = self._taught_at_any_time or self._decoder.state is not State.IDLE
-        return self._scorer.push(embedding)
+        attentive = self._scorer.attentive = self._taught_at_any_time or self._decoder.state is not State.IDLE
+        own = self._scorer.push(embedding)
+        if self._beside is None:
+            return own
+        return self._joined(own, self._beside.scores(self._scorer.profile, attentive=attentive))
+
+    def _joined(self, own: NDArray[np.float32], beside: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """The scores of all classes that are listened for, the phrases of an earlier model among them."""
+        if beside is None:
+            beside = np.zeros(len(self._places), np.float32)
+        heard = self._heard.copy()
+        heard[: len(own)] = own
+        heard[self._places] = np.maximum(heard[self._places], beside)  # two people may have taught it, one of them anew
+        return heard
 
     def _encode(self, block: NDArray[np.int16]) -> NDArray[np.float32]:
-        embedding = self._encoder.step(self._frontend.frames(block))
+        frames = self._frontend.frames(block)
+        embedding = self._encoder.step(frames)
+        if self._beside:
+            self._beside.encode(frames)
         self._embeddings.append(embedding)
         return embedding
 
@@ -222,15 +259,16 @@ class Chain:
     def _attributed(self, detection: Detection) -> Detection:
         """Say for whom the detection was made. A wake word tells who speaks in its turn, where voices are known."""
         scorer, household = self._scorer, self._scorer.household
+        beside = self._beside.carried.number(scorer.profile, detection.phrase) if self._beside else 0
         if household is None:  # nobody has an adapter yet, but whoever is addressed may want to correct this
-            return replace(detection, profile=self._addressed)
+            return replace(detection, profile=self._addressed, adapter=beside)
         if detection.kind == "wake" and household.voices:
             scorer.profile = scorer.who(detection.phrase)
         profile = scorer.profile
         if self._decoder.state is State.IDLE:
             scorer.profile = self._addressed
         adapter = household.adapters.get(profile)
-        return replace(detection, profile=profile, adapter=adapter.number if adapter else 0)
+        return replace(detection, profile=profile, adapter=beside or (adapter.number if adapter else 0))
 
     def _whole_utterance(self, position: int) -> Detection | None:
         """Judge an utterance that ends unanswered and was longer than a window, resampled to one."""
@@ -243,4 +281,7 @@ class Chain:
         if len(every) < length + newest:
             return None
         spoken = every[len(every) - newest - length : len(every) - newest]
-        return self._decoder.hear_whole(self._scorer.window(resample_window(spoken)))
+        scores = self._scorer.window(resample_window(spoken))
+        if self._beside:
+            scores = self._joined(scores, self._beside.whole(length, newest, resample_window))
+        return self._decoder.hear_whole(scores)

@@ -93,6 +93,7 @@ KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
         "wrong_before": NUMBER,
         "guard_lost": NUMBER,
         "guard_won": NUMBER,
+        "mapped": NUMBER,
     },
     "adapter-refused": {"profile": ID, "check": NUMBER, "examples": NUMBER},
     "adapter-moved": {
@@ -105,6 +106,7 @@ KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
         "won": NUMBER,
     },
     "adapter-retired": {"profile": ID, "adapter": NUMBER, "why": WHY},
+    "encoder-changed": {"profile": ID, "encoder": DIGEST, "mapped": NUMBER, "unmapped": NUMBER, "map": DIGEST},
     "self-tested": {
         "profile": ID,
         "adapter": NUMBER,

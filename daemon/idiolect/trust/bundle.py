@@ -12,6 +12,7 @@ A bundle is a directory that never changes once made:
 | `phrases.json` | what can be said: name, text, kind (wake or phrase), two calibrated thresholds |
 | `guard.json`, `guard.bin` | the guard set: int8 windows of other speakers |
 | `trained_on.bin` | optional: truncated digests of the recordings it was trained on |
+| `maps.json`, `maps.bin`, `previous-*` | optional: for what was taught under earlier encoders (``trust.succession``) |
 
 The default bundle ships without `approvals.json` and `model.sig`: whoever makes a device signs it. ``trust.verify``
 says what is checked before anything here is parsed; ``load`` checks that the contents make sense: array bounds, class
@@ -23,14 +24,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import BundleError
+from idiolect.trust import succession
 from idiolect.trust.approvals import Approval
+from idiolect.trust.manifest import PREVIOUS, Manifest
 from idiolect.trust.verify import Verified
 from idiolect.values import EMBEDDING, WINDOW
 
@@ -82,8 +85,12 @@ class Bundle:
     guard: Guard
     signer: str
     """Fingerprint of the bundle key, hex; "" when unsigned."""
-    approvals: tuple[Approval, ...]
+    approvals: tuple[Approval, ...] = ()
     """Which boots may have the keys; none when unsigned."""
+    maps: Mapping[str, succession.Affine] = field(default_factory=dict)
+    """By the id of an earlier encoder, how its embeddings are brought into this one's space."""
+    previous: Bundle | None = None
+    """The bundle before, as far as it is carried along: all but what it was trained on, and its own previous."""
 
     @property
     def wake_words(self) -> tuple[str, ...]:
@@ -98,22 +105,36 @@ class Bundle:
 
 def load(verified: Verified) -> Bundle:
     """Read what was verified; ``BundleError`` (check 0) names the file whose contents make no sense."""
-    files, manifest = verified.files, verified.manifest
+    own = _contents(verified.manifest, verified.files)
+    return replace(own, signer=verified.signer, approvals=verified.approvals, previous=_previous(own, verified.files))
+
+
+def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     head = _json("head.json", files["head.json"])
     classes = _classes(head)
     return Bundle(
         name=manifest.name,
         version=manifest.version,
-        digest=verified.digest,
+        digest=manifest.digest,
         encoder_id=manifest.encoder,
         encoder=files["encoder.tflite"],
         classes=classes,
         phrases=_phrases(files["phrases.json"], classes),
         arrays=_arrays(head, files["head.bin"]),
         guard=_guard(files),
-        signer=verified.signer,
-        approvals=verified.approvals,
+        signer="",
+        maps=succession.maps(files, manifest.encoder),
     )
+
+
+def _previous(own: Bundle, files: Mapping[str, bytes]) -> Bundle | None:
+    found = succession.previous(files, own.encoder_id)
+    if found is None:
+        return None
+    try:
+        return _contents(*found)
+    except BundleError as error:
+        raise BundleError(PREVIOUS + error.file, error.message) from None
 
 
 def _json(name: str, raw: bytes) -> dict[str, Any]:

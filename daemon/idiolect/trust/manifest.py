@@ -8,7 +8,7 @@ Canonical JSON with exactly these fields:
 | `version` | whole number from 1; a device's minimum version is compared with it |
 | `encoder` | sha256 of `encoder.tflite`: embeddings of different encoders must not be mixed |
 | `audio` | the only format there is, ``AUDIO`` |
-| `files` | {name: {"sha256", "size"}} of all payload files: everything in ``CAPS``, perhaps ``OPTIONAL_CAPS`` |
+| `files` | {name: {"sha256", "size"}} of all payload files: everything in ``CAPS``, and what may be there besides |
 | `provenance` | how it was made: any values but floats, for people |
 
 Floats are refused throughout: their spelling differs between languages, and with it would the digest.
@@ -38,7 +38,11 @@ CAPS: Mapping[str, int] = {
 }
 """The payload of a bundle and the most bytes each file may have."""
 OPTIONAL_CAPS: Mapping[str, int] = {"trained_on.bin": 1 << 20}
-PAYLOAD_CAPS: Mapping[str, int] = {**CAPS, **OPTIONAL_CAPS}
+MAP_CAPS: Mapping[str, int] = {"maps.json": 4 << 10, "maps.bin": 256 << 10}
+PREVIOUS = "previous-"
+"""Before the names of the files of the bundle before, where one is carried along (``trust.succession``)."""
+PREVIOUS_CAPS: Mapping[str, int] = {PREVIOUS + name: cap for name, cap in {FILE: CAP, **CAPS, **MAP_CAPS}.items()}
+PAYLOAD_CAPS: Mapping[str, int] = {**CAPS, **OPTIONAL_CAPS, **MAP_CAPS, **PREVIOUS_CAPS}
 AUDIO: Mapping[str, object] = {"block": 1280, "channels": 1, "format": "S16_LE", "rate": 16000}
 """Samples in a block, channels, sample format, Hz."""
 MAX_NAME = 64
@@ -113,7 +117,9 @@ def _version(value: object) -> int:
 
 def _files(value: object) -> dict[str, File]:
     if not isinstance(value, dict) or not set(CAPS) <= set(value) <= set(PAYLOAD_CAPS):
-        raise _refusal(f"files must list {', '.join(CAPS)}, perhaps {', '.join(OPTIONAL_CAPS)}, and nothing else")
+        perhaps = ", ".join((*OPTIONAL_CAPS, *MAP_CAPS))
+        message = f"files must list {', '.join(CAPS)}, perhaps {perhaps} and {PREVIOUS}* of these, and nothing else"
+        raise _refusal(message)
     return {name: _file(name, entry) for name, entry in value.items()}
 
 

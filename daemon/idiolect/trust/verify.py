@@ -37,7 +37,7 @@ from idiolect.trust.manifest import PAYLOAD_CAPS, File, Manifest
 from idiolect.trust.source import APPROVED, DIGEST, FORM, PATHS, SIGNER, SIZE, VERSION, Source, missing, shown
 
 MAX_FILES = 32
-"""In a bundle's directory; there are at most ten to be read."""
+"""In a bundle's directory; there are at most 21 to be read."""
 CHECKS: Mapping[int, str] = {
     SIZE: "sizes and number of files",
     FORM: "canonical manifest and approvals",

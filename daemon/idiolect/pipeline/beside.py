@@ -1,0 +1,104 @@
+"""An earlier encoder beside the stream's own, for phrases that were taught with it and by nobody anew.
+
+It gets the very frames that the stream's own encoder gets, at the same steps: the gate, its replays, gaps and naps hold
+for both. What comes of it are scores of those phrases, which stand beside all other scores in front of the one decoder:
+so an utterance has one event, and a phrase one way to be spoken in a turn, whoever heard it. Everything else is the
+stream's own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.pipeline.adapter import Scorer
+from idiolect.values import GUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from idiolect.pipeline.adapter import Head
+    from idiolect.pipeline.encoder import Encoder
+    from idiolect.pipeline.personal import Household
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An earlier model at work, and for whom. ``encoder`` belongs to one stream; ``household`` is of its space."""
+
+    encoder: Encoder
+    head: Head
+    household: Household
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """What is listened for with it."""
+        return self.household.taught
+
+    def number(self, profile: str, phrase: str) -> int:
+        """The version of the adapter by which ``profile`` is heard with it to say ``phrase``, 0 for none."""
+        adapter = self.household.adapters.get(profile)
+        return adapter.number if adapter and any(taught.name == phrase for taught in adapter.taught) else 0
+
+
+class Beside:
+    """One stream through an earlier model."""
+
+    def __init__(self, carried: Carried, *, keep: int, settle: int) -> None:
+        """``keep`` embeddings are remembered; in the first ``settle`` steps of joining a stream nothing is heard."""
+        self._encoder = carried.encoder
+        self._scorer = Scorer(carried.head)
+        self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=keep)
+        self.reset()
+        self._unsettled = settle
+        self.carried = carried
+
+    def serves(self, carried: Carried) -> bool:
+        """Whether this stream can go on for ``carried``, the encoder being the same."""
+        return carried.encoder is self._encoder
+
+    @property
+    def carried(self) -> Carried:
+        """For whom it listens, and for what."""
+        return self._carried
+
+    @carried.setter
+    def carried(self, carried: Carried) -> None:
+        self._carried = carried
+        self._scorer.household = carried.household
+        base = len(carried.head.classes)
+        self._taught = slice(base, base + len(carried.phrases))
+
+    def reset(self) -> None:
+        """Forget all audio."""
+        self._encoder.reset()
+        self._scorer.reset()
+        self._embeddings.clear()
+        self._unsettled = 0
+
+    def encode(self, frames: NDArray[np.float32]) -> None:
+        """Take one block's features, (8, 32)."""
+        self._embeddings.append(self._encoder.step(frames))
+        self._unsettled = max(0, self._unsettled - 1)
+
+    def scores(self, profile: str, *, attentive: bool) -> NDArray[np.float32]:
+        """How surely ``profile`` just said each of the phrases, (phrases,); 0 while none may come. Once a step."""
+        self._scorer.profile = profile if profile in self._carried.household.adapters else GUEST
+        self._scorer.attentive = attentive
+        scores = self._scorer.push(self._embeddings[-1])[self._taught]
+        return np.zeros_like(scores) if self._unsettled else scores
+
+    def whole(
+        self, length: int, newest: int, resample: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> NDArray[np.float32] | None:
+        """The same for ``length`` embeddings, ``newest`` before the last, as one window; None without so many."""
+        every = list(self._embeddings)
+        if len(every) < length + newest or self._unsettled:
+            return None
+        spoken = np.array(every[len(every) - newest - length : len(every) - newest], np.float32)
+        return self._scorer.window(resample(spoken))[self._taught]
