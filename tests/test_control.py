@@ -180,9 +180,9 @@ def test_what_each_role_may_do_as_the_kernel_tells_it(as_nobody):
         stranger = ask([], "GET /v1/status", "GET /v1/events", "GET /v1/nowhere", "POST /v1/listening")
         assert stranger.count("HTTP/1.1 403 ") == 4
         assert f"join the group {observers.gr_name}" in stranger
-        observer = ask([observers.gr_gid], "GET /v1/status", "GET /v1/config", "POST /v1/listening")
+        observer = ask([observers.gr_gid], "GET /v1/status", "GET /v1/devices", "GET /v1/config", "POST /v1/listening")
         assert observer.count("HTTP/1.1 200 ") == 2
-        assert observer.count("HTTP/1.1 403 ") == 1
+        assert observer.count("HTTP/1.1 403 ") == 2  # the configuration names people
         assert f"join the group {users.gr_name}" in observer
         assert not run.daemon.paused
         assert ask([users.gr_gid], "POST /v1/listening").startswith("HTTP/1.1 200 ")
