@@ -109,7 +109,10 @@ def test_an_upgrade_restarts_the_service_alone_and_keeps_the_credential(board: B
     before = board.credential.read_bytes()
     (board.root / "called").unlink()
     assert board.run("postinst", "configure", "0.1.0").stdout == ""
-    assert [line for line in board.called if "invoke" in line] == ["deb-systemd-invoke try-restart idiolectd.service"]
+    assert [line for line in board.called if "invoke" in line] == [
+        "deb-systemd-invoke start idiolectd.socket",
+        "deb-systemd-invoke restart idiolectd.service",
+    ]
     assert board.credential.read_bytes() == before
 
 

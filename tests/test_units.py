@@ -35,7 +35,7 @@ def directives(unit: str, section: str = "Service") -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("unit", ["idiolectd.service", "idiolectd.socket"])
+@pytest.mark.parametrize("unit", ["idiolectd.service", "idiolectd.socket", "idiolectd-accounts.service"])
 def test_systemd_finds_nothing_wrong(unit):
     answer = analyze("verify", "--man=no", "--recursive-errors=no", str(UNITS / unit))
     # the program is not installed here, and is looked for by the package's tests

@@ -13,6 +13,7 @@ ETC = "etc/idiolect"
 FILES = {
     "systemd/idiolectd.service": "usr/lib/systemd/system/idiolectd.service",
     "systemd/idiolectd.socket": "usr/lib/systemd/system/idiolectd.socket",
+    "systemd/idiolectd-accounts.service": "usr/lib/systemd/system/idiolectd-accounts.service",
     "systemd/idiolect-tcp@.service": "usr/lib/systemd/system/idiolect-tcp@.service",
     "systemd/idiolect-tcp@.socket": "usr/lib/systemd/system/idiolect-tcp@.socket",
     "systemd/idiolect.sysusers": "usr/lib/sysusers.d/idiolect.conf",
