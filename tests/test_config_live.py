@@ -74,7 +74,8 @@ def test_layers_and_a_new_file_at_a_reload(made):
     assert answer["config"]["listening"]["sensitivity"] == 0.25
     assert answer["config"]["people"] == {"ann": {"users": ["root"]}}
     assert answer["origin"]["listening.sensitivity"] == {"file": str(extra), "line": 3}
-    assert f"WARNING configuration: {extra}:2: written for schema 1; `idiolect config migrate {extra}` rewrites it" in d.log
+    said = f"WARNING configuration: {extra}:2: written for schema 1; `idiolect config migrate {extra}` rewrites it"
+    assert said in d.log
     assert "takes effect at the next start: people" in d.log
     extra.unlink()
     d.reload(2)
