@@ -9,7 +9,8 @@ import time
 
 import pytest
 from household import PEOPLE, kept, moves_in, personal, verdict
-from product import SETTINGS, STATE, UNIT
+from machines import REMOTE_DEB
+from product import PACKAGE, SETTINGS, STATE, UNIT
 from targets.base import Unavailable
 
 KEYS = "/root/hw-keys"
@@ -252,3 +253,26 @@ def test_power_cuts_in_the_middle_of_changes_lose_nothing(provisioned, product):
         product.idiolect("resume learning").checked()  # it may have been paused in that very moment
         still_there(product)
         assert product.idiolect("audit verify").rc == 0
+
+
+def test_purged_even_the_whole_disk_from_before_opens_no_more(provisioned, product, deb):
+    """`apt purge` deletes the secret in the TPM: a thief with a copy of everything has nothing."""
+    target = product.target
+    target.need("kernel tpm")
+    target.put(deb, REMOTE_DEB)
+    product.stop(socket=True)
+    everything = f"{STATE} /etc/idiolect /etc/credstore"
+    target.check(f"tar -C / -cf /root/hw-disk.tar {everything}", timeout=60)
+    said = product.dpkg(f"-P {PACKAGE}").checked()
+    assert "still in it" not in said.said
+    assert "did not delete" not in said.said
+    product.dpkg(f"-i {REMOTE_DEB}").checked()
+    product.stop(socket=True)
+    target.check(f"rm -rf {STATE}; tar -C / -xpf /root/hw-disk.tar; rm /root/hw-disk.tar", timeout=60)
+    product.start()
+    product.running(60)
+    status = verdict(product)
+    assert status["keys"]["state"] not in ("released", "waiting"), status["keys"]
+    assert status["keys"]["fix"]
+    assert product.idiolect("review ann").rc != 0
+    product.understands(7)
