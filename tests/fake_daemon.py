@@ -17,7 +17,7 @@ from pathlib import Path
 from idiolect.config import Control
 from idiolect.control.client import Client
 from idiolect.control.hub import Hub
-from idiolect.control.server import ControlServer, Limits
+from idiolect.control.server import Limits, Server, control_server
 from idiolect.errors import RequestError
 from idiolect.values import Detection, Event
 
@@ -136,7 +136,7 @@ class Running:
     """A server in a thread of its own, as the daemon's main thread has it."""
 
     daemon: FakeDaemon
-    server: ControlServer
+    server: Server
     loop: asyncio.AbstractEventLoop
     path: Path
 
@@ -214,7 +214,7 @@ def running(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        server = ControlServer(daemon, Control(socket=path, **settings), limits)
+        server = control_server(daemon, Control(socket=path, **settings), limits)
         it = Running(daemon, server, loop, path)
         it.submit(server.start()).result(5)
         try:

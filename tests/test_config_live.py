@@ -72,7 +72,7 @@ def test_layers_and_a_new_file_at_a_reload(made):
     d.reload()
     answer = d.client.get("/v1/config?origin=true")
     assert answer["config"]["listening"]["sensitivity"] == 0.25
-    assert answer["config"]["people"] == {"ann": {"users": ["root"]}}
+    assert answer["config"]["people"] == {"ann": {"users": ["root"], "sensitivity": "same"}}
     assert answer["origin"]["listening.sensitivity"] == {"file": str(extra), "line": 3}
     said = f"WARNING configuration: {extra}:2: written for schema 1; `idiolect config migrate {extra}` rewrites it"
     assert said in d.log

@@ -61,6 +61,7 @@ VALUES: tuple[object, ...] = (
     *(-20, -20.01, 40, 40.01, 10**30),
     *("", "mix", "all", "file", "tpm", "builtin", "wake", "Wake", "always", "info", "true", "5", "none"),
     *("/x", "/x/", "/", "x/y", "file:/x.wav", "file:x.wav", "fifo:/x", "fifo:", "/" + "x" * 106, "/" + "x" * 107),
+    *("loopback", "lan", "same", "assist"),
     *("hw:1,0", "x" * 1024, "x" * 1025, "mains", "any", "01:00-05:00", "22:30-06:00", "24:00-05:00", "1:00-5:00"),
     *([], ["stop"], ["stop", "stop"], ["stop", "go"], [1], [True], [None], [[]], [{}], [0.5], ["a.b"], [""]),
     *(["a" * 64], ["a" * 65], ["a" * 33], ["hey acme"], ["don't"], ["groß"], ["-x"], "stop"),
@@ -90,7 +91,12 @@ def test_schema_and_code_accept_the_same_values(key: str) -> None:
 _PHRASES = st.lists(st.from_regex(r"[0-9A-Za-z '_-]{1,64}", fullmatch=True), unique=True, max_size=4)
 _PEOPLE = st.dictionaries(
     st.from_regex(r"[0-9A-Za-z '_-]{1,64}", fullmatch=True),
-    st.fixed_dictionaries({"users": st.lists(st.sampled_from(["ann", "bob", "no"]), unique=True)}),
+    st.fixed_dictionaries(
+        {
+            "users": st.lists(st.sampled_from(["ann", "bob", "no"]), unique=True),
+            "sensitivity": st.just("same") | st.floats(0, 1),
+        }
+    ),
     max_size=3,
 )
 _VALID = st.fixed_dictionaries(

@@ -192,7 +192,7 @@ def test_what_each_role_may_do_as_the_kernel_tells_it(as_nobody):
 
 
 def test_the_client_says_which_group_to_join(run, monkeypatch):
-    monkeypatch.setattr("idiolect.control.server.role_of", lambda *_: Role.OBSERVER)
+    monkeypatch.setattr("idiolect.control.doors.role_of", lambda *_: Role.OBSERVER)
     with pytest.raises(NotPermittedError, match="needs the role user") as caught:
         run.client.post("/v1/listening", {"active": False})
     assert caught.value.exit_code == 77

@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trust": set(),
     "host": {"frames", "trust"},
     "control": {"config"},
+    "connections": {"config", "control"},  # whom else the daemon serves: one place that opens and closes them all
     "doctor": {"config", "custody", "host", "idle"},
     "supervision": {"custody", "host"},  # what systemd hears
     "pausing": {"host"},
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "custody",
         "assembly",
         "config",
+        "connections",
         "control",
         "doctor",
         "host",
@@ -60,7 +62,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Files beside the packages that are one part together.
 SAME_PART = {
-    **dict.fromkeys(("configedit", "configfiles", "configkinds", "configmigrate", "configparse"), "config"),
+    **dict.fromkeys(
+        ("configconnect", "configedit", "configfiles", "configkinds", "configmigrate", "configparse"), "config"
+    ),
     **dict.fromkeys(
         (
             "cli_bundle",

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
 
+from idiolect.configconnect import SOCKET, Handoff, Metrics, Page, Wyoming
 from idiolect.configkinds import Choice, Flag, Kind, Name, Names, Number, Schema, Section, Table, Text, nearest
 from idiolect.configmigrate import understood
 from idiolect.configparse import Note, Place, Reading, label, named, read_file, read_tree, shown
@@ -42,7 +43,6 @@ _BUNDLE = Text(
 _TCTI = Text("a TCTI such as device:/dev/tpmrm0 or swtpm:path=/run/swtpm.sock", r"[a-z]+(?::.*)?", 1024)
 _DIRECTORY = Text("an absolute directory", r"/.+", 1024, Path)
 _MACHINE = Text("an absolute directory", r"/.*", 1024, Path)
-_SOCKET = Text("an absolute path of at most 107 bytes, Linux's limit for sockets", r"/.*[^/]", 107, Path)
 # beyond ASCII the pattern takes anything; Name then keeps to letters, marks and numbers
 _PHRASE = Name("a phrase: 1 to 64 letters, digits, spaces, _ - or '", "[0-9A-Za-z '_\u00a1-\U0010ffff-]{1,64}", 256)
 _PERSON = Name("a name: 1 to 64 letters, digits, spaces, _ - or '", _PHRASE.pattern, 256)
@@ -120,7 +120,7 @@ class Roles:
 class Control:
     """How other programs talk to the daemon."""
 
-    socket: Annotated[Path, _SOCKET, "Path of the Unix socket."] = Path("/run/idiolect/control.sock")
+    socket: Annotated[Path, SOCKET, "Path of the Unix socket."] = Path("/run/idiolect/control.sock")
     roles: Roles = field(default_factory=Roles)
     max_clients: Annotated[int, Number(1, 256, whole=True), "Connections served at once."] = 32
 
@@ -191,6 +191,11 @@ class Person:
         Names(_GROUP, "[anna]"),
         "Their Unix users: only these may agree for them, and ask about or change what is kept of them.",
     ] = ()
+    sensitivity: Annotated[
+        float | Literal["same"],
+        Number(0, 1, word="same"),
+        "In place of listening.sensitivity while they are taken to be the one who speaks.",
+    ] = "same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,10 @@ class Config:
     listening: Listening = field(default_factory=Listening)
     idle: Idle = field(default_factory=Idle)
     control: Control = field(default_factory=Control)
+    wyoming: Wyoming = field(default_factory=Wyoming)
+    metrics: Metrics = field(default_factory=Metrics)
+    page: Page = field(default_factory=Page)
+    handoff: Handoff = field(default_factory=Handoff)
     people: Annotated[
         Mapping[str, Person],
         Table(_PERSON, _section(Person)),

@@ -27,8 +27,9 @@ from idiolect import __version__, boot, doctor
 from idiolect.assembly import Recognizer, also_always, listening_for, model_of, succession_of, with_taught
 from idiolect.config import Config, as_dict, load
 from idiolect.configfiles import installed_files
+from idiolect.connections import SECTIONS, Connections
 from idiolect.control.hub import Hub, StateChange
-from idiolect.control.server import ControlServer
+from idiolect.control.server import control_server
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError, LearningError
@@ -78,7 +79,8 @@ class Service:
         self._pausing = Pausing(self._capture, Path(config.state_dir), self._paused)
         self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
         self._inference.processed = watch.processed
-        self._server = ControlServer(self, config.control)
+        self._server = control_server(self, config.control)
+        self._connections = Connections(self, config)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
         self._worker = Worker()
         model = model_of(recognizer)
@@ -126,6 +128,7 @@ class Service:
         self._inference.told = self._told
         try:
             await self._server.start()
+            await self._connections.start()
             log.info("serving %s; bundle %s v%d", self._config.control.socket, self._bundle.name, self._bundle.version)
             if not self._model.signed:
                 log.warning("the bundle is not signed: for development only")
@@ -146,6 +149,7 @@ class Service:
             for thread in threads:
                 if thread.ident:
                     await asyncio.to_thread(thread.join, STOP_S)
+            await self._connections.stop()
             await self._server.stop()
             log.info("stopped")
 
@@ -217,6 +221,7 @@ class Service:
             for name, changed in (
                 ("bundle", config.bundle != old.bundle),
                 ("control", config.control != old.control),
+                *((name, getattr(config, name) != getattr(old, name)) for name in SECTIONS),
                 ("keystore", config.keystore != old.keystore),
                 ("people", config.people != old.people),
                 ("trust", config.trust != old.trust),

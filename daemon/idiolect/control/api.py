@@ -28,6 +28,7 @@ from idiolect.control import idle_api, learn_api, trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
+from idiolect.values import GUEST
 
 MAX_PAUSE_S = 604_800
 """A week: whoever wants a longer silence pauses without an end."""
@@ -85,6 +86,14 @@ class Caller:
     user: str = ""
     uid: int = -1
     role: Role = Role.OBSERVER
+    person: str = ""
+    """The name of the only person about whom it may ask; "" where that is not so."""
+    profile: str = ""
+    """That person's profile, "" while there is none yet."""
+
+    def sees(self, happening: Mapping[str, object]) -> bool:
+        """Whether a happening is any of its business: not what somebody else said, where it is confined to one."""
+        return not self.person or happening.get("profile", GUEST) in (GUEST, self.profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,16 @@ class Call:
     caller: Caller = field(default_factory=Caller)
 
 
-Answer = Callable[[Daemon, Call], Awaitable[dict[str, object]]]
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that is no JSON object, or has headers of its own."""
+
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Answer = Callable[[Daemon, Call], Awaitable[dict[str, object] | Reply]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +228,14 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
 }
 
 
-def find_route(method: str, path: str) -> Route:
+Routes = Mapping[str, Mapping[str, Route]]
+
+
+def find_route(routes: Routes, method: str, path: str) -> Route:
     """The route asked for; ``RequestError`` 404 with a suggestion, or 405 with what would do."""
-    methods = ROUTES.get(path)
+    methods = routes.get(path)
     if methods is None:
-        raise RequestError(404, "path", f"there is no such path; {_suggest(path, tuple(ROUTES))}")
+        raise RequestError(404, "path", f"there is no such path; {_suggest(path, tuple(routes))}")
     route = methods.get(method)
     if route is None:
         raise RequestError(405, "method", f"use {' or '.join(methods)} here")

@@ -1,8 +1,9 @@
-"""The control API's listening Unix socket: made here with the right mode, or inherited from systemd."""
+"""Listening Unix sockets: made here with the right mode; the control API's may be inherited from systemd."""
 
 from __future__ import annotations
 
 import fcntl
+import grp
 import logging
 import os
 import socket
@@ -26,7 +27,7 @@ _FIRST_FD = 3
 
 
 class ListenError(IdiolectError):
-    """The control socket cannot be opened; the message names the path and the next step."""
+    """A socket cannot be opened; the message names the path and the next step."""
 
     exit_code = 73  # EX_CANTCREAT
 
@@ -47,17 +48,37 @@ class Listener:
 
 
 def open_listener(path: Path) -> Listener:
-    """systemd's socket if it passed one, else a new one at ``path``. Raises ``ListenError``."""
+    """The control socket: systemd's if it passed one, else a new one at ``path``. Raises ``ListenError``."""
     inherited = _from_systemd()
     if inherited is not None:
         return Listener(inherited, None)
     if os.environ.get("NOTIFY_SOCKET"):
         log.warning("systemd passed no control socket (is idiolectd.socket masked?): making %s", path)
+    return make_listener(path, CONTROL)
+
+
+def make_listener(path: Path, section: str, *, group: str = "") -> Listener:
+    """A new socket at ``path``, for the ``section`` of the configuration; members of ``group`` may connect, too.
+
+    Raises ``ListenError``. A group that there is not, or that is not ours to give, is a warning.
+    """
     try:
-        return Listener(_bind(path), path)
+        listener = Listener(_bind(path, section), path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ListenError(f"control socket {path}: {reason}: check control.socket in the configuration") from None
+        raise ListenError(f"{section} socket {path}: {reason}: check {section}.socket in the configuration") from None
+    if group:
+        _give(path, section, group)
+    return listener
+
+
+def _give(path: Path, section: str, group: str) -> None:
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    except KeyError:
+        log.warning("there is no group %s: only our own may connect to the %s socket", group, section)
+    except PermissionError:
+        log.warning("the daemon is no member of %s, which may not connect to the %s socket then", group, section)
 
 
 def _from_systemd() -> socket.socket | None:
@@ -99,10 +120,10 @@ def _unix_listener(fd: int) -> socket.socket | None:
     return None
 
 
-def _bind(path: Path) -> socket.socket:
+def _bind(path: Path, section: str) -> socket.socket:
     _make_directory(path.parent)
-    with _alone(path):
-        _clear(path)
+    with _alone(path, section):
+        _clear(path, section)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(_MODE_MASK)  # at bind, not after it: there is no moment with a wider mode
         try:
@@ -123,27 +144,27 @@ def _make_directory(directory: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path, section: str) -> Iterator[None]:
     """Two daemons starting at once must not each remove the other's fresh socket as a stale one."""
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ListenError(f"control socket {path}: another daemon is starting there") from None
+            raise ListenError(f"{section} socket {path}: another daemon is starting there") from None
         yield
     finally:
         os.close(fd)  # and the lock with it
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, section: str) -> None:
     """Remove the socket of a daemon that is gone; refuse to touch a living one's, or anything but a socket."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"control socket {path}: something else is there: move it, or change control.socket")
+        raise ListenError(f"{section} socket {path}: something else is there: move it, or change {section}.socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -153,7 +174,7 @@ def _clear(path: Path) -> None:
             return
         except BlockingIOError:
             pass  # its backlog is full: busy, not gone
-    raise ListenError(f"control socket {path}: another idiolectd runs there: stop it, or change control.socket")
+    raise ListenError(f"{section} socket {path}: another idiolectd runs there: stop it, or change {section}.socket")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,10 +1,13 @@
-"""The control API on its Unix socket: HTTP/1.1, one request per connection, every read with a cap and a time limit.
+"""HTTP/1.1 on a Unix socket: one request per connection, every read with a cap and a time limit.
+
+Which socket that is, who may ask what there, and with what headers it is answered is its *door*'s business: the
+control API, the page, metrics.
 
 What a caller can do to us is bounded here, in the order in which it is met:
 
 1. connections: at most twice ``max_clients`` + 16 are open; more are cut off at once;
 2. the request's head must have come within 5 s (408) and is at most 8 KiB a line and 16 KiB in all (400, ``wire``);
-3. strangers are refused by what the kernel says of them (403), then unknown paths (404) and methods (405);
+3. the door refuses strangers (401, 403), then unknown paths (404) and methods (405);
 4. at most ``max_clients`` requests are served at once, event streams included (503); a few places beyond are kept
    for short requests, so that listening can be paused however many streams are open;
 5. a body is JSON (415), at most 16 KiB (413), and complete within 5 s (408);
@@ -18,18 +21,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from idiolect.control import api
+from idiolect.control.doors import Door, KernelDoor
 from idiolect.control.hub import LaggedError, frame
 from idiolect.control.listener import Listener, open_listener
-from idiolect.control.peers import Role, Roles, how_to_get, missing_groups, peer_of, role_of, user_of
+from idiolect.control.peers import Roles, missing_groups
 from idiolect.control.wire import Pieces, Request, Wire
 from idiolect.errors import RequestError
+
+if TYPE_CHECKING:
+    import ssl  # only where it is used: it costs memory
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,19 @@ _KEPT_FREE = 4
 """Places for short requests beyond ``max_clients``."""
 _GRACE_S = 0.05
 """What requests in flight get, twice, when the server stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds and bytes a caller gets; other values than these are for tests."""
+
+    request_s: float = 5.0
+    answer_s: float = 10.0
+    connection_s: float = 30.0
+    write_s: float = 10.0
+    heartbeat_s: float = 15.0
+    line_bytes: int = 8_190
+    body_bytes: int = 16_384
 
 
 class Settings(Protocol):
@@ -55,27 +75,34 @@ class Settings(Protocol):
         """Requests served at once, 1 or more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds and bytes a caller gets; other values than these are for tests."""
+def control_server(daemon: api.Daemon, settings: Settings, limits: Limits | None = None) -> Server:
+    """The control API on the socket of ``settings``, or on systemd's."""
 
-    request_s: float = 5.0
-    answer_s: float = 10.0
-    connection_s: float = 30.0
-    write_s: float = 10.0
-    heartbeat_s: float = 15.0
-    line_bytes: int = 8_190
-    body_bytes: int = 16_384
+    def opening() -> Listener:
+        listener = open_listener(settings.socket)
+        if missing := missing_groups(settings.roles):
+            log.warning("control.roles names groups that do not exist: %s", ", ".join(missing))
+        return listener
+
+    door = KernelDoor(settings.roles)
+    return Server(daemon, door, opening, max_clients=settings.max_clients, limits=limits)
 
 
-class ControlServer:
-    """Serves ``daemon`` on the socket of ``settings`` (or on systemd's) from ``start()`` to ``stop()``."""
+class Server:
+    """Serves ``daemon`` through ``door`` on a socket that ``opening`` opens, from ``start()`` to ``stop()``."""
 
-    def __init__(self, daemon: api.Daemon, settings: Settings, limits: Limits | None = None) -> None:
+    def __init__(
+        self, daemon: api.Daemon, door: Door, opening: Callable[[], Listener], *, max_clients: int = 32,
+        limits: Limits | None = None, tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
+        """``max_clients`` requests are served at once, 1 or more; with ``tls`` nobody is heard in clear text."""
         self._daemon = daemon
-        self._settings = settings
+        self._door = door
+        self._opening = opening
+        self._max_clients = max_clients
         self._limits = limits or Limits()
-        self._most = 2 * settings.max_clients + 16
+        self._tls = tls
+        self._most = 2 * max_clients + 16
         self._busy = 0
         self._connections: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
@@ -83,11 +110,12 @@ class ControlServer:
 
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
-        self._listener = open_listener(self._settings.socket)
+        self._listener = self._opening()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Pieces(self._accept), sock=self._listener.socket)
-        if missing := missing_groups(self._settings.roles):
-            log.warning("control.roles names groups that do not exist: %s", ", ".join(missing))
+        handshake = self._limits.request_s if self._tls else None
+        self._server = await loop.create_unix_server(
+            lambda: Pieces(self._accept), sock=self._listener.socket, ssl=self._tls, ssl_handshake_timeout=handshake
+        )
 
     async def stop(self) -> None:
         """End event streams, finish or drop the rest, remove the socket: within 300 ms."""
@@ -136,7 +164,7 @@ class ControlServer:
             asked = error
         async with asyncio.timeout(self._limits.connection_s) as whole:
             if isinstance(asked, RequestError):
-                await _refuse(wire, asked)
+                await self._refuse(wire, asked)
             else:
                 await self._serve(wire, asked, whole)
             await wire.close(linger)
@@ -146,51 +174,43 @@ class ControlServer:
         try:
             answer = await self._dispatch(wire, request, whole)
         except RequestError as error:
-            allowed = api.ROUTES[request.path] if error.status == 405 else ()
-            await _refuse(wire, error, allowed)
+            allowed = self._door.routes[request.path] if error.status == 405 else ()
+            await self._refuse(wire, error, allowed)
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:  # a bug: the caller learns nothing, the journal what kind it was
-            what = request.path if request.path in api.ROUTES else "a request"
+            what = request.path if request.path in self._door.routes else "a request"
             log.error("control: %s failed: %s", what, type(error).__name__)
-            await _refuse(wire, RequestError(500, "", "internal error: see the journal of idiolectd"))
+            await self._refuse(wire, RequestError(500, "", "internal error: see the journal of idiolectd"))
         else:
             if answer is not None:
-                await wire.answer(200, _JSON, _encode(answer))
+                kind = {"Content-Type": answer.content_type}
+                await wire.answer(200, {**self._door.headers, **kind, **answer.headers}, answer.body)
 
-    async def _dispatch(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> dict[str, object] | None:
+    async def _dispatch(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> api.Reply | None:
         """The answer; None when it was a stream, and has been sent."""
-        peer = peer_of(wire.socket)
-        role = role_of(peer, self._settings.roles)
-        self._require(role, Role.OBSERVER)
-        route = api.find_route(request.method, request.path)
-        self._require(role, route.role)
+        caller, route = await self._door.admit(wire.socket, request)
         with self._place(0 if route.answer is None else _KEPT_FREE):
             if route.answer is None:
                 api.check_keys(request.query, ())
                 whole.reschedule(None)  # no limit on the whole: each write has one
-                await wire.while_there(self._stream(wire, request.headers.get("last-event-id")))
+                await wire.while_there(self._stream(wire, caller, request.headers.get("last-event-id")))
                 whole.reschedule(asyncio.get_running_loop().time() + self._limits.write_s)
                 return None
             body = await self._body(wire, request, route) if request.method == "POST" else {}
-            caller = api.Caller(user_of(peer), peer.uid, role or Role.OBSERVER)
             return await wire.while_there(self._answer(route.answer, api.Call(request.query, body, caller)))
 
-    async def _answer(self, answer: api.Answer, call: api.Call) -> dict[str, object]:
+    async def _answer(self, answer: api.Answer, call: api.Call) -> api.Reply:
         try:
             async with asyncio.timeout(self._limits.answer_s):
-                return await answer(self._daemon, call)
+                made = await answer(self._daemon, call)
+                return made if isinstance(made, api.Reply) else api.Reply(_encode(made))
         except TimeoutError:
             raise RequestError(503, "", "the daemon is too busy to answer: try again") from None
 
-    def _require(self, role: Role | None, needed: Role) -> None:
-        if role is None or role < needed:
-            fix = how_to_get(needed, self._settings.roles)
-            raise RequestError(403, "role", f"this needs the role {needed.name.lower()}: {fix}")
-
     @contextmanager
     def _place(self, extra: int) -> Iterator[None]:
-        if self._busy >= self._settings.max_clients + extra:
+        if self._busy >= self._max_clients + extra:
             raise RequestError(503, "", "too many clients: close an event stream, or raise control.max_clients")
         self._busy += 1
         try:
@@ -208,30 +228,29 @@ class ControlServer:
         except TimeoutError:
             raise RequestError(408, "body", f"did not come within {self._limits.request_s:g} s") from None
 
-    async def _stream(self, wire: Wire, last_id: str | None) -> None:
+    async def _stream(self, wire: Wire, caller: api.Caller, last_id: str | None) -> None:
         """The event stream, from after ``last_id`` if that is given, until somebody hangs up."""
         with self._daemon.hub.subscribe(last_id) as subscription:
-            wire.begin({"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+            wire.begin({**self._door.headers, "Content-Type": "text/event-stream", "Cache-Control": "no-store"})
             try:
                 await self._send(wire, b"retry: 1000\n: from here on nothing is missed\n\n")
                 while (entries := await subscription.take(self._limits.heartbeat_s)) is not None:
-                    await self._send(wire, b"".join(entry.frame for entry in entries) or b": heartbeat\n\n")
+                    frames = b"".join(entry.frame for entry in entries if caller.sees(entry.data))
+                    if frames or not entries:
+                        await self._send(wire, frames or b": heartbeat\n\n")
             except LaggedError as error:
                 await self._send(wire, frame("lagged", {"missed": error.missed, "message": str(error)}))
         wire.end()
 
+    async def _refuse(self, wire: Wire, error: RequestError, allowed: Iterable[str] = ()) -> None:
+        headers = {**self._door.headers, "Content-Type": "application/json"}
+        headers |= {"Allow": ", ".join(allowed)} if allowed else {}
+        headers |= {"Retry-After": "1"} if error.status in (429, 503) else {}
+        await wire.answer(error.status, headers, _encode({"error": {"field": error.field, "message": str(error)}}))
+
     async def _send(self, wire: Wire, data: bytes) -> None:
         async with asyncio.timeout(self._limits.write_s):
             await wire.send(data)
-
-
-_JSON = {"Content-Type": "application/json"}
-
-
-async def _refuse(wire: Wire, error: RequestError, allowed: Iterable[str] = ()) -> None:
-    headers = {"Allow": ", ".join(allowed)} if allowed else {}
-    headers |= {"Retry-After": "1"} if error.status == 503 else {}
-    await wire.answer(error.status, _JSON | headers, _encode({"error": {"field": error.field, "message": str(error)}}))
 
 
 def _encode(answer: Mapping[str, object]) -> bytes:

@@ -184,7 +184,8 @@ class Wire:
         A caller still at sending its body would lose our answer to a reset: it is let finish, for ``linger`` seconds.
         """
         if self._unread and linger:
-            self._writer.write_eof()
+            if self._writer.can_write_eof():  # TLS cannot be closed by halves
+                self._writer.write_eof()
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
                     await self._discard(None)

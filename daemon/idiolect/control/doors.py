@@ -1,0 +1,63 @@
+"""Doors: who comes in through a socket, and what there is for them. ``control.server`` serves whatever has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from idiolect.control import api
+from idiolect.control.peers import Credentials, Role, Roles, how_to_get, peer_of, role_of, user_of
+from idiolect.control.wire import Request
+from idiolect.errors import RequestError
+
+
+class Door(Protocol):
+    """One way in. Both may raise ``RequestError``."""
+
+    @property
+    def routes(self) -> api.Routes:
+        """What can be asked here at all."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What every answer carries."""
+
+    async def admit(self, sock: Credentials, request: Request) -> tuple[api.Caller, api.Route]:
+        """Who asks, and what: strangers are refused first, then what is not there, then what is not for them."""
+
+
+class KernelDoor:
+    """The control socket: the kernel says who asks (SO_PEERCRED, SO_PEERGROUPS), the configuration what they may."""
+
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, roles: Roles, routes: api.Routes = api.ROUTES) -> None:
+        self._roles = roles
+        self.routes = routes
+
+    async def admit(self, sock: Credentials, request: Request) -> tuple[api.Caller, api.Route]:
+        """``RequestError`` 403, 404 or 405."""
+        peer = peer_of(sock)
+        role = self._need(role_of(peer, self._roles), Role.OBSERVER)
+        route = api.find_route(self.routes, request.method, request.path)
+        self._need(role, route.role)
+        return api.Caller(user_of(peer), peer.uid, role), route
+
+    def _need(self, role: Role | None, needed: Role) -> Role:
+        if role is None or role < needed:
+            fix = how_to_get(needed, self._roles)
+            raise RequestError(403, "role", f"this needs the role {needed.name.lower()}: {fix}")
+        return role
+
+
+class OpenDoor:
+    """A socket for a few routes without secrets: whoever can connect may ask."""
+
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, routes: api.Routes) -> None:
+        self.routes = routes
+
+    async def admit(self, sock: Credentials, request: Request) -> tuple[api.Caller, api.Route]:  # noqa: ARG002
+        """``RequestError`` 404 or 405."""
+        return api.Caller(), api.find_route(self.routes, request.method, request.path)
