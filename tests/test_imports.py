@@ -39,7 +39,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assembly": {"config", "custody", "learning", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
     "learner": {"custody", "host", "learning", "pipeline", "trust"},  # the vault's examples into adapters
-    "personal": {"config", "control", "custody", "host", "idle", "inference", "learner", "learning", "pipeline"},
+    "personal": {
+        "config",
+        "control",
+        "custody",
+        "host",
+        "idle",
+        "inference",
+        "learner",
+        "learning",
+        "pipeline",
+        "trust",
+    },
     "inference": {"control", "host", "learning", "pipeline"},  # the thread between the queue and the events
     "cli": {"config", "control", "custody", "host", "trust"},  # signing, provisioning and proofs work without a daemon
     "service": {
@@ -81,7 +92,7 @@ SAME_PART = {
         "cli",
     ),
     **dict.fromkeys(("jobs", "observe", "records", "rights", "shelves", "standing"), "learner"),
-    **dict.fromkeys(("enrolment", "people", "windows"), "personal"),
+    **dict.fromkeys(("enrolment", "pairing", "people", "windows"), "personal"),
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
 

@@ -8,7 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from idiolect.configfiles import MAIN, VENDOR
+from idiolect.config import load
+from idiolect.configfiles import MAIN, VENDOR, installed_files
+from idiolect.errors import IdiolectError
 
 
 def main() -> int:
@@ -30,11 +32,21 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format=_format(), stream=sys.stderr)
     # One thread suffices for vectors this small, and each further one would cost memory. Must precede numpy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # The daemon speaks to Unix sockets: asyncio does without TLS, and without the 4 MiB of it, where there is no ssl.
-    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+    # On Unix sockets asyncio does without TLS, and without the 4 MiB of it, where there is no ssl when it is imported.
+    if not _speaks_tls(options.config):
+        sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     from idiolect.service import start
 
     return start(options.config)
+
+
+def _speaks_tls(given: list[Path] | None) -> bool:
+    """Whether the configuration wants the page in the network; what is wrong with it, ``start`` says."""
+    try:
+        page = load(given or installed_files()).page
+    except IdiolectError:
+        return False
+    return page.enabled and page.access == "lan"
 
 
 def _format() -> str:

@@ -10,15 +10,14 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__, cli_bundle, cli_config, cli_idle, cli_learn, cli_trust
+from idiolect import __version__, cli_bundle, cli_config, cli_idle, cli_learn, cli_pair, cli_trust
 from idiolect import cli_output as show
 from idiolect.cli_files import DEFAULT_CONFIG
-from idiolect.control.client import Client, NoAnswerError, ServerEvent, UnreachableError
+from idiolect.client import Client, NoAnswerError, ServerEvent
 from idiolect.errors import IdiolectError, TrustError
 
 DEFAULT_SOCKET = "/run/idiolect/control.sock"
@@ -69,29 +68,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    status = _client(options).get("/v1/status")
+    status = _client(options).status()
     return _print(options, status, show.status_lines)
 
 
 def _pause(options: argparse.Namespace) -> int:
-    limit = {} if options.for_s is None else {"for_s": options.for_s}
-    return _set(options, {"active": False, **limit})
+    client = _client(options)
+    pause = client.pause_learning if options.what == "learning" else client.pause
+    return _changed(options, pause(options.for_s))
 
 
 def _resume(options: argparse.Namespace) -> int:
-    return _set(options, {"active": True})
+    client = _client(options)
+    return _changed(options, client.resume_learning() if options.what == "learning" else client.resume())
 
 
-def _set(options: argparse.Namespace, body: Mapping[str, object]) -> int:
+def _changed(options: argparse.Namespace, answer: Mapping[str, Any]) -> int:
     if options.what == "learning":
-        answer = _client(options).post("/v1/learning", body)
         return _print(options, answer, lambda each: [show.learning_text(each.get("learning", {}))])
-    answer = _client(options).post("/v1/listening", body)
     return _print(options, answer, lambda each: [show.plain(show.listening_text(each.get("listening", {})))])
 
 
 def _devices(options: argparse.Namespace) -> int:
-    answer = _client(options).get("/v1/devices")
+    answer = _client(options).devices()
     return _print(options, answer, lambda each: show.device_lines(each.get("devices", [])) or ["no capture device"])
 
 
@@ -100,9 +99,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
     checks = local_checks(Path(options.config))
     try:
-        answer = _client(options).get("/v1/doctor").get("checks")
+        answer = _client(options).doctor()["checks"]
         checks.append({"check": "daemon", "ok": True, "level": "ok", "detail": "is running and answers", "fix": ""})
-        checks.extend(answer if isinstance(answer, list) else [])
+        checks.extend(dict(each) for each in answer)
     except NoAnswerError as error:
         failed = {"check": "daemon", "ok": False, "level": "fail", "detail": error.message, "fix": error.fix}
         checks.append(failed)
@@ -125,32 +124,28 @@ def _listen(options: argparse.Namespace) -> int:
 
 def _follow(client: Client, seconds: float | None) -> Iterator[ServerEvent]:
     """Events until ``seconds`` are over, across restarts of the daemon; none twice, and none lost without a word."""
-    ends = float("inf") if seconds is None else time.monotonic() + seconds
-    last_id, patience = "", 0.0  # the first time it must be there
-    while True:
-        left = ends - time.monotonic()
-        try:
-            for event in client.events(last_id, None if seconds is None else left):
-                if event.kind == "lagged":
-                    print("idiolect: too slow, some events are lost", file=sys.stderr)
-                    continue
-                last_id = event.id
+    words = {
+        "lost": "the daemon ended the stream; waiting for it",
+        "restarted": "the daemon was started anew; what came just before may be lost",
+        "lagged": "some events are lost: they left the daemon's memory before they were read",
+    }
+    try:
+        for event in client.events(seconds=seconds, resume=True, patience_s=_PATIENCE_S):
+            if event.kind in words:
+                print(f"idiolect: {words[event.kind]}", file=sys.stderr)
+            else:
                 yield event
-            print("idiolect: the daemon ended the stream; waiting for it", file=sys.stderr)
-            patience = time.monotonic() + _PATIENCE_S
-        except TimeoutError:
-            return
-        except UnreachableError:
-            if time.monotonic() > patience:
-                raise
-        time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
+    except TimeoutError:
+        return
 
 
 def _client(options: argparse.Namespace) -> Client:
     return Client(options.socket)
 
 
-def _print(options: argparse.Namespace, answer: dict[str, Any], lines: Callable[[dict[str, Any]], list[str]]) -> int:
+def _print(
+    options: argparse.Namespace, answer: Mapping[str, Any], lines: Callable[[Mapping[str, Any]], list[str]]
+) -> int:
     """The answer itself with --json, else what ``lines`` makes of it."""
     print(json.dumps(answer, indent=2) if options.json else "\n".join(lines(answer)))
     return 0
@@ -198,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
     cli_learn.register(commands, common, _add)
     cli_idle.register(commands, common, _add)
+    cli_pair.register(commands, common, _add)
     cli_bundle.register(commands, common, _add)
     cli_trust.register(commands, common, _add)
     return parser

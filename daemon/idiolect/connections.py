@@ -9,8 +9,10 @@ import logging
 from typing import Protocol
 
 from idiolect.config import Config
+from idiolect.configconnect import Page
 from idiolect.control import api
-from idiolect.control.listener import ListenError
+from idiolect.control.listener import Listener, ListenError, make_listener
+from idiolect.control.page import PageServer
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,9 @@ class Connections:
     """All of them, from ``start`` to ``stop``."""
 
     def __init__(self, daemon: api.Daemon, config: Config) -> None:
-        self._daemon = daemon
         self._made: dict[str, Serving] = {}
-        self._config = config
+        if config.page.enabled:
+            self._made["page"] = _page(daemon, config.page)
 
     async def start(self) -> None:
         """Open what the configuration asks for."""
@@ -51,3 +53,10 @@ class Connections:
         """Close them."""
         for serving in self._made.values():
             await serving.stop()
+
+
+def _page(daemon: api.Daemon, wish: Page) -> Serving:
+    def opening() -> Listener:
+        return make_listener(wish.socket, "page", group=TCP_GROUP)
+
+    return PageServer(daemon, daemon.pairing, opening, tls=wish.access == "lan")

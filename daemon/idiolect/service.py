@@ -41,6 +41,7 @@ from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
+from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
 from idiolect.people import People
 from idiolect.personal import Personal
@@ -80,7 +81,6 @@ class Service:
         self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
         self._inference.processed = watch.processed
         self._server = control_server(self, config.control)
-        self._connections = Connections(self, config)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
         self._worker = Worker()
         model = model_of(recognizer)
@@ -90,6 +90,7 @@ class Service:
             names=self._names, listen=self._listen, backend=self._worker, succession=succession_of(self._bundle),
         )  # fmt: skip
         self.people = People(self.personal, self._inference)
+        self.pairing = Pairing(self.personal, config.page.access if config.page.enabled else "")
         self.teaching = Enrolment(
             self.personal, self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf
         )
@@ -98,6 +99,7 @@ class Service:
             quiet=lambda: (self._inference.quiet_s, self._inference.state == "listening"), custody=self.proofs.custody,
         )  # fmt: skip
         self.personal.altered = self.windows.changed
+        self._connections = Connections(self, config)
         self._first_block_ms: float | None = None
         self._refused = ""
         self._exit_code = 0

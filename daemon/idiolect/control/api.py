@@ -12,6 +12,7 @@
 | GET /v1/doctor | observer | {"checks": [...]} |
 | consent, teaching, corrections, rights | | ``control.learn_api`` |
 | /v1/learn | | idle windows: ``control.idle_api`` |
+| /v1/pair | | browsers: ``control.pairing_api`` |
 | /v1/audit..., /v1/attest, /v1/bundle/... | | keys, bundle and audit log: ``control.trust_api`` |
 
 Errors are {"error": {"field", "message"}}; ``RequestError`` carries their status.
@@ -24,7 +25,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
-from idiolect.control import idle_api, learn_api, trust_api
+from idiolect.control import idle_api, learn_api, pairing_api, trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
@@ -52,6 +53,10 @@ class Daemon(Protocol):
     @property
     def windows(self) -> idle_api.Windows:
         """When it learns."""
+
+    @property
+    def pairing(self) -> pairing_api.Pairing:
+        """Which browsers may show the page."""
 
     @property
     def teaching(self) -> learn_api.Teaching:
@@ -86,10 +91,25 @@ class Caller:
     user: str = ""
     uid: int = -1
     role: Role = Role.OBSERVER
-    person: str = ""
-    """The name of the only person about whom it may ask; "" where that is not so."""
-    profile: str = ""
-    """That person's profile, "" while there is none yet."""
+    session: pairing_api.Session | None = None
+    """Of a browser, which may ask about one person only."""
+    token: str = field(default="", repr=False)
+    """What the browser showed for it."""
+
+    @property
+    def admin(self) -> bool:
+        """Whether it may do everything."""
+        return self.role >= Role.ADMIN
+
+    @property
+    def person(self) -> str:
+        """The name of the only person about whom it may ask; "" where that is not so."""
+        return self.session.person if self.session else ""
+
+    @property
+    def profile(self) -> str:
+        """That person's profile, "" while there is none yet."""
+        return self.session.profile if self.session else ""
 
     def sees(self, happening: Mapping[str, object]) -> bool:
         """Whether a happening is any of its business: not what somebody else said, where it is confined to one."""
@@ -224,6 +244,8 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/rollback": {"POST": Route(Role.USER, learn_api.rollback)},
     "/v1/export": {"POST": Route(Role.USER, learn_api.export)},
     "/v1/import": {"POST": Route(Role.USER, learn_api.bring, body_bytes=16 << 20)},
+    "/v1/pair": {"GET": Route(Role.USER, pairing_api.show), "POST": Route(Role.USER, pairing_api.begin)},
+    "/v1/pair/forget": {"POST": Route(Role.USER, pairing_api.forget)},
     "/v1/bundle/mark-good": {"POST": Route(Role.ADMIN, trust_api.mark_good)},
 }
 
@@ -255,6 +277,11 @@ def _suggest(name: str, known: tuple[str, ...]) -> str:
 
     close = difflib.get_close_matches(name[:64], known, n=1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def encode(answer: Mapping[str, object]) -> bytes:
+    """An answer as it goes out: JSON in UTF-8, and a line's end for whoever uses curl."""
+    return json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def parse_body(raw: bytes) -> dict[str, object]:

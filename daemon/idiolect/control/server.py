@@ -7,7 +7,8 @@ What a caller can do to us is bounded here, in the order in which it is met:
 
 1. connections: at most twice ``max_clients`` + 16 are open; more are cut off at once;
 2. the request's head must have come within 5 s (408) and is at most 8 KiB a line and 16 KiB in all (400, ``wire``);
-3. the door refuses strangers (401, 403), then unknown paths (404) and methods (405);
+3. the door refuses strangers (401, 403), then unknown paths (404) and methods (405); and who asks too often is told
+   to wait (429, ``limits``);
 4. at most ``max_clients`` requests are served at once, event streams included (503); a few places beyond are kept
    for short requests, so that listening can be paused however many streams are open;
 5. a body is JSON (415), at most 16 KiB (413), and complete within 5 s (408);
@@ -19,9 +20,8 @@ Whatever else goes wrong is a 500 that says nothing, and its type in the log. No
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from idiolect.control import api
 from idiolect.control.doors import Door, KernelDoor
-from idiolect.control.hub import LaggedError, frame
+from idiolect.control.hub import GAPS, LaggedError, Subscription, frame
+from idiolect.control.limits import Rates, TooOften
 from idiolect.control.listener import Listener, open_listener
 from idiolect.control.peers import Roles, missing_groups
 from idiolect.control.wire import Pieces, Request, Wire
@@ -93,7 +94,7 @@ class Server:
 
     def __init__(
         self, daemon: api.Daemon, door: Door, opening: Callable[[], Listener], *, max_clients: int = 32,
-        limits: Limits | None = None, tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None, tls: ssl.SSLContext | None = None, rates: Rates | None = None,
     ) -> None:  # fmt: skip
         """``max_clients`` requests are served at once, 1 or more; with ``tls`` nobody is heard in clear text."""
         self._daemon = daemon
@@ -102,6 +103,7 @@ class Server:
         self._max_clients = max_clients
         self._limits = limits or Limits()
         self._tls = tls
+        self._rates = rates or Rates()
         self._most = 2 * max_clients + 16
         self._busy = 0
         self._connections: set[asyncio.Task[None]] = set()
@@ -190,6 +192,7 @@ class Server:
     async def _dispatch(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> api.Reply | None:
         """The answer; None when it was a stream, and has been sent."""
         caller, route = await self._door.admit(wire.socket, request)
+        self._rates.check(caller, request.path)
         with self._place(0 if route.answer is None else _KEPT_FREE):
             if route.answer is None:
                 api.check_keys(request.query, ())
@@ -204,7 +207,7 @@ class Server:
         try:
             async with asyncio.timeout(self._limits.answer_s):
                 made = await answer(self._daemon, call)
-                return made if isinstance(made, api.Reply) else api.Reply(_encode(made))
+                return made if isinstance(made, api.Reply) else api.Reply(api.encode(made))
         except TimeoutError:
             raise RequestError(503, "", "the daemon is too busy to answer: try again") from None
 
@@ -233,7 +236,7 @@ class Server:
         with self._daemon.hub.subscribe(last_id) as subscription:
             wire.begin({**self._door.headers, "Content-Type": "text/event-stream", "Cache-Control": "no-store"})
             try:
-                await self._send(wire, b"retry: 1000\n: from here on nothing is missed\n\n")
+                await self._send(wire, _opening(subscription))
                 while (entries := await subscription.take(self._limits.heartbeat_s)) is not None:
                     frames = b"".join(entry.frame for entry in entries if caller.sees(entry.data))
                     if frames or not entries:
@@ -245,16 +248,21 @@ class Server:
     async def _refuse(self, wire: Wire, error: RequestError, allowed: Iterable[str] = ()) -> None:
         headers = {**self._door.headers, "Content-Type": "application/json"}
         headers |= {"Allow": ", ".join(allowed)} if allowed else {}
-        headers |= {"Retry-After": "1"} if error.status in (429, 503) else {}
-        await wire.answer(error.status, headers, _encode({"error": {"field": error.field, "message": str(error)}}))
+        wait = error.retry_s if isinstance(error, TooOften) else 1
+        headers |= {"Retry-After": str(wait)} if error.status in (429, 503) else {}
+        await wire.answer(error.status, headers, api.encode({"error": {"field": error.field, "message": str(error)}}))
 
     async def _send(self, wire: Wire, data: bytes) -> None:
         async with asyncio.timeout(self._limits.write_s):
             await wire.send(data)
 
 
-def _encode(answer: Mapping[str, object]) -> bytes:
-    return json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+def _opening(subscription: Subscription) -> bytes:
+    """What a stream begins with: whether something is missing, and from which id on nothing is."""
+    begin = f"retry: 1000\nid: {subscription.begin}\n: from here on nothing is missed\n\n".encode()
+    if not subscription.gap:
+        return begin if subscription.begin else b"retry: 1000\n\n"
+    return b"retry: 1000\n\n" + frame(subscription.gap, {"missed": None, "message": GAPS[subscription.gap]})
 
 
 def _is_json(content_type: str) -> bool:

@@ -46,8 +46,11 @@ _REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]")
 _LENGTH = re.compile(rb"[0-9]{1,20}")
 _ABSOLUTE = re.compile(r"http://[^/?#@]+(?=[/?]|$)", re.IGNORECASE)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_READ = ("content-type", "content-encoding", "last-event-id")
-_ONCE = {name.encode() for name in (*_READ, "content-length", "transfer-encoding", "host", "expect")}
+_READ = (
+    *("content-type", "content-encoding", "last-event-id", "accept"),
+    *("host", "origin", "cookie", "sec-fetch-site"),
+)
+_ONCE = {name.encode() for name in (*_READ, "content-length", "transfer-encoding", "expect")}
 
 _Result = TypeVar("_Result")
 

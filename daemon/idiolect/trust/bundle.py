@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +38,7 @@ from idiolect.trust.manifest import PREVIOUS, Manifest
 from idiolect.trust.verify import Verified
 from idiolect.values import EMBEDDING, WINDOW
 
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[0-9A-Za-z]{1,8}){0,4}")
 _DTYPES = {"float16": "<f2", "float32": "<f4", "int8": "|i1"}
 
 
@@ -89,6 +91,8 @@ class Bundle:
     """Which boots may have the keys; none when unsigned."""
     maps: Mapping[str, succession.Affine] = field(default_factory=dict)
     """By the id of an earlier encoder, how its embeddings are brought into this one's space."""
+    language: str = "en"
+    """What its phrases are in: a language tag (RFC 5646)."""
     previous: Bundle | None = None
     """The bundle before, as far as it is carried along: all but what it was trained on, and its own previous."""
 
@@ -124,6 +128,7 @@ def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         guard=_guard(files),
         signer="",
         maps=succession.maps(files, manifest.encoder),
+        language=_language(head),
     )
 
 
@@ -154,6 +159,13 @@ def _classes(head: Mapping[str, Any]) -> tuple[str, ...]:
     if len(set(classes)) != len(classes):
         raise BundleError("head.json", "classes holds a name twice")
     return tuple(classes)
+
+
+def _language(head: Mapping[str, Any]) -> str:
+    language = head.get("language", "en")
+    if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
+        raise BundleError("head.json", 'language must be a language tag, such as "en" or "pt-BR"')
+    return language
 
 
 def _arrays(head: Mapping[str, Any], numbers: bytes) -> dict[str, NDArray[np.floating]]:

@@ -1,0 +1,121 @@
+"""What the page may ask: its own files, its session, and of the control API what concerns the session's person.
+
+| request | answer |
+| --- | --- |
+| GET /, /page.css, /js/..., /strings/... | the page |
+| POST /v1/session {"code"} | {"person", "profile", "expires"} and a cookie |
+| GET /v1/session | the same; 401 where the browser is not paired |
+| DELETE /v1/session {} | {}: this browser is paired no more |
+| `SHARED` | as on the control socket, for that one person |
+
+A request that names somebody else is refused (403), lists are cut to that person, and of events only those of theirs
+and of guests are told. What concerns the device as a whole (pausing) is anybody's in the house, as with the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from idiolect.control import api, learn_api
+from idiolect.control.peers import Role
+from idiolect.errors import RequestError
+from idiolect.values import GUEST
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+SHARED = (
+    ("GET", "/v1/status"), ("GET", "/v1/events"), ("GET", "/v1/events/recent"), ("POST", "/v1/listening"),
+    ("GET", "/v1/learn"), ("POST", "/v1/learn"), ("POST", "/v1/learning"), ("GET", "/v1/consent"),
+    ("POST", "/v1/consent"), ("POST", "/v1/consent/agree"), ("GET", "/v1/consent/wait"),
+    ("POST", "/v1/consent/withdraw"), ("POST", "/v1/erase"), ("POST", "/v1/profile"), ("GET", "/v1/enrol"),
+    ("POST", "/v1/enrol"), ("DELETE", "/v1/enrol"), ("POST", "/v1/correct"), ("POST", "/v1/confirm"),
+    ("GET", "/v1/review"), ("GET", "/v1/history"), ("GET", "/v1/report"), ("GET", "/v1/explain"),
+    ("GET", "/v1/adapters/verify"), ("POST", "/v1/forget"), ("POST", "/v1/rollback"), ("POST", "/v1/export"),
+    ("POST", "/v1/import"),
+)  # fmt: skip
+_Asked = Callable[[api.Daemon, api.Call], Awaitable[dict[str, object] | api.Reply]]
+
+
+def routes() -> api.Routes:
+    """Everything that the page's door lets through."""
+    found: dict[str, dict[str, api.Route]] = {path: {"GET": route} for path, route in _files().items()}
+    for method, path in SHARED:
+        known = api.ROUTES[path][method]
+        answer = None if known.answer is None else partial(_confined, _CUT.get((method, path), known.answer))
+        found.setdefault(path, {})[method] = api.Route(Role.USER, answer, known.body_bytes)
+    return found
+
+
+def _files() -> dict[str, api.Route]:
+    """The page's files, read when they are asked for: they cost no memory until then."""
+    found: dict[str, api.Route] = {}
+
+    def walk(folder: Traversable, prefix: str) -> None:
+        for each in folder.iterdir():
+            if each.is_dir():
+                walk(each, f"{prefix}{each.name}/")
+            elif (kind := KINDS.get(each.name[each.name.rfind(".") :])) is not None:
+                path = prefix if each.name == "index.html" else prefix + each.name
+                found[path] = api.Route(Role.OBSERVER, partial(_file, each, kind))
+
+    walk(resources.files("idiolect").joinpath("page"), "/")
+    return found
+
+
+async def _file(file: Traversable, kind: str, daemon: api.Daemon, call: api.Call) -> api.Reply:  # noqa: ARG001
+    return api.Reply(file.read_bytes(), kind, {"Cache-Control": "no-cache"})
+
+
+async def _confined(answer: _Asked, daemon: api.Daemon, call: api.Call) -> dict[str, object] | api.Reply:
+    """An answer for a session's person, and for nobody else."""
+    caller = call.caller
+    for given in (call.query, call.body):
+        for name in ("profile", "name"):
+            _check_person(given.get(name, caller.person), caller, name)
+    if "event" in call.body:
+        _check_event(daemon, str(call.body["event"]), caller)
+    return await answer(daemon, call)
+
+
+def _check_person(named: object, caller: api.Caller, field: str) -> None:
+    mine = (caller.person.casefold(), caller.profile, GUEST)  # that nobody speaks whom it knows, anybody may say
+    if isinstance(named, str) and named and named.casefold() not in mine:
+        raise RequestError(403, field, "is somebody else: this browser is paired for one person only")
+
+
+def _check_event(daemon: api.Daemon, ident: str, caller: api.Caller) -> None:
+    for happening in daemon.hub.recent():
+        if happening["id"] == ident and not caller.sees(happening):
+            raise RequestError(403, "event", "was somebody else's: this browser is paired for one person only")
+
+
+async def _recent(daemon: api.Daemon, call: api.Call) -> dict[str, object]:
+    known = api.ROUTES["/v1/events/recent"]["GET"].answer
+    answer = await known(daemon, call) if known else {}
+    events = answer.get("events") if isinstance(answer, dict) else None
+    return {"events": [each for each in events if call.caller.sees(each)] if isinstance(events, list) else []}
+
+
+async def _people(daemon: api.Daemon, call: api.Call) -> dict[str, object]:
+    answer = await learn_api.people(daemon, call)
+    rows = answer["people"]
+    mine = [row for row in rows if row["profile"] == call.caller.profile] if isinstance(rows, list) else []
+    active = answer["active"]
+    return {"people": mine, "active": active if active in (GUEST, call.caller.profile) else "other"}
+
+
+_CUT: dict[tuple[str, str], _Asked] = {
+    ("GET", "/v1/events/recent"): _recent,
+    ("GET", "/v1/consent"): _people,
+}

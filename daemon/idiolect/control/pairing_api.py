@@ -1,0 +1,95 @@
+"""The part of the control API about browsers: letting one in, seeing which are, and shutting them out.
+
+| request | role | answer |
+| --- | --- | --- |
+| POST /v1/pair {"profile"} | user | {"code", "person", "expires_s", "access", "fingerprint"}: to be typed on the page |
+| GET /v1/pair | user | {"browsers": [{"id", "person", "profile", "created", "expires"}]}, of whom the caller may ask |
+| POST /v1/pair/forget {"id"} or {"profile"} or {"all": true} | user | {"forgotten": number} |
+
+``profile`` is a name or an id; somebody who is not known yet may be named, too, and agrees on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from idiolect.errors import RequestError
+
+if TYPE_CHECKING:
+    from idiolect.control.api import Call, Daemon
+
+Answer = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that was let in, for one person. ``expires`` in seconds since the epoch."""
+
+    ident: str
+    person: str = field(repr=False)
+    profile: str
+    user: str = field(repr=False)
+    uid: int
+    created: int
+    expires: int
+
+    def public(self) -> Answer:
+        """What people see of it."""
+        return {
+            "id": self.ident, "person": self.person, "profile": self.profile, "created": self.created,
+            "expires": self.expires,
+        }  # fmt: skip
+
+
+class Pairing(Protocol):
+    """What the service offers; see ``pairing.Pairing``. Raises ``RequestError``."""
+
+    async def identity(self) -> bytes:
+        """The TLS key and certificate, PEM, as soon as there are keys to keep them under."""
+
+    async def begin(self, name: object, user: str, uid: int) -> Answer:
+        """A code."""
+
+    async def redeem(self, code: object) -> tuple[str, Session]:
+        """A token, for a code."""
+
+    async def session(self, token: str) -> Session | None:
+        """Whose browser it is."""
+
+    async def end(self, token: str) -> None:
+        """It is nobody's any more."""
+
+    async def browsers(self, user: str, admin: bool) -> Answer:
+        """All that are let in."""
+
+    async def forget(self, what: Mapping[str, object], user: str, admin: bool) -> Answer:
+        """Some are let in no more."""
+
+
+async def begin(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/pair."""
+    body = _only(call.body, "profile")
+    return await daemon.pairing.begin(body.get("profile"), call.caller.user, call.caller.uid)
+
+
+async def show(daemon: Daemon, call: Call) -> Answer:
+    """GET /v1/pair."""
+    _only(call.query)
+    return await daemon.pairing.browsers(call.caller.user, call.caller.admin)
+
+
+async def forget(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/pair/forget."""
+    body = _only(call.body, "id", "profile", "all")
+    if len(body) != 1 or body.get("all", True) is not True:
+        raise RequestError(422, "id", 'is needed, or "profile", or "all": true; one of them')
+    return await daemon.pairing.forget(body, call.caller.user, call.caller.admin)
+
+
+def _only(given: Mapping[str, object], *known: str) -> Mapping[str, object]:
+    for name in given:
+        if name not in known:
+            raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")
+    return given
