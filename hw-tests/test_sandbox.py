@@ -5,7 +5,7 @@ import re
 
 import pytest
 from conftest import HERE
-from product import SETTINGS, UNIT
+from product import SETTINGS, SOCKET, UNIT
 
 PROBE = "/usr/local/lib/hw-escape.py"
 COPY = "hw-probe"
@@ -82,19 +82,27 @@ def test_nothing_is_possible_from_inside_but_its_own_work(product, probes):
 
 
 @pytest.mark.quick
-def test_an_inherited_tcp_listener_is_a_way_out_of_a_private_network_and_not_out_of_ours(product, probes, request):
-    """Both: what PrivateNetwork= alone is worth, and what the unit makes of it."""
+def test_an_inherited_tcp_listener_is_a_way_out_of_a_private_network_and_not_out_of_ours(product, probes):
+    """Both: what the service's PrivateNetwork= is worth, and what our socket unit makes of a port that somebody adds.
+
+    In force for a socket is what the unit says that it was made for, and not the one that uses it.
+    """
     target = probes
     target.put(SOCKET_UNIT, f"/run/systemd/system/{COPY}-bare.socket")
     target.put(BARE, f"/run/systemd/system/{COPY}-bare.service")
     assert escapes(target, f"{COPY}-bare", lambda: started(target, f"{COPY}-bare.service")), "the trick is real"
     target.run(f"systemctl stop {COPY}-bare.socket")
-    target.put(SOCKET_UNIT, f"/run/systemd/system/{COPY}.socket")
-    reached = escapes(target, COPY, lambda: confined(target, "network"))
-    target.run(f"systemctl stop {COPY}.socket; rm -f /run/systemd/system/{COPY}.socket")
-    if reached and not target.facts.enforces_cgroups:
-        pytest.xfail("IPAddressDeny= is a filter on the unit's cgroup, which a container here does not have")
-    assert not reached
+    fragment = target.check(f"systemctl show {SOCKET} -p FragmentPath --value")
+    target.check(f"cp {fragment} /run/systemd/system/{COPY}.socket")
+    # each layer by itself, where the kernel has the second
+    layers = ["IPAddressDeny="] + (["PrivateNetwork=no"] if target.facts.enforces_cgroups else [])
+    for without in layers:
+        port = f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{PORT}\n{without}\n"
+        target.put(port, f"/run/systemd/system/{COPY}.socket.d/50-port.conf")
+        reached = escapes(target, COPY, lambda: confined(target, "network"))
+        target.run(f"systemctl stop {COPY}.socket")
+        assert not reached, f"with {without}"
+    target.run(f"rm -rf /run/systemd/system/{COPY}.socket*; systemctl daemon-reload")
 
 
 def escapes(target, unit, run):
@@ -143,6 +151,7 @@ def test_no_file_of_its_is_open_to_others(product):
     assert product.target.check("stat -c '%a %U:%G' /var/lib/idiolect") == "750 idiolect:idiolect"
 
 
+@pytest.mark.quick
 def test_a_tcp_proxy_in_front_passes_bytes_and_reaches_nothing_else(product):
     """idiolect-tcp@: a port in front of one Unix socket; its group cannot open the control socket."""
     target = product.target
@@ -164,6 +173,11 @@ def test_a_tcp_proxy_in_front_passes_bytes_and_reaches_nothing_else(product):
     try:
         done = target.python(client)
         assert "heard you" in done.out, done.said + target.run("journalctl -q -n 20 -u 'idiolect-tcp@echo*'").out
+        proxy = f"/proc/{product.show('MainPID', 'idiolect-tcp@echo.service')}/status"
+        ids = [line.split()[1:] for line in target.check(f"grep -E '^(Uid|Gid|Groups):' {proxy}").splitlines()]
+        group = target.check("getent group idiolect-tcp | cut -d: -f3")
+        assert set(ids[0]).isdisjoint({"0", target.check("id -u idiolect")})
+        assert set(ids[1]) | set(ids[2]) == {group}, "the control socket's group is not among them"
     finally:
         target.run("systemctl stop idiolect-tcp@echo.socket idiolect-tcp@echo.service hw-echo.service")
         target.unlink("/etc/systemd/system/idiolect-tcp@echo.socket.d", "/run/idiolect/echo.sock")

@@ -4,7 +4,9 @@ The model is signed on the machine itself, with keys made for this run. On a rea
 provisioned and learnt, and so wants --destructive.
 """
 
+import json
 import re
+import threading
 import time
 
 import pytest
@@ -15,13 +17,10 @@ from targets.base import Unavailable
 
 KEYS = "/root/hw-keys"
 BUNDLES = f"{STATE}/bundles"
-BUSY = """\
-#!/bin/sh
-while :; do
-    idiolect pause learning; idiolect resume learning
-    echo yes | idiolect consent grant ann --purpose usage; idiolect consent withdraw ann usage
-done
-"""
+PAUSE, RESUME = "pause learning", "resume learning"
+GRANT, WITHDRAW = "consent grant ann --purpose usage", "consent withdraw ann usage"
+CUTS = (3, GRANT)
+"""After so many seconds of one change after the other; and at once when that one was answered."""
 pytestmark = pytest.mark.destructive
 
 
@@ -39,7 +38,7 @@ def provisioned(installed):
     target.check(
         f"idiolect bundle sign builtin {keys} --version 2 --upgrade-from {KEYS}/v1 --out {KEYS}/v2", timeout=60
     )
-    target.check(f"install -m 644 {KEYS}/k/bundle.pem /etc/idiolect/keys.d/hw.pem")
+    target.check(f"install -m 644 {KEYS}/k/bundle.pem /etc/idiolect/keys.d/hw.pem; sync /etc/idiolect/keys.d/hw.pem")
     installed.usual = {
         "bundle": "installed", "keystore": "tpm", "trust": {"tcti": target.chip.tcti}, "people": PEOPLE,
     }  # fmt: skip
@@ -71,11 +70,11 @@ def released(product, seconds=30):
     return status
 
 
-def still_there(product):
+def still_there(product, examples=12):
     """Keys, the person, ears."""
     released(product, 60)
     personal(product, 60)
-    assert kept(product) == 12
+    assert kept(product) == examples
     product.running(60)
     product.understands(4)
 
@@ -238,20 +237,85 @@ def test_the_tpm_is_open_to_the_service_and_to_nobody_else(provisioned, product)
     assert product.show("ActiveState", UNIT) == "active"
 
 
+class Changes(threading.Thread):
+    """Somebody who changes one thing after the other until the power is cut, or ``last`` was answered.
+
+    Noted here, as a note on the machine's own disk would put everything before it on the disk, too.
+    """
+
+    def __init__(self, product, last):
+        super().__init__(daemon=True)
+        self.product, self.last, self.over = product, last, threading.Event()
+        self.story = []  # of (step, whether it was answered): each begins, and is answered or not
+
+    def run(self):
+        while True:
+            for step in (PAUSE, RESUME, GRANT, WITHDRAW):
+                if self.over.is_set():
+                    return
+                self.story.append((step, False))
+                done = self.product.idiolect(step, typed="yes\n" if step == GRANT else "")
+                if done.rc:
+                    return  # no power, or a mistake: the test sees which
+                self.story.append((step, True))
+                if step == self.last:
+                    return
+
+    def left(self, on, off):
+        """What there may be after it: the last change that was answered, or the one that was under way."""
+        states = {False}
+        for step, answered in self.story:
+            if step in (on, off):
+                states = {step == on} if answered else states | {step == on}
+        return states
+
+
+def agreed(product):
+    """Whether ann agrees to `usage`."""
+    (person,) = json.loads(product.idiolect("consent show ann --json").checked().out)["people"]
+    return "usage" in person["purposes"]
+
+
+def paused(product):
+    """Whether learning is paused, once the vault is open."""
+
+    def state():
+        found = product.status()["personalization"]["state"]
+        return found if found != "off" else None
+
+    return product.target.wait(state, 60, "the vault is open") == "paused"
+
+
 def test_power_cuts_in_the_middle_of_changes_lose_nothing(provisioned, product):
     """While consent is given and withdrawn, which rotates the secret each time: old or new state, never none.
 
-    Last here: a TPM's memory wears, and so the rotations of a day are numbered.
+    What was answered before the cut is there after it. Last here: a TPM's memory wears, and so the rotations of a day
+    are numbered.
     """
-    target = product.target
-    target.put(BUSY, "/usr/local/lib/hw-busy", 0o755)
-    for _ in range(2):
-        target.check("systemd-run -q --unit=hw-busy /usr/local/lib/hw-busy")
-        time.sleep(2 if not product.emulated else 15)
-        target.power_cut()
+    before = kept(product)
+    assert before, "somebody lives here"
+    for when in CUTS:
+        changes = Changes(product, when)
+        changes.start()
+        if when in (PAUSE, RESUME, GRANT, WITHDRAW):
+            changes.join(60 * product.target.patience)
+            assert changes.story[-1:] == [(when, True)]
+        else:
+            time.sleep(when * product.target.patience)
+            assert changes.is_alive(), changes.story
+        changes.over.set()
+        product.target.power_cut()
+        changes.story = [*changes.story]  # what is answered late belongs to the time after
         product.start()
-        product.idiolect("resume learning").checked()  # it may have been paused in that very moment
-        still_there(product)
+        released(product, 60)
+        found = {"paused": paused(product), "agreed": agreed(product)}
+        print(found, "after", changes.story)
+        assert found["agreed"] in changes.left(GRANT, WITHDRAW), changes.story
+        assert found["paused"] in changes.left(PAUSE, RESUME), changes.story
+        product.idiolect(RESUME).checked()
+        if found["agreed"]:
+            product.idiolect(WITHDRAW).checked()
+        still_there(product, before)
         assert product.idiolect("audit verify").rc == 0
 
 

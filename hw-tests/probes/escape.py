@@ -231,6 +231,12 @@ def aside(work: object) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def interfaces() -> list[str]:
+    """Of its own network namespace. (/sys/class/net shows those of whoever mounted /sys, which is the host.)"""
+    with open("/proc/self/net/dev") as file:
+        return sorted(line.partition(":")[0].strip() for line in file if ":" in line)
+
+
 FOUND: dict[str, str] = {}
 
 
@@ -256,5 +262,5 @@ if __name__ == "__main__":
         devices()
         memory()
         kernel()
-    FOUND["interfaces"] = ",".join(sorted(os.listdir("/sys/class/net"))) if os.path.isdir("/sys/class/net") else ""
+    FOUND["interfaces"] = ",".join(interfaces())
     print("PROBE " + json.dumps(FOUND), flush=True)

@@ -142,12 +142,13 @@ class Target(ABC):
         return self.run(command, stdin=program.encode(), timeout=timeout)
 
     def put(self, data: bytes | Path | str, path: str, mode: int = 0o644) -> None:
-        """Write a file, with the directories above it."""
+        """Write a file, with the directories above it; a power cut leaves it there."""
         content = data.read_bytes() if isinstance(data, Path) else data.encode() if isinstance(data, str) else data
         where = shlex.quote(path)
         self.run(f"mkdir -p $(dirname {where}) && : > {where} && chmod {mode:o} {where}").checked()
         for start in range(0, len(content), CHUNK):
             self.run(f"cat >> {where}", stdin=content[start : start + CHUNK]).checked()
+        self.run(f"sync {where}").checked()
 
     def get(self, path: str) -> bytes:
         """A file's content."""

@@ -36,6 +36,8 @@ class Agent:
                     with contextlib.suppress(ValueError, KeyError):  # half a line from before a restart; a late answer
                         answer = json.loads(line)
                         self._answers[answer["id"]].put(answer)
+        for waiting in list(self._answers.values()):  # the board is off
+            waiting.put({})
 
     def run(self, command: str, timeout: float, stdin: bytes = b"") -> Done:
         """One command. ``TimeoutError`` when the board does not answer at all."""
@@ -45,7 +47,8 @@ class Agent:
         try:
             with self._lock:
                 self._socket.sendall(b"\n" + json.dumps(request).encode() + b"\n")
-            answer = answers.get(timeout=timeout + 5)
+            if not (answer := answers.get(timeout=timeout + 5)):
+                raise ConnectionResetError
         except (queue.Empty, OSError) as error:
             raise TimeoutError(f"the board does not answer: {command}") from error
         finally:
