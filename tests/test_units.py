@@ -76,6 +76,9 @@ def test_nothing_of_the_daemon_reaches_a_network():
     assert service["IPAddressDeny"] == "any"
     listens = [value for key, value in directives("idiolectd.socket", "Socket") if key.startswith("Listen")]
     assert listens == ["/run/idiolect/control.sock"]  # and never a port
+    # An IP filter binds a socket by the unit that made it: what a drop-in adds here is filtered here, or nowhere.
+    own = dict(directives("idiolectd.socket", "Socket"))
+    assert (own["PrivateNetwork"], own["IPAddressDeny"]) == ("yes", "any")
 
 
 def test_the_proxy_cannot_open_the_control_socket():
@@ -84,7 +87,8 @@ def test_the_proxy_cannot_open_the_control_socket():
     socket = dict(directives("idiolectd.socket", "Socket"))
     assert socket["SocketMode"] == "0660"
     assert proxy["Group"] == "idiolect-tcp" != socket["SocketGroup"]
-    assert proxy["DynamicUser"] == "yes"
+    # Not the template's name, which is the group's: systemd makes no dynamic user where there is a group so called.
+    assert (proxy["DynamicUser"], proxy["User"]) == ("yes", "idiolect-tcp-%i")
 
 
 def test_a_configuration_that_is_wrong_is_not_tried_again_and_a_crash_is():
