@@ -404,3 +404,17 @@ def test_errors_name_the_device_and_the_fix(make_mic, opened):
     assert str(fault.value) == "wavmic: held by another program"
     assert fault.value.state == "busy"
     assert fault.value.fix
+
+
+def test_cards_that_are_shut_are_told_from_cards_that_are_not_there(tmp_path, monkeypatch):
+    assert not microphone_module._shut_out(tmp_path)
+    (tmp_path / "controlC0").touch()
+    assert not microphone_module._shut_out(tmp_path)
+    monkeypatch.setattr(microphone_module.os, "access", lambda *_: False)  # root may open anything
+    assert microphone_module._shut_out(tmp_path)
+    monkeypatch.setattr(microphone_module, "_shut_out", lambda: True)
+    error = microphone_module._as_fault(
+        "hw:0", microphone_module.alsaaudio.ALSAAudioError("No such file or directory [hw:0]")
+    )
+    assert "none that may be opened" in str(error)
+    assert "SupplementaryGroups=audio" in error.fix

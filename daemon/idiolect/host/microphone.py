@@ -273,10 +273,18 @@ _FAULTS: dict[int, tuple[type[MicrophoneError], str, str]] = {
 def _as_fault(device: str, error: Exception) -> MicrophoneError:
     """pyalsaaudio gives the text of an errno and the device's name in brackets; the number is found by its text."""
     text = str(error).removesuffix(f" [{device}]")
+    if text == os.strerror(errno.ENOENT) and _shut_out():
+        return MicrophoneError(f"{device}: there are sound cards, and none that may be opened", _GROUP)
     for number, (kind, message, fix) in _FAULTS.items():
         if text == os.strerror(number):
             return kind(f"{device}: {message}", fix)
     return MicrophoneError(f"{device}: {text}", "it is opened again; if that does not help, see dmesg")
+
+
+def _shut_out(folder: Path = Path("/dev/snd")) -> bool:
+    """Whether there are cards and all are closed to us: libasound says then that there are none."""
+    controls = list(folder.glob("controlC*"))
+    return bool(controls) and not any(os.access(each, os.R_OK | os.W_OK) for each in controls)
 
 
 def _describe(name: str, cards: dict[str, str]) -> str:
