@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from demo_learn import learn  # noqa: E402
 from demo_trust import Board  # noqa: E402
-from idiolect.control.client import Client  # noqa: E402
+from idiolect.client import Client  # noqa: E402
 from tests.alsa.wavmic import WavMic  # noqa: E402
 from tests.speech import DIGITS, SOUNDS, recording  # noqa: E402
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.boot import slots
+from idiolect.client import Client, UnreachableError
 from idiolect.config import load
-from idiolect.control.client import Client, UnreachableError
 from tests.speech import DIGITS
 from tests.swtpm import Swtpm
 

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from idiolect.client import Client
 from idiolect.config import Control
-from idiolect.control.client import Client
 from idiolect.control.hub import Hub
+from idiolect.control.metrics import Learnt, Measures, Process
 from idiolect.control.server import Limits, Server, control_server
 from idiolect.errors import RequestError
+from idiolect.tally import Tally
 from idiolect.values import Detection, Event
 
 HASTY = Limits(request_s=0.4, answer_s=0.4, connection_s=0.8, write_s=0.4, heartbeat_s=0.1)
@@ -67,6 +69,8 @@ class FakeDaemon:
     hanging: bool = False
     checks: list[dict[str, object]] = field(default_factory=list)
     windows: FakeWindows = field(default_factory=FakeWindows)
+    box: FakeBox = field(default_factory=lambda: FakeBox())  # noqa: PLW0108  # which comes below
+    measuring: FakeMeasuring = field(default_factory=lambda: FakeMeasuring())  # noqa: PLW0108
 
     def status(self) -> dict[str, object]:
         if self.broken:
@@ -109,6 +113,35 @@ class FakeDaemon:
     @property
     def proofs(self) -> FakeProofs:
         return FakeProofs()
+
+
+class FakeBox:
+    """Implements ``control.box_api.Box``."""
+
+    def __init__(self) -> None:
+        self.leases: list[float | None] = []
+
+    def playback(self, seconds: float | None) -> dict[str, object]:
+        self.leases.append(seconds)
+        return {"active": seconds is not None, "until": None if seconds is None else time.time() + seconds}
+
+
+class FakeMeasuring:
+    """Implements ``control.metrics.Measuring``: of everything a little."""
+
+    async def measures(self) -> Measures:
+        tally = Tally()
+        tally.event(event("seven").detection, base=True, late=0.12)
+        verdicts, rounds = {"passed": 3, "2": 1}, {"made": 3, "refused": 1}
+        learnt = Learnt(2, {"active": 2}, 3, verdicts, rounds, {"canary": 3}, 1_700_000_000)
+        return Measures(
+            version="0.1.0", bundle=("default", 3, False), events=dict(tally.events),
+            latency={kind: each.spread() for kind, each in tally.latency.items()}, processing=tally.processing.spread(),
+            microphone="running", overruns=2, reopened=1, dropped_blocks=0, queue_blocks=1, listening="idle",
+            playback=False, learning="idle", keys="released", protected=False, learnt=learnt, jobs={"rebuild": 2},
+            process=Process(12.5, 1.5, 60 << 20, 30, 1_700_000_000.0), celsius=48.5, throttled=False,
+            clients={"events": 1},
+        )  # fmt: skip
 
 
 class FakeProofs:

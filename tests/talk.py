@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.control.client import Client
+from idiolect.client import Client
 
 AHEAD_S = 0.5
 """How far ahead of the microphone one writes: its position is known to a tenth of a second."""

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from idiolect.control.client import Client
+from idiolect.client import Client
 from idiolect.control.server import Limits
 from tests.fake_daemon import HASTY, FakeDaemon, event, read_answer, running, wait_for
 
@@ -139,6 +139,35 @@ def test_a_client_that_reads_slowly_is_told_that_it_lost_events(path):
     assert last.startswith(b"event: lagged\ndata: ")
     assert json.loads(last.partition(b"data: ")[2])["missed"] > 0
     assert run.daemon.hub.subscribers == 0
+
+
+def stream(run, count, **headers):
+    """The first ``count`` bytes' worth of frames of a stream."""
+    with run.connect() as sock:
+        said = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        sock.sendall(f"GET /v1/events HTTP/1.0\r\n{said}\r\n".encode())
+        got = b""
+        while got.partition(b"\r\n\r\n")[2].count(b"\n\n") < count:
+            got += sock.recv(4096)
+    return got.partition(b"\r\n\r\n")[2].split(b"\n\n")[:count]
+
+
+def test_a_stream_begins_with_the_id_from_which_it_can_be_resumed(run):
+    run.publish("a-1")
+    (begin,) = stream(run, 1)
+    assert begin.split(b"\n")[1] == b"id: a-1"
+    assert b"data" not in begin  # no event: browsers and the client only remember the id
+    (begin,) = stream(run, 1, Last_Event_ID="")
+    assert begin.split(b"\n")[1] == b"id: a-1"
+
+
+@pytest.mark.parametrize(("last_id", "kind"), [("a-0", b"lagged"), ("b-7", b"restarted")])
+def test_what_is_missing_is_said_first(run, last_id, kind):
+    run.publish("a-1", "a-2")
+    begin, gap, first = stream(run, 3, Last_Event_ID=last_id)
+    assert begin == b"retry: 1000"
+    assert gap.startswith(b"event: " + kind + b'\ndata: {"missed":null,')
+    assert first.startswith(b"id: a-1\n")
 
 
 def test_a_client_that_reads_nothing_is_cut_off(hasty):

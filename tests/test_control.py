@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from idiolect.client import Client, NotPermittedError, UnreachableError
 from idiolect.config import Roles
-from idiolect.control.client import Client, NotPermittedError, UnreachableError
 from idiolect.control.listener import ListenError, open_listener
 from idiolect.control.peers import Peer, Role, role_of
 from idiolect.errors import RequestError

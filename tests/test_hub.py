@@ -60,6 +60,57 @@ def test_a_subscriber_begins_after_the_id_it_names(last_id, expected):
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("last_id", "gap", "expected"),
+    [
+        ("a-3", "", ["a-4", "a-5"]),
+        ("a-5", "", []),
+        ("a-1", "lagged", ["a-2", "a-3", "a-4", "a-5"]),
+        ("b-3", "restarted", ["a-2", "a-3", "a-4", "a-5"]),
+        ("", "restarted", ["a-2", "a-3", "a-4", "a-5"]),
+    ],
+)
+def test_who_comes_back_is_told_when_something_is_missing(last_id, gap, expected):
+    async def run():
+        hub = Hub(capacity=4)
+        for number in range(6):
+            hub.publish(event(f"a-{number}"))
+        with hub.subscribe(last_id) as subscription:
+            assert (subscription.gap, ids(await subscription.take(0.001))) == (gap, expected)
+
+    asyncio.run(run())
+
+
+def test_who_came_before_the_first_event_can_come_back():
+    async def run():
+        hub = Hub(capacity=4)
+        begin = hub.subscribe().begin
+        assert begin
+        assert hub.subscribe(begin).gap == ""
+        hub.publish(event("a-0"))
+        again = hub.subscribe(begin)
+        assert (again.gap, again.begin, ids(await again.take(1))) == ("", "", ["a-0"])
+        for number in range(1, 9):
+            hub.publish(event(f"a-{number}"))
+        assert hub.subscribe(begin).gap == "lagged"
+        assert hub.subscribe().begin == "a-8"
+        assert Hub().subscribe(begin).gap == "restarted"
+
+    asyncio.run(run())
+
+
+def test_forgetting_costs_nobody_who_had_read_everything():
+    async def run():
+        hub = Hub()
+        hub.publish(event("a-0"))
+        hub.publish(event("a-1"))
+        hub.clear()
+        assert hub.subscribe("a-1").gap == ""
+        assert hub.subscribe("a-0").gap == "lagged"
+
+    asyncio.run(run())
+
+
 def test_publishing_from_threads_wakes_every_subscriber_once_per_event():
     async def run():
         hub = Hub()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from idiolect.assembly import bundle_directory
-from idiolect.control.client import Client, UnreachableError
+from idiolect.client import Client, UnreachableError
 from tests import speech
 from tests.alsa import require_wavmic
 from tests.alsa.wavmic import WavMic

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.control.client import Client, UnreachableError
+from idiolect.client import Client, UnreachableError
 from idiolect.host.slots import Slots
 from idiolect.provisioning import fleet_record
 from idiolect.trust.keys import public_pem

@@ -16,7 +16,7 @@ from idiolect.learning.model import Model
 from idiolect.learning.succession import Earlier, EmbeddingMap, Maps, Succession
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.decoder import Listening, State, blocks
+from idiolect.pipeline.decoder import Listening, State, Thresholds, blocks, raised
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.personal import TAUGHT_OPEN, TAUGHT_THRESHOLD
 from idiolect.pipeline.space import Space
@@ -25,7 +25,7 @@ from idiolect.trust.keys import TrustedKeys
 from idiolect.trust.manifest import PREVIOUS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from idiolect.config import Config
 
@@ -43,6 +43,17 @@ def read_bundle(
 ) -> Bundle:
     """Read and verify a bundle: for scripts and tests, as without ``keys`` nobody vouches for anything."""
     return load(read_verified(directory, keys, minimum=minimum, allow_unsigned=allow_unsigned))
+
+
+def described(bundle: Bundle) -> dict[str, object]:
+    """A bundle as `status` shows it."""
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "encoder": bundle.encoder_id[:16],
+        "wake_words": list(bundle.wake_words),
+        "phrases": list(bundle.commands),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,27 @@ def with_taught(base: Listening, taught: Sequence[str], sensitivity: float = 0.5
         thresholds=np.concatenate([base.thresholds, open_room]),
         turn_thresholds=np.concatenate([base.turn_thresholds, turn]),
     )
+
+
+def users(config: Config) -> dict[str, Sequence[str]]:
+    """The Unix users of each person, by name."""
+    return {name: person.users for name, person in config.people.items()}
+
+
+def for_people(base: Listening, config: Config, profiles: Mapping[str, str]) -> Listening:
+    """The same, with the thresholds of those who have a sensitivity of their own.
+
+    ``profiles`` are by name in small letters. A phrase whose threshold the configuration sets has that for everybody.
+    """
+    found: dict[str, Thresholds] = {}
+    fixed = np.array([name in config.listening.thresholds for name in base.classes], np.bool_)
+    for name, person in config.people.items():
+        profile = profiles.get(name.casefold())
+        if profile is not None and person.sensitivity != "same":
+            more = (config.listening.sensitivity - person.sensitivity) * SENSITIVITY_SPAN
+            free, turn = (np.where(fixed, t, raised(t, more)) for t in (base.thresholds, base.turn_thresholds))
+            found[profile] = Thresholds(free, turn)
+    return replace(base, by_profile=found) if found else base
 
 
 def model_of(recognizer: Recognizer) -> Model | None:

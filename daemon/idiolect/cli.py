@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__, cli_bundle, cli_config, cli_idle, cli_learn, cli_pair, cli_trust
+from idiolect import __version__, cli_box, cli_bundle, cli_config, cli_idle, cli_learn, cli_pair, cli_trust
 from idiolect import cli_output as show
 from idiolect.cli_files import DEFAULT_CONFIG
 from idiolect.client import Client, NoAnswerError, ServerEvent
@@ -133,7 +133,7 @@ def _follow(client: Client, seconds: float | None) -> Iterator[ServerEvent]:
         for event in client.events(seconds=seconds, resume=True, patience_s=_PATIENCE_S):
             if event.kind in words:
                 print(f"idiolect: {words[event.kind]}", file=sys.stderr)
-            else:
+            elif event.id:
                 yield event
     except TimeoutError:
         return
@@ -194,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_learn.register(commands, common, _add)
     cli_idle.register(commands, common, _add)
     cli_pair.register(commands, common, _add)
+    cli_box.register(commands, common, _add)
     cli_bundle.register(commands, common, _add)
     cli_trust.register(commands, common, _add)
     return parser

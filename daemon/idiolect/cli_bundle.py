@@ -23,7 +23,7 @@ from idiolect.cli_files import (
     read_config,
     whole,
 )
-from idiolect.control.client import Client
+from idiolect.client import Client
 from idiolect.errors import BundleError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _mark_good(options: argparse.Namespace) -> int:
-    answer = Client(options.socket).post("/v1/bundle/mark-good", {})
+    answer = Client(options.socket).mark_good()
     minimum = show.plain(answer.get("minimum", "?"))
     return emit(options, answer, [f"from now on no bundle below version {minimum} gets the keys"])
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from idiolect import cli_output as show
 from idiolect.cli_files import Add, emit, files_explained
+from idiolect.client import Client
 from idiolect.configfiles import MAIN, installed_files
-from idiolect.control.client import Client
 from idiolect.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def _check(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     client = Client(options.socket)
     if options.origin:
-        answer: dict[str, Any] = client.get("/v1/config?origin=true")
+        answer = client.config_origin()
         return emit(options, answer, _origin_lines(answer) or ["nothing is set: the defaults hold"])
-    config: dict[str, Any] = client.get("/v1/config")
+    config = client.config()
     return emit(options, config, [] if options.json else [_as_yaml(config)])
 
 

@@ -6,7 +6,7 @@ import argparse
 import errno
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,7 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def emit(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:
+def emit(options: argparse.Namespace, answer: Mapping[str, Any], lines: list[str]) -> int:
     """Print ``answer`` with --json, else ``lines``; the exit code of a command that is done."""
     print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
     return 0

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from idiolect import cli_output as show
-from idiolect.control.client import Client
+from idiolect.client import Client
+from idiolect.client_types import Learning
 
 Add = Callable[..., argparse.ArgumentParser]
 _POLL_S = 0.2
@@ -40,9 +41,9 @@ def learn_lines(status: Mapping[str, Any]) -> list[str]:
 def _learn(options: argparse.Namespace) -> int:
     client = Client(options.socket)
     if not options.now:
-        return _say(options, client.get("/v1/learn"), None)
-    before: dict[str, Any] = client.get("/v1/learn")
-    client.post("/v1/learn", {})
+        return _say(options, client.learning(), None)
+    before = client.learning()
+    client.learn()
     status = _follow(client, options.timeout)
     if status["failed"] > before["failed"]:
         _say(options, status, ["it failed, and is tried again later: see the journal, and idiolect doctor"])
@@ -55,12 +56,12 @@ def _learn(options: argparse.Namespace) -> int:
     return 1
 
 
-def _follow(client: Client, seconds: float) -> dict[str, Any]:
+def _follow(client: Client, seconds: float) -> Learning:
     """The daemon's state once all is done, or when the time is up; meanwhile it is told on a terminal."""
     ends, shown = time.monotonic() + seconds, ""
     time.sleep(_POLL_S)  # until it has looked
     while True:
-        status: dict[str, Any] = client.get("/v1/learn")
+        status = client.learning()
         if not status["asked"] or time.monotonic() > ends:
             return status
         text = show.plain("; ".join([show.idle_text(status), *status["waiting_for"]]))
@@ -70,7 +71,7 @@ def _follow(client: Client, seconds: float) -> dict[str, Any]:
         time.sleep(_POLL_S)
 
 
-def _say(options: argparse.Namespace, status: dict[str, Any], lines: list[str] | None) -> int:
+def _say(options: argparse.Namespace, status: Mapping[str, Any], lines: list[str] | None) -> int:
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     print(json.dumps(status, indent=2) if options.json else "\n".join(lines or learn_lines(status)))

@@ -8,12 +8,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from idiolect.control.client import Client
+from idiolect.client import Client
+from idiolect.client_types import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
 from idiolect.trust.receipt import RETENTION
 
@@ -27,13 +27,9 @@ def _client(options: argparse.Namespace) -> Client:
     return Client(options.socket, timeout=60.0)
 
 
-def _say(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:
+def _say(options: argparse.Namespace, answer: Mapping[str, Any], lines: list[str]) -> int:
     print(json.dumps(answer, indent=2, ensure_ascii=False) if options.json else "\n".join(lines))
     return 0
-
-
-def _query(path: str, **fields: object) -> str:
-    return path + "?" + "&".join(f"{k}={quote(str(v), safe='')}" for k, v in fields.items() if v is not None)
 
 
 # -- consent -------------------------------------------------------------------------------------------------------
@@ -42,31 +38,28 @@ def _query(path: str, **fields: object) -> str:
 def _grant(options: argparse.Namespace) -> int:
     client = _client(options)
     purposes = list(RETENTION) if options.all else options.purpose or ["enrol"]
-    body = {"name": options.name, "purposes": purposes, "language": options.language}
-    asked: dict[str, Any] = client.post("/v1/consent", body)
+    asked = client.ask_consent(options.name, purposes, options.language)
     print(asked["notice"], file=sys.stderr)
     if asked["how"] == "paired":
         print('\nType "yes" to agree: ', end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("yes", "ja"):
             print("Nothing was agreed to, and nothing is kept.", file=sys.stderr)
             return 1
-        answer: dict[str, Any] = client.post("/v1/consent/agree", {"token": asked["token"]})
+        answer = client.agree(asked["token"])
         return _say(options, answer, [f"{options.name} agreed to: {', '.join(answer['granted'])}"])
     print(f'\nSay "yes" to the device within {asked["expires_s"]} seconds to agree.', file=sys.stderr)
     return _wait_for_yes(options, client, asked)
 
 
-def _wait_for_yes(options: argparse.Namespace, client: Client, asked: dict[str, Any]) -> int:
+def _wait_for_yes(options: argparse.Namespace, client: Client, asked: Question) -> int:
     ends = time.monotonic() + float(asked["expires_s"])
     while time.monotonic() < ends:
-        state = client.get(_query("/v1/consent/wait", token=asked["token"]))
-        if state["state"] == "closed":
+        if client.consent_state(asked["token"])["state"] == "closed":
             break
         if sys.stderr.isatty():
             print(f"\r{ends - time.monotonic():4.0f} s ", end="", file=sys.stderr, flush=True)
         time.sleep(0.3)
-    people: Any = client.get("/v1/consent")["people"]
-    mine = next((p for p in people if p["profile"] == asked["profile"]), None)
+    mine = next((p for p in client.people()["people"] if p["profile"] == asked["profile"]), None)
     granted = [p for p in asked["purposes"] if mine and p in mine["purposes"]]
     if len(granted) < len(asked["purposes"]):
         print('\nNo "yes" was heard: nothing was agreed to, and nothing is kept.', file=sys.stderr)
@@ -75,7 +68,7 @@ def _wait_for_yes(options: argparse.Namespace, client: Client, asked: dict[str, 
 
 
 def _show(options: argparse.Namespace) -> int:
-    answer: dict[str, Any] = _client(options).get("/v1/consent")
+    answer = _client(options).people()
     people = [p for p in answer["people"] if not options.name or p["name"].casefold() == options.name.casefold()]
     lines = []
     for person in people:
@@ -88,12 +81,11 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _withdraw(options: argparse.Namespace) -> int:
-    body = {"profile": options.name, "purpose": options.purpose}
-    answer: dict[str, Any] = _client(options).post("/v1/consent/withdraw", body)
+    answer = _client(options).withdraw(options.name, options.purpose)
     return _say(options, answer, [f"withdrawn; {answer['deleted']} records deleted; in use now: {_version(answer)}"])
 
 
-def _version(answer: dict[str, Any]) -> str:
+def _version(answer: Mapping[str, Any]) -> str:
     return f"version {answer['adapter']} ({answer['state']})" if answer.get("adapter") else "the base model"
 
 
@@ -103,12 +95,12 @@ def _erase(options: argparse.Namespace) -> int:
         if sys.stdin.readline().strip().casefold() != options.name.casefold():
             print("Nothing was erased.")
             return 1
-    answer = _client(options).post("/v1/erase", {"profile": options.name})
+    answer = _client(options).erase(options.name)
     return _say(options, answer, [f"erased: {answer['erased']} records and every key over them"])
 
 
 def _profile(options: argparse.Namespace) -> int:
-    answer = _client(options).post("/v1/profile", {"profile": options.name})
+    answer = _client(options).address(options.name)
     return _say(options, answer, [f"{options.name} is taken to be the one who speaks"])
 
 
@@ -124,15 +116,14 @@ def meter(level: float, width: int = _TTY_WIDTH) -> str:
 def _enroll(options: argparse.Namespace) -> int:
     client = _client(options)
     if options.cancel:
-        return _say(options, client.delete("/v1/enrol"), ["cancelled; nothing is kept of it"])
+        return _say(options, client.cancel_teaching(), ["cancelled; nothing is kept of it"])
     if not options.name or not options.phrase:
         raise RequestError(422, "phrase", 'say who and what: idiolect enroll NAME "lights please"')
-    body = {"profile": options.name, "phrase": options.phrase, "samples": options.samples, "speak": options.speak}
-    state: dict[str, Any] = client.post("/v1/enrol", body)
+    client.teach(options.name, options.phrase, options.samples, options.speak)
     try:
-        state = _follow(options, client, state)
+        state = _follow(options, client)
     except KeyboardInterrupt:
-        client.delete("/v1/enrol")
+        client.cancel_teaching()
         print("\ncancelled; nothing is kept of it", file=sys.stderr)
         return 130
     if state["state"] != "done" or not state["result"].get("adapter"):
@@ -143,10 +134,11 @@ def _enroll(options: argparse.Namespace) -> int:
     return _say(options, state, [done, "see what is kept: idiolect review " + options.name])
 
 
-def _follow(options: argparse.Namespace, client: Client, state: dict[str, Any]) -> dict[str, Any]:
+def _follow(options: argparse.Namespace, client: Client) -> TeachingState:
     """Prompts, the level meter, and why an attempt was refused, until it is over."""
     last = None
     while True:
+        state = client.teaching()
         step = (state["state"], state["attempts"])
         if step != last:
             last = step
@@ -154,12 +146,11 @@ def _follow(options: argparse.Namespace, client: Client, state: dict[str, Any]) 
         if state["state"] in ("done", "failed", "cancelled"):
             return state
         if state["state"] == "listening" and sys.stderr.isatty():
-            print(f"\r  [{meter(state.get('level_dbfs', -120.0))}]", end="", file=sys.stderr, flush=True)
+            print(f"\r  [{meter(state['level_dbfs'])}]", end="", file=sys.stderr, flush=True)
         time.sleep(_POLL_S)
-        state = client.get("/v1/enrol")
 
 
-def _announce(options: argparse.Namespace, state: dict[str, Any]) -> None:
+def _announce(options: argparse.Namespace, state: Teaching) -> None:
     number = f"{min(state['taken'] + 1, state['wanted'])}/{state['wanted']}"
     text = {
         "listening": f'  {number}  say "{options.phrase}" now',
@@ -172,16 +163,16 @@ def _announce(options: argparse.Namespace, state: dict[str, Any]) -> None:
 
 
 def _correct(options: argparse.Namespace) -> int:
-    answer: dict[str, Any] = _client(options).post("/v1/correct", {"event": options.event, "phrase": options.phrase})
+    answer = _client(options).correct(options.event, options.phrase)
     return _say(options, answer, _learnt(answer))
 
 
 def _confirm(options: argparse.Namespace) -> int:
-    answer: dict[str, Any] = _client(options).post("/v1/confirm", {"event": options.event})
+    answer = _client(options).confirm(options.event)
     return _say(options, answer, _learnt(answer))
 
 
-def _learnt(answer: dict[str, Any]) -> list[str]:
+def _learnt(answer: Mapping[str, Any]) -> list[str]:
     lines = [
         f"kept as example {answer['example']}"
         + ("" if answer["counts"] else f", but it does not count: {answer['why']}")
@@ -197,10 +188,10 @@ def _learnt(answer: dict[str, Any]) -> list[str]:
 
 
 def _review(options: argparse.Namespace) -> int:
-    answer: dict[str, Any] = _client(options).get(_query("/v1/review", profile=options.name))
+    answer = _client(options).review(options.name)
     lines = [f"{answer['name']}  {answer['profile']}"]
-    for purpose, said in answer["purposes"].items():
-        lines.append(f"  agreed to {purpose} on {said['since']} ({said['how']}), kept {said['retention_days']} days")
+    for purpose, grant in answer["purposes"].items():
+        lines.append(f"  agreed to {purpose} on {grant['since']} ({grant['how']}), kept {grant['retention_days']} days")
     for e in answer["examples"]:
         why = "" if e["counts"] else f"  [does not count: {e['why']}]"
         why += f"  [mapped from encoder {e['encoder'][:12]}]" if e.get("mapped") else ""
@@ -213,7 +204,7 @@ def _review(options: argparse.Namespace) -> int:
     return _say(options, answer, [*lines, *_versions(answer["adapters"])])
 
 
-def _versions(rows: list[dict[str, Any]]) -> list[str]:
+def _versions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"  version {v['adapter']:3} of {v['day']}  {v['state']:11} {v['examples']} examples,"
         f" held out {v['held_out']}: {v['wrong']} wrong ({v['wrong_before']} before),"
@@ -225,18 +216,17 @@ def _versions(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _history(options: argparse.Namespace) -> int:
-    answer: dict[str, Any] = _client(options).get(_query("/v1/history", profile=options.name))
+    answer = _client(options).history(options.name)
     return _say(options, answer, _versions(answer["versions"]) or ["nothing was learnt yet"])
 
 
 def _explain(options: argparse.Namespace) -> int:
-    path = _query("/v1/explain", profile=options.name, adapter=options.adapter)
-    answer: dict[str, Any] = _client(options).get(path)
+    answer = _client(options).explain(options.name, options.adapter)
     return _say(options, answer, answer["text"])
 
 
 def _report(options: argparse.Namespace) -> int:
-    answer: dict[str, Any] = _client(options).get(_query("/v1/report", profile=options.name))
+    answer = _client(options).report(options.name)
     figures = answer["figures"]
     lines = [f"{answer['name']}: version {answer['adapter']}" if answer["adapter"] else "nothing learnt is in use"]
     if figures.get("held_out"):
@@ -251,7 +241,7 @@ def _report(options: argparse.Namespace) -> int:
     return _say(options, answer, [*lines, *_lately(answer), *(f"  - {limit}" for limit in answer["limits"])])
 
 
-def _lately(answer: dict[str, Any]) -> list[str]:
+def _lately(answer: Report) -> list[str]:
     """Health in daily use, and the last self-test slice by slice."""
     lines = []
     if health := answer.get("health"):
@@ -272,12 +262,12 @@ def _lately(answer: dict[str, Any]) -> list[str]:
 def _forget(options: argparse.Namespace) -> int:
     wishes = {"example": options.example, "phrase": options.phrase, "day": options.day, "all": options.all or None}
     chosen = {name: value for name, value in wishes.items() if value is not None}
-    answer: dict[str, Any] = _client(options).post("/v1/forget", {"profile": options.name, **chosen})
+    answer = _client(options).forget(options.name, **chosen)
     return _say(options, answer, [f"{answer['forgotten']} examples forgotten; in use now: {_version(answer)}"])
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    answer = _client(options).post("/v1/rollback", {"profile": options.name})
+    answer = _client(options).rollback(options.name)
     return _say(options, answer, [f"in use now: {answer['in_use']}"])
 
 
@@ -288,8 +278,7 @@ def _passphrase(options: argparse.Namespace) -> str:
 
 
 def _export(options: argparse.Namespace) -> int:
-    passphrase = _passphrase(options)
-    document = _client(options).post("/v1/export", {"profile": options.name, "passphrase": passphrase})
+    document = _client(options).export(options.name, _passphrase(options))
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     if options.out is None:
         print(text, end="")
@@ -305,8 +294,7 @@ def _import(options: argparse.Namespace) -> int:
         document = json.loads(Path(options.file).read_bytes())
     except ValueError:
         raise RequestError(422, "document", "is not JSON: make one with `idiolect export`") from None
-    body = {"profile": options.name, "document": document, "passphrase": _passphrase(options)}
-    answer: dict[str, Any] = _client(options).post("/v1/import", body)
+    answer = _client(options).import_copy(options.name, document, _passphrase(options))
     lines = [f"{answer['imported']} examples taken over; in use now: {_version(answer)}"]
     if answer["left_out_without_consent"]:
         lines.append(f"{answer['left_out_without_consent']} left out: no consent covers them here")
@@ -375,9 +363,9 @@ def _named(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return command
 
 
-def verify_adapter(client: Client, name: str, number: int) -> tuple[dict[str, Any], list[str]]:
+def verify_adapter(client: Client, name: str, number: int) -> tuple[Proof, list[str]]:
     """For `idiolect audit verify --adapter N`: the answer, and lines for people."""
-    answer: dict[str, Any] = client.get(_query("/v1/adapters/verify", profile=name, adapter=number))
+    answer = client.verify_adapter(name, number)
     said = {
         "signed": "signed by this device's adapter key",
         "bundle": "made from the bundle that runs",

@@ -44,13 +44,13 @@ def _pair(options: argparse.Namespace) -> int:
         return _browsers(options, client)
     if not options.name:
         raise CommandError("pair: say for whom: idiolect pair NAME")
-    answer: dict[str, Any] = client.post("/v1/pair", {"profile": options.name})
-    lines = [*_where(str(answer["access"])), f"and type the code  {answer['code']}  (within five minutes)"]
+    answer = client.pair(options.name)
+    lines = [*_where(answer["access"]), f"and type the code  {answer['code']}  (within five minutes)"]
     if answer["fingerprint"]:
         lines += [
             "The browser does not know this device yet and will warn of it. Before you go on, look at the certificate",
             "that it shows: its SHA-256 fingerprint must be",
-            *(f"  {half}" for half in _halves(str(answer["fingerprint"]))),
+            *(f"  {half}" for half in _halves(answer["fingerprint"])),
         ]
     print(json.dumps(answer, indent=2) if options.json else "\n".join(map(show.plain, lines)))
     return 0
@@ -62,17 +62,18 @@ def _halves(fingerprint: str) -> tuple[str, str]:
 
 def _browsers(options: argparse.Namespace, client: Client) -> int:
     if options.list:
-        answer: Mapping[str, Any] = client.get("/v1/pair")
+        known = client.browsers()
         rows = [
             f"{row['id']}  {row['person']}  until {time.strftime('%Y-%m-%d', time.localtime(row['expires']))}"
-            for row in answer["browsers"]
+            for row in known["browsers"]
         ]
+        answer: Mapping[str, Any] = known
         lines = rows or ["no browser is paired"]
     else:
         what: dict[str, object] = {"all": True}
         if options.forget:
             what = {"id" if re.fullmatch("[0-9a-f]{16}", options.forget) else "profile": options.forget}
-        answer = client.post("/v1/pair/forget", what)
+        answer = client.forget_browsers(**what)
         lines = [f"{answer['forgotten']} shut out"]
     print(json.dumps(answer, indent=2) if options.json else "\n".join(map(show.plain, lines)))
     return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from idiolect import cli_output as show
 from idiolect import cli_units
 from idiolect.cli_files import DEFAULT_CONFIG, Add, CommandError, emit, files_explained, read, read_config
-from idiolect.control.client import Client, UnreachableError
+from idiolect.client import Client, UnreachableError
 from idiolect.errors import KeystoreError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _daemon_stopped(config: Config) -> Iterator[None]:
 
 def _not_running(config: Config) -> None:
     try:
-        Client(str(config.control.socket), timeout=2).get("/v1/status")
+        Client(str(config.control.socket), timeout=2).status()
     except UnreachableError:
         return
     raise KeystoreError("idiolectd is running", "stop the one that was started by hand first", "busy")
@@ -178,10 +178,8 @@ def _not_running(config: Config) -> None:
 
 
 def _audit_show(options: argparse.Namespace) -> int:
-    answer = Client(options.socket).get(f"/v1/audit?limit={options.limit}")
-    entries = answer.get("entries")
-    shown = [show.audit_line(entry) for entry in entries] if isinstance(entries, list) else []
-    return emit(options, answer, shown or ["no entries"])
+    answer = Client(options.socket).audit(options.limit)
+    return emit(options, answer, [show.audit_line(entry) for entry in answer["entries"]] or ["no entries"])
 
 
 def _adapter_verify(options: argparse.Namespace) -> int:
@@ -200,7 +198,7 @@ def _audit_verify(options: argparse.Namespace) -> int:
     if options.adapter is not None:
         return _adapter_verify(options)
     if options.file is None:
-        answer = Client(options.socket).get("/v1/audit/verify")
+        answer = Client(options.socket).verify_audit()
         return emit(options, answer, [f"OK: {answer['count']} entries, head {answer['head']}"])
     from idiolect.trust.documents import verify_audit
 
@@ -218,12 +216,12 @@ def _verdict(summary: dict[str, Any]) -> list[str]:
 
 
 def _audit_export(options: argparse.Namespace) -> int:
-    print(json.dumps(Client(options.socket).get(f"/v1/audit/export?nonce={options.nonce.hex()}"), indent=1))
+    print(json.dumps(Client(options.socket).export_audit(options.nonce), indent=1))
     return 0
 
 
 def _attest(options: argparse.Namespace) -> int:
-    print(json.dumps(Client(options.socket).get(f"/v1/attest?nonce={options.nonce.hex()}"), indent=1))
+    print(json.dumps(Client(options.socket).attest(options.nonce), indent=1))
     return 0
 
 

@@ -6,20 +6,29 @@ One that cannot be opened is said so and left out: nobody goes deaf because a po
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from idiolect.config import Config
-from idiolect.configconnect import Page
-from idiolect.control import api
+from idiolect.configconnect import Handoff, Metrics, Page, Wyoming
+from idiolect.control import api, metrics
+from idiolect.control.doors import OpenDoor
+from idiolect.control.hearing import Hearing
 from idiolect.control.listener import Listener, ListenError, make_listener
 from idiolect.control.page import PageServer
+from idiolect.control.peers import Role
+from idiolect.control.server import Server
+from idiolect.control.tap import Tap
 
 log = logging.getLogger(__name__)
+T = TypeVar("T", bound="Counted")
 
 SECTIONS = ("wyoming", "metrics", "page", "handoff")
 """Of the configuration: what changes in there counts from the next start on."""
 TCP_GROUP = "idiolect-tcp"
 """Whose members, the proxies of idiolect-tcp@.service, may connect to what is meant for a network."""
+METRICS_CLIENTS = 4
+"""Who may ask for numbers at once."""
 
 
 class Serving(Protocol):
@@ -32,13 +41,59 @@ class Serving(Protocol):
         """Within 300 ms; more than once is well."""
 
 
+class Counted(Serving, Protocol):
+    """The same, and it knows how many are there."""
+
+    @property
+    def connected(self) -> int:
+        """Who is served; of what serves one only, whether that is there."""
+
+
+class Daemon(api.Daemon, Protocol):
+    """What the service offers beside the control API."""
+
+    @property
+    def streams(self) -> Hearing:
+        """Ears for what clients send."""
+
+
+class Microphone(Protocol):
+    """``Inference``, for whoever gets the sound of turns."""
+
+    tap: Tap | None
+
+
 class Connections:
     """All of them, from ``start`` to ``stop``."""
 
-    def __init__(self, daemon: api.Daemon, config: Config) -> None:
+    def __init__(self, daemon: Daemon, config: Config, microphone: Microphone) -> None:
         self._made: dict[str, Serving] = {}
+        self._user, self._program = config.handoff.user, None
+        self.clients: dict[str, Callable[[], int]] = {}
+        """How many are connected to what."""
+        if config.wyoming.enabled:
+            self._add("wyoming", lambda: _wyoming(daemon, config.wyoming))
+        if config.handoff.user:
+            self._program = self._add("handoff", lambda: _handoff(daemon, config.handoff, microphone))
+        if config.metrics.enabled:
+            self._made["metrics"] = _metrics(daemon, config.metrics)
         if config.page.enabled:
             self._made["page"] = _page(daemon, config.page)
+
+    def _add(self, name: str, make: Callable[[], T]) -> T | None:
+        """Make one that speaks Wyoming: the library is loaded here, where somebody wants it."""
+        try:
+            made = self._made[name] = make()
+        except ImportError:
+            log.error("not served: %s needs the Python package wyoming, which is missing", name)
+            return None
+        self.clients[name] = lambda: int(made.connected)
+        return made
+
+    @property
+    def handoff(self) -> dict[str, object]:
+        """Whom the sound of turns may go to ("": nobody), and whether that program is there."""
+        return {"user": self._user, "connected": bool(self._program and self._program.connected)}
 
     async def start(self) -> None:
         """Open what the configuration asks for."""
@@ -55,8 +110,39 @@ class Connections:
             await serving.stop()
 
 
+def _metrics(daemon: api.Daemon, wish: Metrics) -> Serving:
+    def opening() -> Listener:
+        return make_listener(wish.socket, "metrics", group=TCP_GROUP)
+
+    door = OpenDoor({"/metrics": {"GET": api.Route(Role.OBSERVER, metrics.show)}})
+    return Server(daemon, door, opening, max_clients=METRICS_CLIENTS)
+
+
 def _page(daemon: api.Daemon, wish: Page) -> Serving:
     def opening() -> Listener:
         return make_listener(wish.socket, "page", group=TCP_GROUP)
 
     return PageServer(daemon, daemon.pairing, opening, tls=wish.access == "lan")
+
+
+def _wyoming(daemon: Daemon, wish: Wyoming) -> Counted:
+    from idiolect.control.wyoming import WyomingServer  # two MiB that few need
+
+    def opening() -> Listener:
+        return make_listener(wish.socket, "wyoming", group=TCP_GROUP)
+
+    return WyomingServer(daemon.streams, daemon.hub, opening, microphone=wish.microphone, max_clients=wish.max_clients)
+
+
+def _handoff(daemon: Daemon, wish: Handoff, microphone: Microphone) -> Counted:
+    from idiolect.control.handoff import HandoffServer  # as above
+
+    def opening() -> Listener:
+        listener = make_listener(wish.socket, "handoff")
+        wish.socket.chmod(0o666)  # nobody's group is that user's: who may come in is decided when he is there
+        return listener
+
+    def attach(tap: Tap | None) -> None:
+        microphone.tap = tap
+
+    return HandoffServer(daemon.streams, wish.user, opening, attach)

@@ -305,8 +305,13 @@ class Custody:
 
     def last_checkpoint(self) -> int | None:
         """The day of the last checkpoint (since the epoch), None before the first."""
+        then = self.checkpoint_time()
+        return None if then is None else then // 86_400
+
+    def checkpoint_time(self) -> int | None:
+        """The second of it."""
         raw = self.vault.get("", *_CHECKPOINT)
-        return int(json.loads(raw)["time"]) // 86_400 if raw else None
+        return int(json.loads(raw)["time"]) if raw else None
 
     def attest(self, nonce: bytes) -> dict[str, object]:
         """A TPM's word for what this boot measured, also where it got no keys. ``RequestError`` 409 without a TPM."""

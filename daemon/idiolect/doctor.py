@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,11 +10,15 @@ from pathlib import Path
 
 from idiolect.config import Idle
 from idiolect.custody import Finding, View
+from idiolect.errors import LearningError
 from idiolect.host import clock
 from idiolect.host.process import Confinement
 from idiolect.host.sandbox import ESSENTIAL, Layer
+from idiolect.host.worker import Worker
 from idiolect.idle import Sensed
 from idiolect.values import MicrophoneHealth
+
+log = logging.getLogger(__name__)
 
 LOUD_DBFS, QUIET_DBFS = -3.0, -75.0
 """Levels of a block beyond which a microphone is over-driven or as good as dead."""
@@ -113,6 +118,15 @@ def earlier_encoder(standing: Mapping[str, Mapping[str, int]]) -> Iterable[Check
             what = f"{sum(counts)} phrase(s) of {len(counts)} person(s)"
             fix = "`idiolect explain NAME` names them: teach them again with `idiolect enroll`"
             yield Check("taught phrases", "warn", detail.format(what), fix)
+
+
+def layers() -> tuple[Layer, ...]:
+    """What confines a worker, asked of one (another than that of a round in course); empty where none starts."""
+    try:
+        return Worker().probe()
+    except LearningError as error:
+        log.warning("the training worker: %s", error)
+        return ()
 
 
 def sandbox(layers: Sequence[Layer]) -> Iterable[Check]:

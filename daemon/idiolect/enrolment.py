@@ -79,6 +79,8 @@ class Enrolment:
             )
         if not self._personal.learning:
             raise RequestError(409, "learning", "is paused: idiolect resume learning")
+        if self._inference.playing:
+            raise RequestError(409, "playback", "is on, and nothing is learnt meanwhile: idiolect playback off")
         if self._model is None:
             raise RequestError(409, "bundle", "has no statistics to learn with: install one that has")
         if why := self._ready():

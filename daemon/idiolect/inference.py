@@ -10,18 +10,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.control.hub import Hub, StateChange
+from idiolect.control.tap import Tap
 from idiolect.host.capture import BlockQueue
 from idiolect.learning.attempt import AFTER, Attempt, Reason, Taken
 from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.chain import LONGEST, Chain, resample_window
-from idiolect.pipeline.decoder import Listening
+from idiolect.pipeline.decoder import Listening, State
 from idiolect.pipeline.personal import Household
 from idiolect.pipeline.space import SPAN, as_span
+from idiolect.tally import BLOCK_S, Tally
 from idiolect.values import BLOCK, SAMPLE_RATE, WINDOW, Captured, Detection, Event
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ its last, blocks come one by one again, and its event is no later."""
 KEPT = 64
 AGE_S = 600.0
 """Events that can be corrected: so many, for so long."""
+PLAYBACK_MORE = 1.0
+"""Log-odds by which scores must be higher while the box itself plays something: a quarter of ``SENSITIVITY_SPAN``."""
 
 
 class Names:
@@ -51,10 +56,14 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What an event was about, as long as it may be corrected; ``span`` float32 (18, 96) stays in RAM."""
+    """What an event was about, as long as it may be corrected; ``span`` float32 (18, 96) stays in RAM.
+
+    ``played``: the box itself was playing something then, so that nothing can be learnt of it.
+    """
 
     event: Event
     span: NDArray[np.float32]
+    played: bool = False
 
 
 class Recent:
@@ -64,11 +73,11 @@ class Recent:
         self._heard: OrderedDict[str, Heard] = OrderedDict()
         self._lock = threading.Lock()
 
-    def keep(self, event: Event, span: NDArray[np.float32] | None) -> None:
+    def keep(self, event: Event, span: NDArray[np.float32] | None, *, played: bool = False) -> None:
         """Remember an event."""
         with self._lock:
             if span is not None:
-                self._heard[event.id] = Heard(event, span)
+                self._heard[event.id] = Heard(event, span, played)
             while self._heard and (len(self._heard) > KEPT or self._old(next(iter(self._heard.values())))):
                 self._heard.popitem(last=False)
 
@@ -110,10 +119,19 @@ class Inference:
         self.recent = Recent()
         self.told: Callable[[Event], None] = lambda _: None
         """Who else hears of events, on this thread."""
+        self.tap: Tap | None = None
+        """Who gets the sound of turns, on this thread: set while somebody to whom that may be handed is connected."""
         self._lock = threading.Lock()
         self._state = chain.state
         self._speech = chain.last_speech
         self._speech_at = time.monotonic()
+        self._begun = perf_counter()
+        self._after = ""
+        self._playing = False
+        self._played = 0  # position up to which the box has played something
+        self.playing = False
+        """Whether the box plays something. Any thread may say so."""
+        self.tally = Tally()
         self.events = 0
         self.processed: Callable[[], None] = lambda: None
         """Called on this thread after each block: the watchdog's food."""
@@ -163,30 +181,57 @@ class Inference:
 
     def _take(self, block: Captured) -> None:
         """One block, and how urgent the next ones are."""
+        self._begun = perf_counter()
         self._process(block)
+        self.tally.processing.add(perf_counter() - self._begun)
         self.processed()
         self._queue.patience = 1 if self._chain.awake or self._wanted is not None else PATIENCE
 
     def _process(self, block: Captured) -> None:
+        self._prepare(block.lost)
+        if self._wanted is not None:
+            self._try(block)
+        else:
+            heard = self._chain.process(block.samples)
+            if (tap := self.tap) is not None:
+                tap(block.samples, heard, self._chain.position, self._chain.state.value)
+            for detection in heard:
+                self._publish(detection)
+        self._note_speech()
+        if self._chain.state is not self._state:
+            self._turned()
+        if self._first_block:
+            self._first_block()
+            self._first_block = None
+
+    def _prepare(self, lost: int) -> None:
+        """What has changed since the last block, before the next is heard."""
         if self._next is not None:
             with self._lock:
                 (listening, household, profile, carried), self._next = self._next, None
             self._chain.listen_for(listening, household, carried)
             self._chain.address(profile)
-        if block.lost:
-            self._chain.lose(block.lost)
-        if self._wanted is not None:
-            self._try(block)
-        else:
-            for detection in self._chain.process(block.samples):
-                self._publish(detection)
-        self._note_speech()
-        if self._chain.state is not self._state:
-            self._state = self._chain.state
-            self._hub.publish(StateChange(self._names(), time.time(), {"listening": {"state": self._state.value}}))
-        if self._first_block:
-            self._first_block()
-            self._first_block = None
+        if lost:
+            self._chain.lose(lost)
+        if self._state is State.TURN and self._chain.state is not State.TURN:
+            self._after = "interrupted"
+        if self.playing is not self._playing:
+            self._playing = self.playing
+            self._chain.demand(PLAYBACK_MORE if self._playing else 0.0)
+        if self._playing:
+            self._played = self._chain.position + BLOCK
+
+    def _turned(self) -> None:
+        """A turn was opened, or closed: after a phrase, or when time was up, with or without a try before that."""
+        before, self._state = self._state, self._chain.state
+        change: dict[str, object] = {"state": self._state.value}
+        if before is State.TURN and self._after:
+            change["after"] = self._after
+        self._hub.publish(StateChange(self._names(), time.time(), {"listening": change}))
+
+    def played(self, detection: Detection) -> bool:
+        """Whether the box was playing something while that was said. Any thread, soon after it was."""
+        return detection.start < self._played
 
     def _note_speech(self) -> None:
         if self._chain.last_speech != self._speech:
@@ -195,9 +240,13 @@ class Inference:
 
     def _publish(self, detection: Detection) -> None:
         self.events += 1
+        self._after = "timeout" if detection.kind == "wake" else detection.kind
         event = Event(self._names(), time.time(), detection)
-        self.recent.keep(event, self._span(detection))
+        self.recent.keep(event, self._span(detection), played=self.played(detection))
         self._hub.publish(event)
+        late = (self._chain.position - detection.end) / SAMPLE_RATE + self._queue.waiting * BLOCK_S
+        late += perf_counter() - self._begun
+        self.tally.event(detection, base=self._chain.knows(detection.phrase), late=late)
         self.told(event)
         log.info("event: %s", detection.kind)  # which phrase, the journal need not know
 
@@ -218,10 +267,11 @@ class Inference:
         self._speech_at = time.monotonic()  # whoever is asked to speak is not to be disturbed
         with self._lock:
             done = self._wanted
-            if done is not None and (self._attempt is None or block.lost):
+            if done is not None and (self._attempt is None or block.lost or self._playing):
                 self._attempt = Attempt()
             attempt = self._attempt
         self._chain.steps(block.samples)
+        self._after = ""  # of what it made there are no events
         if done is None or attempt is None:
             return
         outcome = attempt.hear(block.samples, self._chain.recent)

@@ -167,6 +167,9 @@ class People:
         return await self._personal.changed(work)
 
     def _take(self, event: str) -> Heard:
+        kept = self._inference.recent.look(event)
+        if kept is not None and kept.played:
+            raise RequestError(409, "playback", "was on then: nothing is learnt of what was heard meanwhile")
         heard = self._inference.recent.take(event)
         if heard is None:
             raise RequestError(404, "event", "is not in memory: only the last ten minutes are, and each only once")

@@ -71,6 +71,8 @@ class Personal:
         self._seen_day: int | None = None
         self.expired_day: int | None = None
         self.waiting_since: float | None = None
+        self.profiles: dict[str, str] = {}
+        """Whose profile is which, by name in small letters."""
         self._counts: dict[str, dict[str, int]] = {}
         self._said: list[Said] = []
         self.altered: Callable[[], None] = lambda: None
@@ -164,6 +166,8 @@ class Personal:
         if learner is None or self._model is None:
             return
         files = await self._keys.ask(learner.files)
+        people = await self._keys.ask(learner.consents.people)
+        self.profiles = {person.name.casefold(): person.profile for person in people}
         adapters = [adapter for file in files if (adapter := _accepted(*file))]
         self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
         await self._carry(learner)
@@ -278,6 +282,8 @@ class Personal:
     def heard(self, event: Event) -> None:
         """An event, on the event loop."""
         detection = event.detection
+        if self._inference.played(detection):  # it may have been the box itself, and a "yes" nobody's
+            return
         if self._asking and detection.phrase == "yes":
             asyncio.ensure_future(self._heard_yes())  # noqa: RUF006 - it ends by itself
         if detection.kind not in ("phrase", "rejected") or detection.profile == GUEST or not self.learning:

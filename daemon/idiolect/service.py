@@ -23,8 +23,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from idiolect import __version__, boot, doctor
+from idiolect import __version__, assembly, boot, doctor
 from idiolect.assembly import Recognizer, also_always, listening_for, model_of, succession_of, with_taught
+from idiolect.box import Box
 from idiolect.config import Config, as_dict, load
 from idiolect.configfiles import installed_files
 from idiolect.connections import SECTIONS, Connections
@@ -32,22 +33,23 @@ from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import control_server
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
-from idiolect.errors import ConfigError, IdiolectError, LearningError
+from idiolect.errors import ConfigError, IdiolectError
 from idiolect.host import process, systemd
 from idiolect.host.capture import BlockQueue, Capture, Source
 from idiolect.host.microphone import list_devices, open_source
-from idiolect.host.sandbox import Layer
 from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
+from idiolect.measuring import Measuring, Moment
 from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
 from idiolect.people import People
 from idiolect.personal import Personal
 from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.personal import Household
-from idiolect.supervision import Condition, Supervision, failure
+from idiolect.streams import Streams
+from idiolect.supervision import Condition, Supervision, failure, where
 from idiolect.trust import bundle
 from idiolect.values import Event
 from idiolect.windows import Windows
@@ -74,19 +76,21 @@ class Service:
         recognizer = Recognizer.from_bundle(self._bundle)
         chain = recognizer.chain(listening_for(config, self._bundle), gated=config.listening.gate)
         self._runtime = chain.runtime
+        self.streams = Streams(recognizer, listening_for(config, self._bundle), gated=config.listening.gate)
         self._queue = BlockQueue(QUEUE_BLOCKS)
         self._supervision = watch = Supervision(notifier, self._queue, self._condition)
-        self._capture = Capture(self._open_source, self._queue, alive=watch.searching, changed=watch.stirred)
+        self._capture = Capture(self._open_source, self._queue, alive=watch.searching, changed=self._stirred)
         self._pausing = Pausing(self._capture, Path(config.state_dir), self._paused)
         self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
         self._inference.processed = watch.processed
+        self.box = Box(self.hub, self._names, self._inference)
         self._server = control_server(self, config.control)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
         self._worker = Worker()
         model = model_of(recognizer)
         self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
-            people={name: person.users for name, person in config.people.items()}, state_dir=Path(config.state_dir),
+            people=assembly.users(config), state_dir=Path(config.state_dir),
             names=self._names, listen=self._listen, backend=self._worker, succession=succession_of(self._bundle),
         )  # fmt: skip
         self.people = People(self.personal, self._inference)
@@ -99,7 +103,12 @@ class Service:
             quiet=lambda: (self._inference.quiet_s, self._inference.state == "listening"), custody=self.proofs.custody,
         )  # fmt: skip
         self.personal.altered = self.windows.changed
-        self._connections = Connections(self, config)
+        self.measuring = Measuring(
+            self._inference, self._queue, personal=self.personal, windows=self.windows, custody=self.proofs.custody,
+            now=self._moment,
+        )  # fmt: skip
+        self._connections = Connections(self, config, self._inference)
+        self.measuring.clients |= {"events": lambda: self.hub.subscribers, **self._connections.clients}
         self._first_block_ms: float | None = None
         self._refused = ""
         self._exit_code = 0
@@ -166,7 +175,7 @@ class Service:
 
     def _died(self, what: str, error: BaseException) -> None:
         # The type only: an exception's text may quote what it choked on.
-        log.critical("%s died: %s in %s", what, type(error).__name__, _where(error))
+        log.critical("%s died: %s in %s", what, type(error).__name__, where(error))
         self._exit_code = 70
         self._loop.call_soon_threadsafe(self._stop.set)
 
@@ -225,7 +234,7 @@ class Service:
                 ("control", config.control != old.control),
                 *((name, getattr(config, name) != getattr(old, name)) for name in SECTIONS),
                 ("keystore", config.keystore != old.keystore),
-                ("people", config.people != old.people),
+                ("people", assembly.users(config) != assembly.users(old)),
                 ("trust", config.trust != old.trust),
                 ("idle.machine", config.idle.machine != old.idle.machine),
                 ("state_dir", config.state_dir != old.state_dir),
@@ -242,7 +251,17 @@ class Service:
             base = also_always(base, "yes")
         taught = (*(household.taught if household else ()), *(carried.phrases if carried else ()))
         wish = with_taught(base, tuple(dict.fromkeys(taught)), self._config.listening.sensitivity)
+        wish = assembly.for_people(wish, self._config, self.personal.profiles)
         self._inference.listen_for(wish, household, profile, carried)
+        self.streams.listen_for(wish, household, profile, carried)
+
+    def _stirred(self) -> None:
+        self._supervision.stirred()
+        self.box.microphone(self._capture.health.state)
+
+    def _moment(self) -> Moment:
+        state = str(self._listening()["state"])
+        return Moment(self._model, self.proofs.view, self._capture.health, state, Path(self._config.idle.machine))
 
     def _condition(self) -> Condition:
         name = f"bundle {self._bundle.name} v{self._bundle.version}"
@@ -290,16 +309,9 @@ class Service:
             "version": __version__,
             "uptime_s": round(process.age_ms() / 1000, 1),
             "listening": self._listening(),
+            "playback": self.box.status(),
             "microphone": {name: getattr(health, name) for name in health.__slots__},
-            "bundle": {
-                "name": self._bundle.name,
-                "version": self._bundle.version,
-                "signed": self._model.signed,
-                "digest": self._model.digest,
-                "encoder": self._bundle.encoder_id[:16],
-                "wake_words": list(self._bundle.wake_words),
-                "phrases": list(self._bundle.commands),
-            },
+            "bundle": {**assembly.described(self._bundle), "signed": self._model.signed, "digest": self._model.digest},
             "keystore": self._config.keystore
             if view.protected
             else f"{self._config.keystore} (not hardware protected)",
@@ -308,6 +320,7 @@ class Service:
             "learning": self.windows.status(),
             "interpreter": self._runtime,
             "events": self._inference.events,
+            "handoff": self._connections.handoff,
             "first_block_ms": self._first_block_ms,
             "rss_mib": round(process.rss_mib(), 1),
         }
@@ -320,7 +333,7 @@ class Service:
         """Findings about the running daemon."""
         wish, findings = self._config.listening, await self.proofs.examine()
         sensed, leaving = await self.windows.examine()
-        layers = await asyncio.to_thread(_confinement)
+        layers = await asyncio.to_thread(doctor.layers)
         return doctor.examine(
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
@@ -332,22 +345,6 @@ class Service:
             lambda: doctor.confinement(process.confinement()),
             lambda: doctor.sandbox(layers),
         )
-
-
-def _confinement() -> tuple[Layer, ...]:
-    """What confines a worker, asked of one (another than that of a round in course); empty where none starts."""
-    try:
-        return Worker().probe()
-    except LearningError as error:
-        log.warning("the training worker: %s", error)
-        return ()
-
-
-def _where(error: BaseException) -> str:
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    return f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
 
 
 def _warn_of_age(config: Config) -> None:

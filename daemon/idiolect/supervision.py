@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from idiolect.custody import View
 from idiolect.errors import ConfigError, IdiolectError
@@ -61,6 +62,14 @@ def failure(error: IdiolectError) -> str:
     if isinstance(error, ConfigError) and len(error.problems) > 1:
         return f"{error.problems[0]} (and {len(error.problems) - 1} more: idiolect config check)"
     return str(error)
+
+
+def where(error: BaseException) -> str:
+    """The place in our source that raised it: an exception's text may quote what it choked on."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
 
 
 class Supervision:

@@ -291,6 +291,7 @@ class Windows:
             return jobs.run(learner, job, expired, self._custody.checkpoint)
 
         self._running = job
+        personal.publish({"learning": {"running": job.kind}})
         try:
             if await personal.idle(work):
                 await personal.reload()
@@ -307,6 +308,7 @@ class Windows:
             self._failed(job, f"an internal error ({type(error).__name__})")
         finally:
             self._running = None
+            personal.publish({"learning": {"running": ""}})
 
     def _done(self, job: Job) -> None:
         self._due = [other for other in self._due if other != job]

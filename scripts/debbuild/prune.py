@@ -41,6 +41,16 @@ NEVER = (
     "tpm2_pytss/fapi_info.py",
     "tpm2_pytss/command_parser.py",
     "tpm2_pytss/TCTISPIHelper.py",
+    # Servers and bridges of theirs; we serve both ourselves.
+    "prometheus_client/aiohttp/*",
+    "prometheus_client/bridge/*",
+    "prometheus_client/django/*",
+    "prometheus_client/twisted/*",
+    "prometheus_client/openmetrics/parser.py",
+    "prometheus_client/parser.py",
+    "wyoming/http/*",
+    "wyoming/server.py",
+    "wyoming/zeroconf.py",
 )
 METADATA = ("*.dist-info/METADATA",)
 """So that scanners for vulnerabilities find name and version. Licences go into the copyright file."""

@@ -2,8 +2,9 @@
 
 | request | role | answer |
 | --- | --- | --- |
+| GET /v1/openapi.json | observer | all of this, as OpenAPI 3.1 (``openapi.yaml``) |
 | GET /v1/status | observer | the daemon's state |
-| GET /v1/events | observer | Server-Sent Events: wake, phrase, rejected, state; `lagged` ends a slow client's |
+| GET /v1/events | observer | Server-Sent Events: wake, phrase, rejected, state; `lagged`, `restarted`: some are lost |
 | GET /v1/events/recent?limit=1..256 | observer | {"events": [...]}, oldest first |
 | POST /v1/listening {"active": bool, "for_s": 1..604800} | user | {"listening": {...}}; for_s only to pause |
 | GET /v1/devices | observer | {"devices": [...]} |
@@ -13,6 +14,8 @@
 | consent, teaching, corrections, rights | | ``control.learn_api`` |
 | /v1/learn | | idle windows: ``control.idle_api`` |
 | /v1/pair | | browsers: ``control.pairing_api`` |
+| /v1/playback | | what the box plays: ``control.box_api`` |
+| GET /metrics | observer | for Prometheus: ``control.metrics`` |
 | /v1/audit..., /v1/attest, /v1/bundle/... | | keys, bundle and audit log: ``control.trust_api`` |
 
 Errors are {"error": {"field", "message"}}; ``RequestError`` carries their status.
@@ -20,12 +23,14 @@ Errors are {"error": {"field", "message"}}; ``RequestError`` carries their statu
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import NoReturn, Protocol
 
-from idiolect.control import idle_api, learn_api, pairing_api, trust_api
+from idiolect.control import box_api, idle_api, learn_api, metrics, pairing_api, trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
@@ -57,6 +62,14 @@ class Daemon(Protocol):
     @property
     def pairing(self) -> pairing_api.Pairing:
         """Which browsers may show the page."""
+
+    @property
+    def box(self) -> box_api.Box:
+        """What it is built into."""
+
+    @property
+    def measuring(self) -> metrics.Measuring:
+        """What can be measured about it."""
 
     @property
     def teaching(self) -> learn_api.Teaching:
@@ -149,6 +162,19 @@ class Route:
     body_bytes: int = 0
 
 
+async def _openapi(daemon: Daemon, call: Call) -> Reply:  # noqa: ARG001 - the same for every daemon
+    check_keys(call.query, ())
+    return Reply(await asyncio.to_thread(_description))
+
+
+def _description() -> bytes:
+    """``openapi.yaml`` as JSON. Read when it is asked for: it would be memory for nothing."""
+    import yaml
+
+    text = resources.files("idiolect.control").joinpath("openapi.yaml").read_bytes()
+    return encode(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506 - both are safe
+
+
 async def _status(daemon: Daemon, call: Call) -> dict[str, object]:
     check_keys(call.query, ())
     return daemon.status()
@@ -209,6 +235,7 @@ async def _doctor(daemon: Daemon, call: Call) -> dict[str, object]:
 
 
 ROUTES: Mapping[str, Mapping[str, Route]] = {
+    "/v1/openapi.json": {"GET": Route(Role.OBSERVER, _openapi)},
     "/v1/status": {"GET": Route(Role.OBSERVER, _status)},
     "/v1/events": {"GET": Route(Role.OBSERVER, None)},
     "/v1/events/recent": {"GET": Route(Role.OBSERVER, _recent)},
@@ -244,6 +271,8 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/rollback": {"POST": Route(Role.USER, learn_api.rollback)},
     "/v1/export": {"POST": Route(Role.USER, learn_api.export)},
     "/v1/import": {"POST": Route(Role.USER, learn_api.bring, body_bytes=16 << 20)},
+    "/v1/playback": {"POST": Route(Role.USER, box_api.playback)},
+    "/metrics": {"GET": Route(Role.OBSERVER, metrics.show)},
     "/v1/pair": {"GET": Route(Role.USER, pairing_api.show), "POST": Route(Role.USER, pairing_api.begin)},
     "/v1/pair/forget": {"POST": Route(Role.USER, pairing_api.forget)},
     "/v1/bundle/mark-good": {"POST": Route(Role.ADMIN, trust_api.mark_good)},

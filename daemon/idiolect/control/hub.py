@@ -3,12 +3,17 @@
 Theory of operation: the inference thread publishes, clients of the control API read. One ring serves everybody and
 a subscriber is nothing but a position in it, so a client that reads slowly costs no memory. When the ring has moved
 on past a position, events are lost for that subscriber and it is told so (``LaggedError``); nobody else notices.
+
+Who comes back names the id that he read last. Where that is not in the ring any more he is told that as well: it is
+``lagged`` when the id was of this run, ``restarted`` when it was not; then follows all that the ring holds, which is
+new to him in either case.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -20,6 +25,13 @@ from idiolect.errors import IdiolectError
 
 RING = 256
 """Happenings kept for ``recent`` and for clients that come back with a Last-Event-ID."""
+
+
+GAPS: Mapping[str, str] = {
+    "lagged": "events left the memory before they were read: what follows is all that there is",
+    "restarted": "the daemon was started anew, and has not what was before: what follows is all that there is",
+}
+"""Why something is missing for who comes back."""
 
 
 class Happening(Protocol):
@@ -76,6 +88,7 @@ class Hub:
         self._lock = threading.Lock()
         self._ring: deque[Entry] = deque(maxlen=capacity)
         self._published = 0  # also the position after the newest entry
+        self._begin = self._newest = f"{secrets.token_hex(4)}-0"  # what those have read who came before the first
         self._subscriptions: set[Subscription] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waking = False
@@ -87,6 +100,7 @@ class Hub:
         with self._lock:
             self._ring.append(entry)
             self._published += 1
+            self._newest = happening.id
             # Under the lock: once the last subscription is closed the loop is not touched, so it may close too.
             if self._subscriptions and not self._waking and self._loop is not None:
                 self._waking = True
@@ -116,11 +130,13 @@ class Hub:
         """Follow the stream, on the running event loop: from now on, or from what came after ``last_id``.
 
         An id that the ring does not hold is older than all of it, or from before a restart: then everything in
-        the ring is new to the caller, who gets all of it.
+        the ring is new to the caller, who gets all of it, and ``gap`` says why that may not be all.
         """
         with self._lock:
             self._loop = asyncio.get_running_loop()
-            subscription = Subscription(self, self._position_after(last_id))
+            position, gap = self._position_after(last_id)
+            begin = "" if gap or position < self._published else self._newest
+            subscription = Subscription(self, position, gap, begin)
             self._subscriptions.add(subscription)
         return subscription
 
@@ -142,13 +158,16 @@ class Hub:
         with self._lock:
             self._subscriptions.discard(subscription)
 
-    def _position_after(self, last_id: str | None) -> int:
-        if last_id is None:
-            return self._published
+    def _position_after(self, last_id: str | None) -> tuple[int, str]:
+        if last_id is None or last_id == self._newest:
+            return self._published, ""
         for back, entry in enumerate(reversed(self._ring)):
             if entry.id == last_id:
-                return self._published - back
-        return self._published - len(self._ring)
+                return self._published - back, ""
+        oldest = self._published - len(self._ring)
+        if last_id == self._begin:
+            return oldest, "lagged" if oldest else ""
+        return oldest, "lagged" if self._published and _run(last_id) == _run(self._newest) else "restarted"
 
     def _wake(self) -> None:
         with self._lock:
@@ -158,12 +177,22 @@ class Hub:
             subscription.wake()
 
 
-class Subscription:
-    """One reader's position in the ring. Use it on the event loop's thread, as a context manager."""
+def _run(ident: str) -> str:
+    """What all ids of one run of the daemon begin with (``inference.Names``)."""
+    return ident.rpartition("-")[0]
 
-    def __init__(self, hub: Hub, position: int) -> None:
+
+class Subscription:
+    """One reader's position in the ring. Use it on the event loop's thread, as a context manager.
+
+    ``gap`` is "" or one of GAPS: something before it is missing. ``begin`` is the id after which it follows
+    everything, "" where older entries come first.
+    """
+
+    def __init__(self, hub: Hub, position: int, gap: str = "", begin: str = "") -> None:
         self._hub = hub
         self._position = position
+        self.gap, self.begin = gap, begin
         self._ready = asyncio.Event()
         self._ended = False
 

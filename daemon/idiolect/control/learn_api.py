@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from idiolect.control.api import Call, Daemon
 
 MAX_PAUSE_S = 604_800
+SHORTEST_PASSPHRASE = 8
 Answer = dict[str, object]
 
 
@@ -118,12 +119,22 @@ def _text(given: Mapping[str, object], name: str, default: str | None = None, lo
     return value
 
 
+def _asked_number(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name, "")
+    return _number(int(text) if text.isascii() and text.isdigit() and len(text) < 9 else None, name)
+
+
 def _number(value: object, name: str) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 9:
-        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**8:
         raise RequestError(422, name, "must be a whole number")
     return value
+
+
+def _passphrase(body: Mapping[str, object]) -> str:
+    text = _text(body, "passphrase", "")
+    if 0 < len(text) < SHORTEST_PASSPHRASE:
+        raise RequestError(422, "passphrase", f"needs {SHORTEST_PASSPHRASE} characters or more; or leave it out")
+    return text
 
 
 async def people(daemon: Daemon, call: Call) -> Answer:
@@ -176,11 +187,11 @@ async def learning(daemon: Daemon, call: Call) -> Answer:
     active, seconds = body.get("active"), body.get("for_s")
     if not isinstance(active, bool):
         raise RequestError(422, "active", "is needed, and must be true or false")
-    if seconds is not None and (
+    if "for_s" in body and (
         active or isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MAX_PAUSE_S
     ):
         raise RequestError(422, "for_s", f"limits a pause, to 1 to {MAX_PAUSE_S} seconds")
-    return await daemon.people.pause(None if seconds is None else float(seconds), active)
+    return await daemon.people.pause(float(seconds) if isinstance(seconds, int | float) else None, active)
 
 
 async def enrol(daemon: Daemon, call: Call) -> Answer:
@@ -216,7 +227,7 @@ async def confirm(daemon: Daemon, call: Call) -> Answer:
 
 async def _see(what: str, daemon: Daemon, call: Call) -> Answer:
     query = _only(call.query, "profile", *(["adapter"] if what == "explain" else []))
-    number = _number(query["adapter"], "adapter") if "adapter" in query else None
+    number = _asked_number(call.query, "adapter") if "adapter" in query else None
     return await daemon.people.see(what, _text(query, "profile"), number, call.caller.user)
 
 
@@ -243,7 +254,7 @@ async def explain(daemon: Daemon, call: Call) -> Answer:
 async def verify(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/adapters/verify."""
     query = _only(call.query, "profile", "adapter")
-    number = _number(query.get("adapter"), "adapter")
+    number = _asked_number(call.query, "adapter")
     return await daemon.people.verify(_text(query, "profile"), number, call.caller.user)
 
 
@@ -252,6 +263,12 @@ async def forget(daemon: Daemon, call: Call) -> Answer:
     body = dict(_only(call.body, "profile", "example", "phrase", "day", "all"))
     name = _text(body, "profile")
     del body["profile"]
+    if "example" in body:
+        _number(body["example"], "example")
+    for kind in ("phrase", "day"):
+        _text(body, kind, "", 64)
+    if body.get("all", True) is not True:
+        raise RequestError(422, "all", "must be true, or left out")
     return await daemon.people.forget(name, body, call.caller.user)
 
 
@@ -263,7 +280,7 @@ async def rollback(daemon: Daemon, call: Call) -> Answer:
 async def export(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/export."""
     body = _only(call.body, "profile", "passphrase")
-    return await daemon.people.export(_text(body, "profile"), _text(body, "passphrase", ""), call.caller.user)
+    return await daemon.people.export(_text(body, "profile"), _passphrase(body), call.caller.user)
 
 
 async def bring(daemon: Daemon, call: Call) -> Answer:
@@ -272,5 +289,5 @@ async def bring(daemon: Daemon, call: Call) -> Answer:
     document = body.get("document")
     if not isinstance(document, dict):
         raise RequestError(422, "document", "is needed: what `idiolect export` wrote")
-    name, passphrase = _text(body, "profile"), _text(body, "passphrase", "")
+    name, passphrase = _text(body, "profile"), _passphrase(body)
     return await daemon.people.bring(name, document, passphrase, call.caller.user)

@@ -83,9 +83,14 @@ async def show(daemon: Daemon, call: Call) -> Answer:
 async def forget(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/pair/forget."""
     body = _only(call.body, "id", "profile", "all")
-    if len(body) != 1 or body.get("all", True) is not True:
+    named = [body[name] for name in ("id", "profile") if name in body]
+    if len(body) != 1 or body.get("all", True) is not True or not all(map(_is_name, named)):
         raise RequestError(422, "id", 'is needed, or "profile", or "all": true; one of them')
     return await daemon.pairing.forget(body, call.caller.user, call.caller.admin)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 64
 
 
 def _only(given: Mapping[str, object], *known: str) -> Mapping[str, object]:

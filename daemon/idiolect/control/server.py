@@ -104,6 +104,7 @@ class Server:
         self._limits = limits or Limits()
         self._tls = tls
         self._rates = rates or Rates()
+        self._quiet_until = 0.0
         self._most = 2 * max_clients + 16
         self._busy = 0
         self._connections: set[asyncio.Task[None]] = set()
@@ -192,16 +193,30 @@ class Server:
     async def _dispatch(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> api.Reply | None:
         """The answer; None when it was a stream, and has been sent."""
         caller, route = await self._door.admit(wire.socket, request)
-        self._rates.check(caller, request.path)
+        self._hurry(caller, request.path)
         with self._place(0 if route.answer is None else _KEPT_FREE):
             if route.answer is None:
                 api.check_keys(request.query, ())
                 whole.reschedule(None)  # no limit on the whole: each write has one
-                await wire.while_there(self._stream(wire, caller, request.headers.get("last-event-id")))
+                await wire.while_there(self._stream(wire, caller, request.headers.get("last-event-id") or None))
                 whole.reschedule(asyncio.get_running_loop().time() + self._limits.write_s)
                 return None
-            body = await self._body(wire, request, route) if request.method == "POST" else {}
+            body = {}
+            if request.method == "POST":
+                api.check_keys(request.query, ())  # what is asked for is in the body
+                body = await self._body(wire, request, route)
             return await wire.while_there(self._answer(route.answer, api.Call(request.query, body, caller)))
+
+    def _hurry(self, caller: api.Caller, path: str) -> None:
+        """``TooOften`` for who asks too often; the journal hears of it once a minute."""
+        try:
+            self._rates.check(caller, path)
+        except TooOften:
+            now = asyncio.get_running_loop().time()
+            if now >= self._quiet_until:
+                self._quiet_until = now + 60.0
+                log.warning("control: somebody asks too often, and is told to wait")
+            raise
 
     async def _answer(self, answer: api.Answer, call: api.Call) -> api.Reply:
         try:

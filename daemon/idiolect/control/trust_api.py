@@ -13,6 +13,7 @@ A nonce has 8 to 64 bytes. While there are no keys these answer 503 with the rea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 1000
 STANDARD_ENTRIES = 50
 NONCE_BYTES = range(8, 65)
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
 class Proofs(Protocol):
@@ -86,10 +88,6 @@ def _only(query: Mapping[str, str], *known: str) -> Mapping[str, str]:
 
 def _nonce(query: Mapping[str, str]) -> bytes:
     text = _only(query, "nonce").get("nonce", "")
-    try:
-        nonce = bytes.fromhex(text) if text.isascii() and len(text) <= 2 * NONCE_BYTES[-1] else b""
-    except ValueError:
-        nonce = b""
-    if len(nonce) not in NONCE_BYTES:
+    if not _HEX.fullmatch(text) or len(text) // 2 not in NONCE_BYTES:
         raise RequestError(422, "nonce", "must be 8 to 64 bytes in hex, fresh for every question")
-    return nonce
+    return bytes.fromhex(text)

@@ -105,6 +105,11 @@ class BlockQueue:
         return self._dropped
 
     @property
+    def waiting(self) -> int:
+        """Blocks that nobody has taken yet."""
+        return len(self._blocks)
+
+    @property
     def empty(self) -> bool:
         """No block waits."""
         return not self._blocks

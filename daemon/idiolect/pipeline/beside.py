@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.pipeline.adapter import Head
-    from idiolect.pipeline.encoder import Encoder
+    from idiolect.pipeline.encoder import Embedder
     from idiolect.pipeline.personal import Household
 
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Carried:
     """An earlier model at work, and for whom. ``encoder`` belongs to one stream; ``household`` is of its space."""
 
-    encoder: Encoder
+    encoder: Embedder
     head: Head
     household: Household
 

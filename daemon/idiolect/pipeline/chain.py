@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from idiolect.pipeline.adapter import Head, Scorer
 from idiolect.pipeline.beside import Beside, Carried
 from idiolect.pipeline.decoder import SMOOTHING, UTTERANCE_LEAST, Decoder, Listening, State
-from idiolect.pipeline.encoder import WARM_UP, Encoder
+from idiolect.pipeline.encoder import WARM_UP, Embedder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.gate import Gate
 from idiolect.pipeline.personal import Household
@@ -57,12 +57,13 @@ def resample_window(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 class Chain:
     """One audio stream from samples to detections."""
 
-    def __init__(self, encoder: Encoder, head: Head, listening: Listening, *, gated: bool = True) -> None:
+    def __init__(self, encoder: Embedder, head: Head, listening: Listening, *, gated: bool = True) -> None:
         self._frontend = Frontend()
         self._encoder = encoder
         self._scorer = Scorer(head)
         self._background = head.classes.index(BACKGROUND) if BACKGROUND in head.classes else None
         self._addressed = GUEST
+        self._more = 0.0
         self._beside: Beside | None = None
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
@@ -101,6 +102,7 @@ class Chain:
         self._scorer.household = household
         if household is None:  # nobody's voice is known
             self._scorer.profile = self._addressed
+        self._decoder.serve(self._scorer.profile, self._more)
         self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on
         base = len(self._scorer.head.classes)
@@ -126,7 +128,22 @@ class Chain:
 
     def address(self, profile: str) -> None:
         """Take ``profile`` to be the one who speaks, from now on."""
-        self._addressed = self._scorer.profile = profile
+        self._addressed = profile
+        self._serve(profile)
+
+    def demand(self, more: float) -> None:
+        """Raise what scores must reach by so many log-odds, from now on; an open turn goes on."""
+        self._more = more
+        self._serve(self._scorer.profile)
+
+    def _serve(self, profile: str) -> None:
+        """Hear with what ``profile`` has of its own."""
+        self._scorer.profile = profile
+        self._decoder.serve(profile, self._more)
+
+    def knows(self, phrase: str) -> bool:
+        """Whether a phrase is the bundle's, and not one that somebody taught."""
+        return phrase in self._scorer.head.classes
 
     def recent(self, count: int) -> NDArray[np.float32] | None:
         """The newest embeddings, (count, 96); None when there are not so many yet."""
@@ -249,6 +266,8 @@ class Chain:
         self._speaking = self._speaking + 1 if active and self._is_speech(posteriors) else 0
         if detection or self._speaking >= UTTERANCE_LEAST:
             self.last_speech = position
+        if not detection and self._decoder.state is State.IDLE and self._scorer.profile != self._addressed:
+            self._serve(self._addressed)  # the turn of whoever was known by voice is over, and nothing was said
         return Step(position, embedding, posteriors, self._attributed(detection) if detection else None)
 
     def _is_speech(self, posteriors: NDArray[np.float32]) -> bool:
@@ -263,10 +282,10 @@ class Chain:
         if household is None:  # nobody has an adapter yet, but whoever is addressed may want to correct this
             return replace(detection, profile=self._addressed, adapter=beside)
         if detection.kind == "wake" and household.voices:
-            scorer.profile = scorer.who(detection.phrase)
+            self._serve(scorer.who(detection.phrase))
         profile = scorer.profile
-        if self._decoder.state is State.IDLE:
-            scorer.profile = self._addressed
+        if self._decoder.state is State.IDLE and profile != self._addressed:
+            self._serve(self._addressed)
         adapter = household.adapters.get(profile)
         return replace(detection, profile=profile, adapter=beside or (adapter.number if adapter else 0))
 

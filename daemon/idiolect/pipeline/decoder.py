@@ -16,7 +16,8 @@ Everything is counted in blocks of 80 ms and in sample positions; there is no cl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -75,6 +76,20 @@ TURNS: dict[tuple[State, Signal], tuple[State, EventKind | None]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What scores must reach, each (classes,), 0..1: at any time, and in a turn."""
+
+    free: NDArray[np.float32]
+    turn: NDArray[np.float32]
+
+
+def raised(thresholds: NDArray[np.float32], by: float) -> NDArray[np.float32]:
+    """Thresholds with ``by`` more in log-odds, so that none reaches 0 or 1; a 1 is no phrase's, and stays."""
+    odds = thresholds / np.maximum(1.0 - thresholds, 1e-7) * np.exp(by)
+    return np.where(thresholds < 1.0, odds / (1.0 + odds), thresholds).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
 class Listening:
     """What is listened for. ``classes`` are those of the head, in order; all masks and thresholds follow it."""
 
@@ -95,6 +110,8 @@ class Listening:
     """Blocks that a turn lasts."""
     refractory: int = 10
     """Blocks until the same phrase can be heard again."""
+    by_profile: Mapping[str, Thresholds] = field(default_factory=dict)
+    """Thresholds of those who have their own, while they are taken to be the one who speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +130,7 @@ class Peaks:
         self._l = listening
         count = len(listening.classes)
         self._recent = np.zeros((SMOOTHING, count), np.float32)
-        self._release = np.minimum(listening.thresholds, listening.turn_thresholds) * RELEASE
+        self.hold(Thresholds(listening.thresholds, listening.turn_thresholds))
         self._high = np.zeros(count, np.bool_)  # up since the last report: part of the same utterance
         self._until = np.zeros(count, np.int64)  # step before which a class is not reported again
         self.reset()
@@ -127,6 +144,10 @@ class Peaks:
         self._step = 0
         self._until[:] = 0
         self._high[:] = False
+
+    def hold(self, limits: Thresholds) -> None:
+        """Let phrases be reported again below half of these."""
+        self._release = np.minimum(limits.free, limits.turn) * RELEASE
 
     def push(
         self, posteriors: NDArray[np.float32], eligible: NDArray[np.bool_], thresholds: NDArray[np.float32]
@@ -180,12 +201,22 @@ class Decoder:
             State.TURN: anything,
             State.OPEN: anything,
         }
-        self._thresholds = {
-            State.IDLE: listening.thresholds,
-            State.TURN: listening.turn_thresholds,
-            State.OPEN: listening.thresholds,
-        }
+        self.serve("")
         self.reset()
+
+    def serve(self, profile: str, more: float = 0.0) -> None:
+        """Hold on to the thresholds of who speaks from now on, raised by ``more`` log-odds; an open turn goes on.
+
+        What needs no wake word is not raised: that is what one says to a box that plays something.
+        """
+        base = Thresholds(self._l.thresholds, self._l.turn_thresholds)
+        limits = self._l.by_profile.get(profile, base)
+        if more:
+            spared = self._l.always_on
+            free, turn = (np.where(spared, each, raised(each, more)) for each in (limits.free, limits.turn))
+            limits = Thresholds(free, turn)
+        self._thresholds = {State.IDLE: limits.free, State.TURN: limits.turn, State.OPEN: limits.free}
+        self._peaks.hold(limits)
 
     def reset(self) -> None:
         """Back to rest, as after broken audio: no event may rest on what was heard before."""

@@ -7,7 +7,7 @@ model gives for frames [8n - 68, 8n + 8), frames before 0 being digital silence.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,20 @@ def _load(runtime: str) -> tuple[Any, str]:
     from tflite_runtime.interpreter import Interpreter as LegacyInterpreter
 
     return LegacyInterpreter, "tflite-runtime"
+
+
+class Embedder(Protocol):
+    """One stream through an encoder, whether that serves this stream alone (``Encoder``) or others too."""
+
+    @property
+    def runtime(self) -> str:
+        """The TFLite runtime in use."""
+
+    def reset(self) -> None:
+        """Start a new stream, preceded by digital silence."""
+
+    def step(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take one block's features, float32 (8, 32) from ``Frontend``; return its embedding, float32 (96,)."""
 
 
 class Encoder:

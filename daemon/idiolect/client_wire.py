@@ -1,4 +1,7 @@
-"""A small blocking client of the control API: HTTP over a Unix socket, standard library only, quick to import."""
+"""Requests over the control socket as bytes, and what goes wrong in words: HTTP on a Unix socket, one connection each.
+
+Standard library only, and quick to import.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from pathlib import Path
 
 from idiolect.errors import IdiolectError, RequestError
 
-_MAX_ANSWER = 4 * 1024 * 1024
-"""Bytes of one answer: more is no answer of ours."""
+_MAX_ANSWER = 32 * 1024 * 1024
+"""Bytes of one answer: more is no answer of ours. The longest is a person's copy."""
 _MAX_LINE = 65_536
 """Bytes of one line in the event stream."""
 _JOURNAL = "journalctl -u idiolectd -n 50"
@@ -44,15 +47,6 @@ class NotPermittedError(NoAnswerError):
     exit_code = 77  # EX_NOPERM
 
 
-@dataclass(frozen=True, slots=True)
-class ServerEvent:
-    """One Server-Sent Event: ``kind`` is wake, phrase, rejected, state or lagged (``id`` is "" then)."""
-
-    id: str
-    kind: str
-    data: dict[str, object]
-
-
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -64,72 +58,31 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-class Client:
-    """Requests to the daemon at ``socket_path``.
-
-    Every method raises ``UnreachableError``, ``NotPermittedError``, or ``RequestError`` with the daemon's reason.
-    """
-
-    def __init__(self, socket_path: str, timeout: float = 15.0) -> None:
-        self.socket_path = socket_path
-        self._timeout = timeout
-
-    def get(self, path: str) -> dict[str, object]:
-        """The JSON object at ``path``."""
-        return self._ask("GET", path, None)
-
-    def post(self, path: str, body: Mapping[str, object]) -> dict[str, object]:
-        """The JSON object that comes back for ``body``."""
-        return self._ask("POST", path, body)
-
-    def delete(self, path: str) -> dict[str, object]:
-        """The JSON object that comes back for removing what is at ``path``."""
-        return self._ask("DELETE", path, None)
-
-    def events(self, last_id: str = "", seconds: float | None = None) -> Iterator[ServerEvent]:
-        """The event stream from now on, or from after ``last_id``, until the daemon ends it or dies.
-
-        Raises ``TimeoutError`` once ``seconds`` are over, whatever has come until then.
-        """
-        deadline = None if seconds is None else time.monotonic() + seconds
-        with self._exchange("GET", "/v1/events", None, {"Last-Event-ID": last_id} if last_id else {}) as exchange:
-            fields: dict[str, str] = {}
-            while line := exchange.line(deadline):
-                name, _, value = line.partition(": ")
-                if line == "\n" and "data" in fields:
-                    yield ServerEvent(fields.get("id", ""), fields.get("event", ""), _parse(fields["data"].encode()))
-                    fields = {}
-                elif name:
-                    fields[name] = value.rstrip("\n")
-
-    def _ask(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, object]:
-        with self._exchange(method, path, body, {}) as exchange:
-            return exchange.object()
-
-    @contextmanager
-    def _exchange(
-        self, method: str, path: str, body: Mapping[str, object] | None, headers: Mapping[str, str]
-    ) -> Iterator[_Exchange]:
-        """Send, and give the answer if it is a good one; otherwise raise the reason."""
-        connection = _UnixConnection(self.socket_path, self._timeout)
-        payload = None if body is None else json.dumps(body)
-        kind = {} if body is None else {"Content-Type": "application/json"}
-        try:
-            connection.request(method, path, payload, {**headers, **kind})
-            sock = connection.sock  # getresponse drops it, as the daemon closes after each answer
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise explain(self.socket_path, error) from None
-        with closing(connection), closing(response):
-            exchange = _Exchange(self.socket_path, sock, response)
-            if response.status != http.client.OK:
-                raise _refusal(response, exchange.object())
-            yield exchange
+@contextmanager
+def exchange(
+    path: str, timeout: float, method: str, target: str, *,
+    body: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None,
+) -> Iterator[Exchange]:  # fmt: skip
+    """Ask the daemon at ``path``, and give its answer if it is a good one; otherwise raise the reason."""
+    connection = _UnixConnection(path, timeout)
+    payload = None if body is None else json.dumps(body)
+    kind = {} if body is None else {"Content-Type": "application/json"}
+    try:
+        connection.request(method, target, payload, {**(headers or {}), **kind})
+        sock = connection.sock  # getresponse drops it, as the daemon closes after each answer
+        response = connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise explain(path, error) from None
+    with closing(connection), closing(response):
+        answer = Exchange(path, sock, response)
+        if response.status != http.client.OK:
+            raise _refusal(response, answer.object())
+        yield answer
 
 
 @dataclass(frozen=True, slots=True)
-class _Exchange:
+class Exchange:
     """An answer that is being read."""
 
     path: str
@@ -138,10 +91,11 @@ class _Exchange:
 
     def object(self) -> dict[str, object]:
         """All of it, as a JSON object."""
-        try:
-            return _parse(self.response.read(_MAX_ANSWER))
-        except (OSError, http.client.HTTPException) as error:
-            raise explain(self.path, error) from None
+        return _parse(self._all())
+
+    def text(self) -> str:
+        """All of it, as text."""
+        return self._all().decode(errors="replace")
 
     def line(self, deadline: float | None) -> str:
         """The next line with its end; "" where the stream ends. ``TimeoutError`` after ``deadline``."""
@@ -158,6 +112,25 @@ class _Exchange:
         except (OSError, http.client.HTTPException):
             return ""
 
+    def _all(self) -> bytes:
+        try:
+            return self.response.read(_MAX_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise explain(self.path, error) from None
+
+
+def frames(answer: Exchange, deadline: float | None) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """The Server-Sent Events of an answer: id ("" without one), kind, data ({} where there is only an id)."""
+    fields: dict[str, str] = {}
+    while line := answer.line(deadline):
+        name, _, value = line.partition(": ")
+        if line != "\n":
+            fields[name] = value.rstrip("\n")
+        elif "data" in fields or "id" in fields:
+            data = _parse(fields["data"].encode()) if "data" in fields else {}
+            yield fields.get("id", ""), fields.get("event", ""), data
+            fields = {}
+
 
 def _parse(raw: bytes) -> dict[str, object]:
     try:
@@ -173,7 +146,8 @@ def _refusal(response: http.client.HTTPResponse, answer: Mapping[str, object]) -
     error = answer.get("error")
     details = error if isinstance(error, dict) else {}
     field, message = str(details.get("field", "")), str(details.get("message", response.reason))
-    if response.status in (http.client.FORBIDDEN, http.client.SERVICE_UNAVAILABLE):
+    hurried = response.status == http.client.TOO_MANY_REQUESTS and field == "rate"
+    if hurried or response.status in (http.client.FORBIDDEN, http.client.SERVICE_UNAVAILABLE):
         kind = NotPermittedError if response.status == http.client.FORBIDDEN else UnreachableError
         what, _, fix = message.partition(": ")  # so the daemon words its refusals
         return kind(what, fix or "try again")

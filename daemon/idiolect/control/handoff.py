@@ -1,0 +1,184 @@
+"""The sound of a turn, for one program on this device that goes on where the wake word ends. Off unless configured.
+
+It speaks Wyoming, in one direction: `detection` at the wake word, `audio-start`, `audio-chunk`s of what the microphone
+hears from the end of the wake word on, `audio-stop` when the turn ends (after a phrase, when time is up, after 15
+seconds at the latest), and a `transcript` where a phrase of ours was understood. It may send `ping`, and nothing else.
+
+1. The kernel says who is there: only processes of the configured user, and root's, get in.
+2. One at a time: whoever comes second is told so and not served.
+3. While nobody is there, nothing is copied anywhere. What is on its way lies in memory, two seconds at most; a
+   program that does not read is cut off, and gets nothing of what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pwd
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from wyoming.asr import Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event
+from wyoming.ping import Pong
+from wyoming.wake import Detection as Detected
+
+from idiolect.control.hearing import Hearing
+from idiolect.control.listener import Listener
+from idiolect.control.peers import peer_of
+from idiolect.control.tap import Message, Tap, TurnTap
+from idiolect.control.wire import Pieces
+from idiolect.control.wyoming_wire import EventError, Limits, Wire, text
+from idiolect.values import SAMPLE_RATE
+
+log = logging.getLogger(__name__)
+
+QUEUE = 32
+"""Messages on their way: what comes at once after a hiccup of inference, whose own queue holds two seconds."""
+STALLED_S = 1.0
+"""Without sound in an open turn, after which that has ended: the microphone was released."""
+PING_LENGTH = 1_024
+_SEND_BYTES = 32_768
+"""What the kernel may hold for a program that does not read: a second, which it doubles."""
+_LIMITS = Limits(write_s=1.0)
+_GRACE_S = 0.05
+
+
+class HandoffServer:
+    """Serves the program of ``user`` on a socket that ``opening`` opens, from ``start()`` to ``stop()``."""
+
+    def __init__(
+        self, hearing: Hearing, user: str, opening: Callable[[], Listener], attach: Callable[[Tap | None], None]
+    ) -> None:
+        """``attach`` tells inference whom to tell of blocks, None: nobody."""
+        self.user = user
+        self._hearing, self._opening, self._attach = hearing, opening, attach
+        self._client: asyncio.Task[None] | None = None
+        self._refused: set[asyncio.Task[None]] = set()
+        self._listener: Listener | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody gets the sound of turns now."""
+        return self._client is not None
+
+    async def start(self) -> None:
+        """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
+        self._listener = self._opening()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Pieces(self._accept), sock=self._listener.socket)
+
+    async def stop(self) -> None:
+        """Cut it off and remove the socket: within 300 ms."""
+        if self._server is None or self._listener is None:
+            return
+        self._server.close()
+        if tasks := {*self._refused, *([self._client] if self._client else [])}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_GRACE_S)
+        self._listener.close()
+        self._server = None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire(reader, writer, _LIMITS)
+        if not self._may(wire):  # 1
+            log.warning("handoff: a process of another user than handoff.user was refused")
+            self._refuse(wire, Error("only processes of the configured user get in: see handoff.user", "user"))
+        elif self._client is not None:  # 2
+            log.warning("handoff: a second program was refused: there is one already")
+            self._refuse(wire, Error("somebody is connected already", "busy"))
+        else:
+            self._client = asyncio.ensure_future(self._serve(wire))
+
+    def _may(self, wire: Wire) -> bool:
+        uid = peer_of(wire.socket).uid
+        try:
+            return uid in (0, pwd.getpwnam(self.user).pw_uid)
+        except KeyError:
+            return uid == 0
+
+    def _refuse(self, wire: Wire, error: Error) -> None:
+        async def told() -> None:
+            with suppress(ConnectionError):
+                await wire.write(error.event())
+            await wire.close()
+
+        if len(self._refused) > 8:
+            wire.abort()
+            return
+        task = asyncio.ensure_future(told())
+        self._refused.add(task)
+        task.add_done_callback(self._refused.discard)
+
+    async def _serve(self, wire: Wire) -> None:
+        """One program, until one of us hangs up."""
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+        queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE)
+        loop = asyncio.get_running_loop()
+
+        def put(message: Message) -> None:
+            try:
+                queue.put_nowait(message)
+            except asyncio.QueueFull:  # 3
+                wire.abort()
+
+        def send(message: Message) -> None:
+            with suppress(RuntimeError):  # the daemon is stopping
+                loop.call_soon_threadsafe(put, message)
+
+        self._attach(TurnTap(send))
+        log.info("handoff: the program of handoff.user gets the sound of turns from now on")
+        telling = asyncio.ensure_future(self._tell(wire, queue))
+        try:
+            await self._listen(wire)
+        finally:
+            self._attach(None)
+            telling.cancel()
+            wire.abort()
+            self._client = None
+            log.info("handoff: it is gone, nobody gets any sound")
+
+    async def _listen(self, wire: Wire) -> None:
+        """What it sends, until it hangs up or has been cut off."""
+        with suppress(ConnectionError, EventError):
+            while (event := await wire.read(None)) is not None:
+                if event.type == "ping":
+                    await wire.write(Pong(text(event.data, "text", PING_LENGTH)).event())
+                await asyncio.sleep(0)
+
+    async def _tell(self, wire: Wire, queue: asyncio.Queue[Message]) -> None:
+        begun = ended = 0  # the newest turn of which it was told so
+        with suppress(ConnectionError):
+            while True:
+                try:
+                    async with asyncio.timeout(STALLED_S if begun > ended else None):
+                        message = await queue.get()
+                except TimeoutError:
+                    ended = begun
+                    await wire.write(AudioStop().event())
+                    continue
+                begun = max(begun, message.turn)
+                if message.turn == ended and message.kind != "phrase":
+                    continue  # more of a turn that had stalled
+                ended = message.turn if message.kind == "stop" else ended
+                for event in self._events(message):
+                    await wire.write(event)
+        wire.abort()
+
+    def _events(self, message: Message) -> Sequence[Event]:
+        ms, found = message.position * 1000 // SAMPLE_RATE, message.detection
+        if message.kind == "sound":
+            return [AudioChunk(SAMPLE_RATE, 2, 1, message.sound, ms).event()]
+        if message.kind == "stop" or found is None:
+            return [AudioStop(ms).event()]
+        speaker = self._hearing.speaker(found.profile)
+        context = {"profile": speaker} if speaker else None
+        if message.kind == "phrase":
+            return [Transcript(self._hearing.text_of(found.phrase), context, self._hearing.language).event()]
+        heard = Detected(found.phrase, ms, speaker or None, context)
+        return [heard.event(), AudioStart(SAMPLE_RATE, 2, 1, ms).event()]

@@ -1,0 +1,357 @@
+"""Wyoming for Home Assistant and its like: a wake service and a speech-to-text service, for sound that a client sends.
+
+| from the client | what comes of it |
+| --- | --- |
+| describe | `info`: every phrase that can be waited for, as it is now |
+| detect {names?}, then audio | a `detection` each time; `not-detected` at audio-stop if there was none |
+| transcribe {language?}, then audio | one `transcript`: as soon as a phrase is certain, else "" at audio-stop |
+| audio-start, audio-chunk..., audio-stop, without either | as after `detect` without names |
+| ping | `pong` with its text |
+| anything else | nothing: a later version may know more |
+
+With ``microphone`` a client that sends no audio is told what the daemon's own microphone hears: a `detection` for each
+phrase that it waits for, and after `transcribe` the `transcript` of the turn.
+
+Home Assistant reads a transcript after its audio-stop; who streams on is not kept waiting for that. There is no
+authentication in Wyoming and nobody knows who is at the other end of a TCP proxy, so nothing here changes anything:
+what clients send is not learnt from, counted or kept. What one of them can do to us is bounded, in this order:
+
+1. new connections: 20 a second in the long run, 64 at once, beyond that they are cut off;
+2. ``max_clients`` connections; one more gets an `error` "too-many-clients";
+3. events are capped and have to be complete in time (``wyoming_wire``); one that is not ends the connection with an
+   `error` whose code names the field, and nobody else notices;
+4. sound that has not been heard yet is bounded, and its sender waits (``streams``);
+5. who asks for nothing is cut off after a minute, and who does not take what is sent after ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from wyoming.asr import Transcript
+from wyoming.error import Error
+from wyoming.event import Event
+from wyoming.ping import Pong
+from wyoming.wake import Detection, NotDetected
+
+from idiolect.control.hearing import Heard, Hearing, Sound, SoundError, Stream
+from idiolect.control.hub import Hub, LaggedError
+from idiolect.control.listener import Listener
+from idiolect.control.wire import Pieces
+from idiolect.control.wyoming_info import info, speaks
+from idiolect.control.wyoming_wire import EventError, Limits, Wire, text, whole
+
+log = logging.getLogger(__name__)
+
+RATE, BURST = 20.0, 64.0
+"""New connections: a second in the long run, and at once."""
+MAX_NAMES = 128
+NAME_LENGTH = 128
+LANGUAGE_LENGTH = 35
+PING_LENGTH = 1_024
+LATEST_MS = 1 << 53
+"""Largest time stamp: what JSON carries exactly."""
+SAY_EVERY_S = 60.0
+_GRACE_S = 0.05
+_HEARTBEAT_S = 60.0
+
+
+class Refusals:
+    """What was refused, for the journal: at most a line a minute, without content."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._count, self._said = clock, 0, -SAY_EVERY_S
+
+    def note(self, code: str) -> None:
+        """One more; ``code`` is one of ours."""
+        self._count += 1
+        if self._clock() - self._said >= SAY_EVERY_S:
+            log.warning("wyoming: %d times refused or cut off, the last time for: %s", self._count, code)
+            self._count, self._said = 0, self._clock()
+
+
+class Bucket:
+    """How many connections may come: ``BURST`` at once, refilled at ``RATE`` a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._left, self._at = clock, BURST, clock()
+
+    def take(self) -> bool:
+        """Whether one more may."""
+        now = self._clock()
+        self._left, self._at = min(BURST, self._left + (now - self._at) * RATE), now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class WyomingServer:
+    """Serves ``hearing`` on a socket that ``opening`` opens, from ``start()`` to ``stop()``."""
+
+    def __init__(
+        self, hearing: Hearing, hub: Hub, opening: Callable[[], Listener], *, microphone: bool = False,
+        max_clients: int = 32, limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        self.hearing, self.limits = hearing, limits or Limits()
+        self.hub = hub if microphone else None
+        self.refusals = Refusals()
+        self._opening, self._max_clients = opening, max_clients
+        self._bucket = Bucket()
+        self._clients: set[asyncio.Task[None]] = set()
+        self._refused: set[asyncio.Task[None]] = set()
+        self._listener: Listener | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def connected(self) -> int:
+        """How many clients are served."""
+        return len(self._clients)
+
+    async def start(self) -> None:
+        """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
+        self._listener = self._opening()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Pieces(self._accept), sock=self._listener.socket)
+
+    async def stop(self) -> None:
+        """Cut everybody off and remove the socket: within 300 ms."""
+        if self._server is None or self._listener is None:
+            return
+        self._server.close()
+        if tasks := self._clients | self._refused:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_GRACE_S)
+        self._listener.close()
+        self._server = None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._bucket.take() or len(self._refused) >= self._max_clients:  # 1
+            self.refusals.note("too many connections at once")
+            writer.transport.abort()
+            return
+        wire = Wire(reader, writer, self.limits)
+        full = len(self._clients) >= self._max_clients
+        tasks = self._refused if full else self._clients
+        task = asyncio.ensure_future(self._refuse(wire) if full else Client(self, wire).serve())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _refuse(self, wire: Wire) -> None:
+        self.refusals.note("max_clients")
+        with suppress(ConnectionError):
+            error = Error("too many clients: close one, or raise wyoming.max_clients", "too-many-clients")  # 2
+            await wire.write(error.event())
+        await wire.close()
+
+
+class Client:
+    """One connection, and what it has asked for."""
+
+    def __init__(self, server: WyomingServer, wire: Wire) -> None:
+        self._server, self._wire, self._hearing = server, wire, server.hearing
+        self._stream: Stream | None = None
+        self._sound: Sound | None = None
+        self._transcribing = self._told = False  # what was asked for, and whether it has been answered
+        self._names: Sequence[str] | None = None
+        self._turn = False  # of the microphone's
+        self._following: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        """From the first event to the last; never raises but when cancelled."""
+        try:
+            while (event := await self._wire.read(self._patience)) is not None:
+                if answer := _ANSWERS.get(event.type):
+                    await answer(self, event)
+                await asyncio.sleep(0)  # what has already come would not let anybody else run
+        except EventError as error:
+            await self._complain(error.code, str(error))
+        except SoundError as error:
+            await self._complain("audio-format", str(error))
+        except ConnectionError:
+            pass
+        except Exception as error:  # in place of asyncio's traceback, which could quote what was sent
+            log.error("wyoming: a connection failed: %s", type(error).__name__)
+        finally:
+            self._unfollow()
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None  # which knows us: its memory would come back when Python looks for circles
+            self._wire.abort()
+
+    @property
+    def _patience(self) -> float | None:
+        """How long it may say nothing: for ever, while it waits for the microphone."""
+        return None if self._following else self._server.limits.idle_s
+
+    async def _complain(self, code: str, message: str) -> None:
+        self._server.refusals.note(code)
+        with suppress(ConnectionError):
+            await self._wire.write(Error(f"{code}: {message}", code).event())
+        await self._wire.close()
+
+    # -- what is asked ------------------------------------------------------------------------------------------
+
+    async def _describe(self, _: Event) -> None:
+        await self._wire.write(info(self._hearing).event())
+
+    async def _ping(self, event: Event) -> None:
+        await self._wire.write(Pong(text(event.data, "text", PING_LENGTH)).event())
+
+    async def _detect(self, event: Event) -> None:
+        self._names = self._wanted(event.data)
+        self._ask(transcribing=False)
+
+    async def _transcribe(self, event: Event) -> None:
+        language = text(event.data, "language", LANGUAGE_LENGTH)
+        if language and not speaks(self._hearing, language):
+            raise EventError("language", f"phrases are in {self._hearing.language}: ask for that, or for none")
+        self._ask(transcribing=True)
+
+    def _wanted(self, data: Mapping[str, object]) -> Sequence[str] | None:
+        names = data.get("names") or None
+        if names is None:
+            return None
+        if not isinstance(names, list) or len(names) > MAX_NAMES or not all(isinstance(name, str) for name in names):
+            raise EventError("names", f"must be a list of at most {MAX_NAMES} names")
+        known = {each.name for each in self._hearing.wakers()}
+        if not known.issuperset(names):
+            raise EventError("unknown-name", "names holds one that nothing is heard for: ask with describe")
+        return tuple(names)
+
+    def _ask(self, *, transcribing: bool) -> None:
+        """From here on something else is waited for, in the sound that is coming or else with the microphone."""
+        self._transcribing, self._told = transcribing, False
+        if self._stream is not None and self._sound:
+            self._set()
+        elif self._server.hub and not self._following:
+            self._following = asyncio.ensure_future(self._follow(self._server.hub))
+
+    def _set(self) -> None:
+        if self._stream is None:
+            return
+        if self._transcribing:
+            self._stream.transcribe()
+        else:
+            self._stream.detect(self._names)
+
+    # -- a client's sound ---------------------------------------------------------------------------------------
+
+    async def _start(self, event: Event) -> None:
+        self._unfollow()
+        self._stream = self._stream or self._hearing.open(self._heard)
+        self._sound = None
+        sound = _sound(event.data)
+        self._set()
+        self._stream.start(sound)
+        self._sound, self._told = sound, False
+
+    async def _chunk(self, event: Event) -> None:
+        if self._sound is None:  # some leave audio-start out
+            await self._start(event)
+        sound, payload, stamp = _sound(event.data), event.payload or b"", event.data.get("timestamp")
+        if sound != self._sound:
+            raise SoundError("changes within the sound: send audio-stop first")
+        if len(payload) % (sound.width * sound.channels):
+            raise EventError("payload_length", "must be whole samples of every channel")
+        timestamp = None if stamp is None else whole(event.data, "timestamp", 0, LATEST_MS)
+        if self._stream is not None and not (self._transcribing and self._told):
+            await self._stream.feed(payload, timestamp)
+
+    async def _stop(self, _: Event) -> None:
+        if self._stream is None or self._sound is None:
+            return
+        self._sound = None
+        await self._stream.finish()
+        if self._transcribing and not self._told:
+            await self._transcript("")
+        elif not self._told:
+            await self._wire.write(NotDetected().event())
+        self._transcribing = self._told = False
+
+    async def _heard(self, heard: Heard) -> None:
+        try:
+            if not self._transcribing:
+                await self._detection(heard.known.name, heard.ms, heard.speaker)
+            elif not self._told:
+                await self._transcript(heard.known.text, heard.speaker)
+        except ConnectionError:
+            self._wire.abort()  # which ends the reading, too
+
+    async def _detection(self, name: str, ms: int, speaker: str) -> None:
+        self._told = True
+        context = {"profile": speaker} if speaker else None
+        await self._wire.write(Detection(name, ms, speaker or None, context).event())
+
+    async def _transcript(self, said: str, speaker: str = "") -> None:
+        self._told = True
+        context = {"profile": speaker} if speaker else None
+        await self._wire.write(Transcript(said, context, self._hearing.language).event())
+
+    # -- the microphone -----------------------------------------------------------------------------------------
+
+    def _unfollow(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    async def _follow(self, hub: Hub) -> None:
+        try:
+            while True:
+                with hub.subscribe() as subscription, suppress(LaggedError):  # then from now on
+                    while (entries := await subscription.take(_HEARTBEAT_S)) is not None:
+                        for entry in entries:
+                            await self._tell(entry.data)
+                    break
+        except ConnectionError:
+            pass
+        self._wire.abort()
+
+    async def _tell(self, data: Mapping[str, object]) -> None:
+        """What happened at the microphone, if it is what was asked for."""
+        kind, name, speaker = data["kind"], str(data.get("phrase", "")), self._hearing.speaker(str(data.get("profile")))
+        if kind == "state":
+            await self._state(data.get("listening"))
+        elif self._transcribing:
+            if kind == "phrase":
+                await self._end(self._hearing.text_of(name), speaker)
+        elif kind == "wake" if self._names is None else name in self._names:
+            await self._detection(name, int(str(data["end"])) // 16, speaker)
+        self._turn |= kind == "wake"
+
+    async def _state(self, listening: object) -> None:
+        state = listening.get("state") if isinstance(listening, Mapping) else None
+        if state == "listening":
+            self._turn = True
+        elif state is not None:
+            if self._turn and self._transcribing:
+                await self._end("", "")
+            self._turn = False
+
+    async def _end(self, said: str, speaker: str) -> None:
+        await self._transcript(said, speaker)
+        self._transcribing = False
+
+
+_ANSWERS = {
+    "describe": Client._describe,
+    "ping": Client._ping,
+    "detect": Client._detect,
+    "transcribe": Client._transcribe,
+    "audio-start": Client._start,
+    "audio-chunk": Client._chunk,
+    "audio-stop": Client._stop,
+}
+
+
+def _sound(data: Mapping[str, object]) -> Sound:
+    """The format that an audio event names; ``EventError`` where it names none."""
+    try:
+        return Sound(*(whole(data, field, 0, LATEST_MS) for field in ("rate", "width", "channels")))
+    except EventError as error:
+        raise EventError("audio-format", f"{error.code} {error}") from None

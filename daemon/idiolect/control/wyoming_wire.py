@@ -1,0 +1,161 @@
+"""One connection's Wyoming events: a line of JSON, then perhaps more JSON, then perhaps bytes, as the header says.
+
+The library's types and its writer serve; its reader would wait for 99 GB if a header said so. Refused here
+(``EventError``, whose ``code`` names the field; numbered in the code):
+
+1. a header of more than 4 KiB, or one that is no JSON object;
+2. a ``type`` that is no text of 1 to 64 characters;
+3. a ``data_length`` other than 0 to 16,384, and data that are no JSON object;
+4. a ``payload_length`` other than 0 to 65,536: two seconds of 16 kHz, 16 bits, mono;
+5. an event that is not complete within 5 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from wyoming.event import Event, async_write_event
+
+from idiolect.errors import IdiolectError
+
+HEADER_BYTES = 4_096
+DATA_BYTES = 16_384
+PAYLOAD_BYTES = 65_536
+TYPE_LENGTH = 64
+_UNSENT_BYTES = 16_384
+"""What a client may leave unread in our memory, beside one event."""
+
+
+class EventError(IdiolectError):
+    """An event that is refused; ``code`` is for machines and holds nothing of what was sent."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds a client gets; other values than these are for tests."""
+
+    event_s: float = 5.0
+    """From an event's first byte to its last."""
+    idle_s: float = 60.0
+    """Without any event, where nothing was asked that takes longer."""
+    write_s: float = 10.0
+    """To take what is sent."""
+    linger_s: float = 0.5
+    """To read why it is cut off, while it may be sending."""
+
+
+class Wire:
+    """Events in and out. Every method raises ``ConnectionError`` when the connection is lost."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits) -> None:
+        self._reader, self._writer, self._limits = reader, writer, limits
+        self._writing = asyncio.Lock()  # what is heard and what is asked are answered by different tasks
+        writer.transport.set_write_buffer_limits(_UNSENT_BYTES)
+
+    @property
+    def socket(self) -> Any:
+        """The connected socket, for asking the kernel who is there."""
+        return self._writer.get_extra_info("socket")
+
+    async def read(self, patience_s: float | None) -> Event | None:
+        """The next event; None when the client hung up between two, or sent none for so long (None: for ever)."""
+        try:
+            async with asyncio.timeout(patience_s):
+                first = await self._reader.read(1)
+        except TimeoutError:
+            return None
+        if not first:
+            return None
+        try:
+            async with asyncio.timeout(self._limits.event_s):
+                return await self._event(first)
+        except TimeoutError:
+            raise EventError("time-out", f"an event must be complete within {self._limits.event_s:g} s") from None  # 5
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError from None
+
+    async def _event(self, first: bytes) -> Event:
+        try:
+            line = first if first == b"\n" else first + await self._reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError:
+            line = b""
+        if not 0 < len(line) <= HEADER_BYTES:
+            raise EventError("header", f"must be a line of at most {HEADER_BYTES} bytes")  # 1
+        header = _object("header", line)
+        kind = header.get("type")
+        if not isinstance(kind, str) or not 1 <= len(kind) <= TYPE_LENGTH:
+            raise EventError("type", f"must be text of 1 to {TYPE_LENGTH} characters")  # 2
+        size, payload = _length(header, "data_length", DATA_BYTES), _length(header, "payload_length", PAYLOAD_BYTES)
+        data = {} if header.get("data") is None else header["data"]
+        if not isinstance(data, dict):
+            raise EventError("data", "must be a JSON object")  # 3
+        if size:
+            data |= _object("data", await self._reader.readexactly(size))
+        return Event(kind, data, await self._reader.readexactly(payload) if payload else None)
+
+    async def write(self, event: Event) -> None:
+        """Send one event; ``ConnectionResetError``, too, for a client that does not take it in time."""
+        try:
+            async with self._writing, asyncio.timeout(self._limits.write_s):
+                await async_write_event(event, self._writer)
+        except TimeoutError:
+            self.abort()
+            raise ConnectionResetError from None
+
+    async def close(self) -> None:
+        """Close after all is sent. A client still at sending would lose our answer to a reset: that is let pass."""
+        with suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(self._limits.linger_s):
+                await self._writer.drain()
+                if self._writer.can_write_eof():
+                    self._writer.write_eof()
+                while await self._reader.read(8_192):
+                    pass
+        self.abort()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._writer.transport.abort()
+
+
+def _object(what: str, raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise EventError(what, "must be a JSON object in UTF-8")  # 1, 3
+    return value
+
+
+def _length(header: Mapping[str, object], field: str, most: int) -> int:
+    length = header.get(field)
+    length = 0 if length is None else length
+    if not isinstance(length, int) or isinstance(length, bool) or not 0 <= length <= most:
+        raise EventError(field, f"must be a whole number from 0 to {most}")  # 3, 4
+    return length
+
+
+def whole(data: Mapping[str, object], field: str, least: int, most: int) -> int:
+    """A whole number out of an event's data; ``EventError``."""
+    value = data.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise EventError(field, f"must be a whole number from {least} to {most}")
+    return value
+
+
+def text(data: Mapping[str, object], field: str, most: int) -> str | None:
+    """Text out of an event's data, None where there is none; ``EventError``."""
+    value = data.get(field)
+    if value is not None and (not isinstance(value, str) or len(value) > most):
+        raise EventError(field, f"must be text of at most {most} characters")
+    return value

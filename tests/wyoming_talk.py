@@ -1,0 +1,113 @@
+"""Both ends of Wyoming for tests: the real server over the real pipeline, and the protocol's own client library."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import wave
+from contextlib import asynccontextmanager
+from functools import cache
+
+import numpy as np
+import soxr
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncClient
+from wyoming.event import Event
+
+from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
+from idiolect.control.hub import Hub
+from idiolect.control.listener import make_listener
+from idiolect.control.wyoming import WyomingServer
+from idiolect.streams import Streams
+from tests import speech
+
+PATIENCE_S = 10.0
+
+
+@cache
+def recognizer() -> Recognizer:
+    """The shipped bundle's."""
+    return Recognizer.from_bundle(read_bundle(bundle_directory("builtin")))
+
+
+def streams(**wishes):
+    """The daemon's ears for clients, listening for what the shipped bundle has."""
+    return Streams(recognizer(), listening(recognizer().bundle, **wishes))
+
+
+@asynccontextmanager
+async def serving(folder, ears=None, hub=None, **settings):
+    """A Wyoming server in ``folder``; yields it. It is at ``folder/wyoming.sock``."""
+    server = WyomingServer(
+        ears or streams(), hub or Hub(), lambda: make_listener(folder / "wyoming.sock", "wyoming"), **settings
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def client(folder):
+    """A connection to it, of the client library."""
+    return AsyncClient.from_uri(f"unix://{folder}/wyoming.sock", read_timeout=PATIENCE_S)
+
+
+async def say(it, samples, *, rate=16_000, width=2, channels=1, start=True, stop=True, timestamp=None, size=1024):
+    """Send sound; ``timestamp`` is the first chunk's, and each has its own then."""
+    data = samples if isinstance(samples, bytes) else samples.astype("<i2").tobytes()
+    if start:
+        await it.write_event(AudioStart(rate, width, channels).event())
+    frame = width * channels
+    for first in range(0, len(data), size * frame):
+        now = None if timestamp is None else timestamp + first // frame * 1000 // rate
+        await it.write_event(AudioChunk(rate, width, channels, data[first : first + size * frame], now).event())
+    if stop:
+        await it.write_event(AudioStop().event())
+
+
+async def until(it, kind) -> tuple[Event, list[str]]:
+    """The next event of that type, and the types of those before it."""
+    before = []
+    while (event := await it.read_event()) is not None:
+        if event.type == kind:
+            return event, before
+        before.append(event.type)
+    raise AssertionError(f"no {kind}, but {before} and the end")
+
+
+async def hung_up(it) -> list[Event]:
+    """What comes until the other end hangs up."""
+    events = []
+    while (event := await it.read_event()) is not None:
+        events.append(event)
+    return events
+
+
+@cache
+def spoken(word, voice="en-us"):
+    """A word as espeak-ng says it, in a quiet room."""
+    command = ["espeak-ng", "-v", voice, "-s", "140", "--stdout", word]
+    with wave.open(io.BytesIO(subprocess.run(command, capture_output=True, check=True).stdout)) as file:
+        said = np.frombuffer(file.readframes(10_000_000), "<i2").astype(np.float32)  # the header of a pipe knows no end
+        said = np.clip(np.rint(soxr.resample(said, file.getframerate(), 16_000)), -32768, 32767).astype(np.int16)
+    return np.concatenate([speech.silence(0.5), said, speech.silence(0.8)])
+
+
+def words(*digits, pause=0.7):
+    """Digits one after another, in a quiet room."""
+    parts = [speech.silence(0.5)]
+    for number in digits:
+        parts += [speech.digit(number), speech.silence(pause)]
+    return np.concatenate(parts)
+
+
+def story(scenario):
+    """A test in an event loop."""
+
+    def test(tmp_path, sounds):
+        asyncio.run(asyncio.wait_for(scenario(tmp_path), 60))
+
+    test.__name__, test.__doc__ = scenario.__name__, scenario.__doc__
+    return test
