@@ -91,6 +91,21 @@ def test_contents_that_make_no_sense_are_refused_even_under_a_good_manifest(chan
     assert refusal.value.file == file
 
 
+@pytest.mark.parametrize(("said", "language"), [("pt-BR", "pt-BR"), ("de", "de"), (None, "en")])
+def test_the_language_of_its_phrases_is_in_there(said, language):
+    head = json.loads(FILES["head.json"])
+    head.pop("language")
+    head |= {"language": said} if said else {}
+    assert bundles.load(unsigned(refit(FILES, head__json=canonical.encode(head)))).language == language
+
+
+@pytest.mark.parametrize("said", ["", "e", "en_US", "../en", 7, ["en"], "en-" + "x" * 40])
+def test_a_language_that_is_none_is_refused(said):
+    head = json.loads(FILES["head.json"]) | {"language": said}
+    with pytest.raises(BundleError, match="language must be a language tag"):
+        bundles.load(unsigned(refit(FILES, head__json=canonical.encode(head))))
+
+
 def test_arrays_that_do_not_fit_together_make_no_head():
     head = json.loads(FILES["head.json"])
     head["classes"] = head["classes"][:-1]

@@ -224,13 +224,20 @@ async def test_a_turn_whose_microphone_was_released_is_ended(folder):
         assert (event.data["text"], before) == ("seven", [])  # the rest of that turn's sound is not for it
 
 
-@story
-async def test_who_comes_second_is_told_so_and_the_first_stays(folder):
+def test_who_comes_second_is_told_so_and_the_first_stays(tmp_path, sounds, caplog):
+    asyncio.run(second_program(tmp_path))
+    assert caplog.text.count("a second program was refused") == 1  # nobody fills the journal by knocking
+
+
+async def second_program(folder):
     async with handing(folder) as room, program(folder) as it:
         await condition(lambda: room.server.connected)
         async with program(folder) as second:
             (error,) = await hung_up(second)
             assert (error.type, error.data["code"]) == ("error", "busy")
+        for _ in range(30):
+            async with program(folder) as another:
+                await hung_up(another)
         await room.say(spoken("computer"))
         assert (await until(it, "detection"))[0].data["name"] == "computer"
 

@@ -138,7 +138,9 @@ async def everybody(running: Running, arguments: argparse.Namespace, seconds: fl
 
 def main() -> int:
     """Exit 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "load_clients", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clients", type=int, default=20, help="Wyoming clients, 1 to 64")
     parser.add_argument("--listeners", type=int, default=50, help="listeners to events, up to 128")
     parser.add_argument("--seconds", type=float, default=30.0, help="of sound from each client")

@@ -98,4 +98,4 @@ def test_a_chain_on_it_makes_the_same_detections(sounds):
 
 def test_a_damaged_model_is_said_so():
     with pytest.raises(BundleError, match="previous"):
-        EncoderPool(INT8[:100], name="previous-encoder.tflite").stream()
+        EncoderPool(INT8[100:], name="previous-encoder.tflite").stream()

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import pwd
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -41,6 +42,7 @@ QUEUE = 32
 STALLED_S = 1.0
 """Without sound in an open turn, after which that has ended: the microphone was released."""
 PING_LENGTH = 1_024
+SAY_EVERY_S = 60.0
 _SEND_BYTES = 32_768
 """What the kernel may hold for a program that does not read: a second, which it doubles."""
 _LIMITS = Limits(write_s=1.0)
@@ -57,6 +59,7 @@ class HandoffServer:
         self.user = user
         self._hearing, self._opening, self._attach = hearing, opening, attach
         self._client: asyncio.Task[None] | None = None
+        self._said = -SAY_EVERY_S
         self._refused: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._server: asyncio.Server | None = None
@@ -87,13 +90,23 @@ class HandoffServer:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer, _LIMITS)
         if not self._may(wire):  # 1
-            log.warning("handoff: a process of another user than handoff.user was refused")
+            if self._may_say():
+                log.warning("handoff: a process of another user than handoff.user was refused")
             self._refuse(wire, Error("only processes of the configured user get in: see handoff.user", "user"))
         elif self._client is not None:  # 2
-            log.warning("handoff: a second program was refused: there is one already")
+            if self._may_say():
+                log.warning("handoff: a second program was refused: there is one already")
             self._refuse(wire, Error("somebody is connected already", "busy"))
         else:
             self._client = asyncio.ensure_future(self._serve(wire))
+
+    def _may_say(self) -> bool:
+        """Once a minute: nobody fills the journal by knocking."""
+        now = time.monotonic()
+        if now - self._said < SAY_EVERY_S:
+            return False
+        self._said = now
+        return True
 
     def _may(self, wire: Wire) -> bool:
         uid = peer_of(wire.socket).uid
