@@ -30,9 +30,13 @@ class PageHome(Daemon):
         self.proxy = Proxy(self.socket)
 
     def __enter__(self):
-        self.start().ready()
-        self.wait(lambda: self.status()["personalization"]["state"] == "on")
-        self.wait(self.socket.exists)
+        try:
+            self.start().ready()
+            self.wait(lambda: self.status()["personalization"]["state"] == "on")
+            self.wait(self.socket.exists)
+        except BaseException:
+            self.stop()
+            raise
         self.talker.follow(self.client)
         self.proxy.__enter__()
         return self
@@ -74,7 +78,7 @@ class Browser:
         given |= {"Content-Type": "application/json"} if body is not None else {}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         data = json.dumps(body).encode() if body is not None else None
-        connection.putrequest(method, path, skip_host=True)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in given.items():
             if value is not None:
                 connection.putheader(name, value)
@@ -86,6 +90,7 @@ class Browser:
             self.cookie = cookie.partition(";")[0]
         connection.close()
         is_json = answer.headers.get("Content-Type", "").startswith("application/json")
+        is_json = is_json and "Content-Encoding" not in answer.headers
         return answer.status, json.loads(found) if is_json else found, answer.headers
 
     def ok(self, method, path, body=None):

@@ -169,6 +169,7 @@ def test_a_real_restart_is_told(tmp_path):
     home = Whole(tmp_path).start()
     follower = Follower(home.client, patience_s=None)
     try:
+        follower.wait(lambda f: "connected" in f.kinds())
         home.hears("on", "on", "guest")
         follower.wait(lambda f: "phrase" in f.kinds())
         home.stop()

@@ -1,11 +1,14 @@
 """The page's door, at a whole daemon: who comes in, for whom, and what keeps others out."""
 
+import gzip
 import hashlib
+import json
 import socket
 import ssl
 
 import pytest
 
+from idiolect.control import page_api
 from idiolect.errors import RequestError
 from tests.alsa import require_wavmic
 from tests.pages import PageHome
@@ -148,3 +151,17 @@ def test_without_a_page_there_is_nothing_to_pair_with(tmp_path):
         home.client.post("/v1/pair", {"profile": "ann"})
     assert (refused.value.status, refused.value.field) == (409, "page")
     home.stop()
+
+
+def test_all_of_the_page_together_is_small_on_its_way(home):
+    page, sent, whole = home.browser(), 0, 0
+    for path in page_api.routes():
+        if path.startswith("/v1/"):
+            continue
+        status, packed, headers = page.ask("GET", path, Accept_Encoding="br, gzip;q=0.9")
+        assert (status, headers["Content-Encoding"]) == (200, "gzip")
+        plain = page.ask("GET", path)[1]
+        unpacked = gzip.decompress(packed)
+        assert (unpacked if isinstance(plain, bytes) else json.loads(unpacked)) == plain
+        sent, whole = sent + len(packed), whole + len(unpacked)
+    assert sent < 60_000 < whole

@@ -22,6 +22,7 @@ FILES = {
     "config/vendor.yaml": f"{PREFIX}/idiolect.yaml",
     "config/installed.yaml": f"{ETC}/idiolect.yaml",
     "config/idiolect.yaml": f"{DOC}/idiolect.yaml",
+    "config/avahi/idiolect-wyoming.service": f"{DOC}/examples/idiolect-wyoming.service",
     "README.md": f"{DOC}/README.md",
     "NOTICE": f"{DOC}/NOTICE",
 }

@@ -18,6 +18,7 @@ _SPDX = {
     "h11": "MIT",
     "pyalsaaudio": "PSF-2.0",
     "tpm2-pytss": "BSD-2-Clause",
+    "wyoming": "MIT",
 }
 
 

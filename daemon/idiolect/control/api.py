@@ -136,6 +136,8 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, object] = field(default_factory=dict)
     caller: Caller = field(default_factory=Caller)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Those that ``wire`` reads, by lower-case name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ and of guests are told. What concerns the device as a whole (pausing) is anybody
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import resources
@@ -74,7 +75,11 @@ def _files() -> dict[str, api.Route]:
 
 
 async def _file(file: Traversable, kind: str, daemon: api.Daemon, call: api.Call) -> api.Reply:  # noqa: ARG001
-    return api.Reply(file.read_bytes(), kind, {"Cache-Control": "no-cache"})
+    body, headers = file.read_bytes(), {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    accepted = (each.partition(";")[0].strip() for each in call.headers.get("accept-encoding", "").split(","))
+    if "gzip" in accepted:  # of files only, which hold no secret that a length could tell
+        body, headers["Content-Encoding"] = gzip.compress(body, 6, mtime=0), "gzip"
+    return api.Reply(body, kind, headers)
 
 
 async def _confined(answer: _Asked, daemon: api.Daemon, call: api.Call) -> dict[str, object] | api.Reply:

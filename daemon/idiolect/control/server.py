@@ -205,7 +205,9 @@ class Server:
             if request.method == "POST":
                 api.check_keys(request.query, ())  # what is asked for is in the body
                 body = await self._body(wire, request, route)
-            return await wire.while_there(self._answer(route.answer, api.Call(request.query, body, caller)))
+            return await wire.while_there(
+                self._answer(route.answer, api.Call(request.query, body, caller, request.headers))
+            )
 
     def _hurry(self, caller: api.Caller, path: str) -> None:
         """``TooOften`` for who asks too often; the journal hears of it once a minute."""

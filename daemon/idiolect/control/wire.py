@@ -8,7 +8,7 @@ refuses (400 each; numbered in the code):
 3. versions other than 1.0 and 1.1;
 4. two opinions on a body's length: Content-Length as a list, twice or beside Transfer-Encoding (RFC 9112, 6.3), and
    Transfer-Encoding in HTTP/1.0 (6.1);
-5. a field that is read here, given twice;
+5. a field that is read here, given twice, unless it is a list (RFC 9110, 5.3), of which the first counts;
 6. targets with a fragment, a broken escape, an escaped slash, or bytes that are not UTF-8; an absolute target (RFC
    9112, 3.2.2) of another scheme than http or with a user name in it;
 7. a query parameter given twice, or more than 32 of them;
@@ -47,10 +47,10 @@ _LENGTH = re.compile(rb"[0-9]{1,20}")
 _ABSOLUTE = re.compile(r"http://[^/?#@]+(?=[/?]|$)", re.IGNORECASE)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _READ = (
-    *("content-type", "content-encoding", "last-event-id", "accept"),
+    *("content-type", "content-encoding", "last-event-id", "accept-encoding"),
     *("host", "origin", "cookie", "sec-fetch-site"),
 )
-_ONCE = {name.encode() for name in (*_READ, "content-length", "transfer-encoding", "expect")}
+_ONCE = {name.encode() for name in (*_READ, "content-length", "transfer-encoding", "expect")} - {b"accept-encoding"}
 
 _Result = TypeVar("_Result")
 
