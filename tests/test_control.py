@@ -32,7 +32,15 @@ NOBODY = 65_534
 # -- slow and greedy callers ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [b"", b"GET /v1/sta", b"GET /v1/status HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_that_was_opened_in_advance_is_closed_without_a_word(hasty):
+    """Browsers do that, and would take what we say then for the answer to what they are about to ask."""
+    with hasty.connect() as idle:
+        begin = time.monotonic()
+        assert idle.recv(1) == b""
+        assert 0.3 < time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize("data", [b"GET /v1/sta", b"GET /v1/status HTTP/1.1\r\nHost: x\r\n"])
 def test_half_open_connections_are_closed_while_others_are_served(hasty, data):
     with hasty.connect() as idle:
         begin = time.monotonic()

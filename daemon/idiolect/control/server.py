@@ -6,7 +6,8 @@ control API, the page, metrics.
 What a caller can do to us is bounded here, in the order in which it is met:
 
 1. connections: at most twice ``max_clients`` + 16 are open; more are cut off at once;
-2. the request's head must have come within 5 s (408) and is at most 8 KiB a line and 16 KiB in all (400, ``wire``);
+2. the request's head must have come within 5 s (408, or not a word where nothing came) and is at most 8 KiB a line and
+   16 KiB in all (400, ``wire``);
 3. the door refuses strangers (401, 403), then unknown paths (404) and methods (405); and who asks too often is told
    to wait (429, ``limits``);
 4. at most ``max_clients`` requests are served at once, event streams included (503); a few places beyond are kept
@@ -161,6 +162,8 @@ class Server:
             async with asyncio.timeout(self._limits.request_s):
                 asked = await wire.head()
         except TimeoutError:
+            if not wire.begun:  # browsers open connections in advance, and would take a 408 for their request's answer
+                return
             asked, linger = RequestError(408, "request", "did not come in time"), 0.0
         except RequestError as error:
             log.debug("control: refused with %d", error.status)

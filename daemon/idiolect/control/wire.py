@@ -94,6 +94,8 @@ class Wire:
         self._unread = True  # there may be more to come from the caller
         self._head_only = False
         self._answering = False
+        self.begun = False
+        """Anything has come at all."""
 
     @property
     def socket(self) -> Any:
@@ -225,6 +227,7 @@ class Wire:
         data = await self._reader.read(_PIECE)
         if not data:
             raise ConnectionResetError
+        self.begun = True
         return data
 
     async def _discard(self, most: int | None) -> None:
