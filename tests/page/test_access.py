@@ -200,7 +200,7 @@ def test_the_whole_way_with_nothing_but_the_keyboard(home, open_page):
     page.get_by_role("dialog").wait_for()
     assert focused(page) == "Cancel", "what cannot be undone is not one press away"
     page.keyboard.press("Escape")
-    page.get_by_role("dialog").wait_for(state="detached")
+    page.locator("dialog").wait_for(state="detached")  # a frame after it has closed
     assert focused(page) == "Forget this phrase", "and a dialog gives the focus back"
     page.keyboard.press("Enter")
     page.get_by_role("dialog").wait_for()
