@@ -48,8 +48,12 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        finally:  # not left to the collector, which may run in another thread and close a number that is in use again
+            writer.close()
+            far_writer.close()
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -122,6 +122,7 @@ def test_what_is_withdrawn_or_erased_is_gone(home, open_page):
     assert home.client.get("/v1/consent")["people"] == []
 
 
+@pytest.mark.slow
 def test_a_spoken_yes_is_an_answer_and_silence_is_none(tmp_path, sounds, data, open_page):
     with PageHome(tmp_path, people=()) as home:
         page = enter(open_page(home), home, "ann")
