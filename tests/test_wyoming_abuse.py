@@ -20,7 +20,8 @@ from wyoming.info import Describe
 from wyoming.ping import Ping
 
 from idiolect.control import wyoming as served
-from idiolect.control.wyoming import BURST, RATE, Bucket, Refusals
+from idiolect.control.limits import Bucket
+from idiolect.control.wyoming import CONNECTIONS, Refusals
 from idiolect.control.wyoming_wire import EventError, Limits, Wire
 from idiolect.pipeline.chain import Chain
 from idiolect.streams import PENDING_BYTES, TURN_BYTES
@@ -243,12 +244,12 @@ async def test_a_flood_of_requests_leaves_others_their_turn(folder):
 
 def test_a_storm_of_connections_is_let_in_slowly():
     now = 100.0
-    bucket = Bucket(lambda: now)
-    assert sum(bucket.take() for _ in range(1000)) == BURST
+    bucket = Bucket(CONNECTIONS, lambda: now)
+    assert sum(not bucket.take() for _ in range(1000)) == CONNECTIONS.burst
     now += 1.0
-    assert sum(bucket.take() for _ in range(1000)) == RATE
+    assert sum(not bucket.take() for _ in range(1000)) == CONNECTIONS.per_s
     now += 1000.0
-    assert sum(bucket.take() for _ in range(1000)) == BURST
+    assert sum(not bucket.take() for _ in range(1000)) == CONNECTIONS.burst
 
 
 @story
@@ -263,7 +264,7 @@ async def test_after_a_storm_it_serves_as_before(folder):
         assert len(server._clients) <= 32
         await stayed.write_event(Ping("still").event())
         assert (await until(stayed, "pong"))[0].data["text"] == "still"
-        await asyncio.sleep(2 / RATE)
+        await asyncio.sleep(2 / CONNECTIONS.per_s)
         async with client(folder) as it:
             await it.write_event(Describe().event())
             await until(it, "info")

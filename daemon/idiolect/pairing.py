@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from idiolect.consent import clean_name
+from idiolect.control.limits import Bucket, Rate
 from idiolect.control.pairing_api import Session
 from idiolect.errors import RequestError
 from idiolect.learner import Learner
@@ -40,8 +41,8 @@ MAX_CODES = 8
 ALPHABET = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
 """Without what looks like another: I, L, O, U, 0, 1."""
 CODE_LENGTH = 8
-_TRIES = 5
-"""Codes that may be tried at once; one more a second."""
+_TRIES = Rate(1.0, 5)
+"""Codes that may be tried: one a second, and five at once."""
 PAGE, _SESSION, _CERTIFICATE = "page", "session", "certificate"
 """Purpose and kinds of our records in the vault; their profile is the device's own, ""."""
 
@@ -69,8 +70,7 @@ class Pairing:
         self._wall, self._monotonic = wall, monotonic
         self._open: list[Open] = []
         self._nameless: dict[str, Session] = {}  # of people without a profile, by the token's digest
-        self._tries, self._tried = float(_TRIES), monotonic()
-        self._fingerprint = ""
+        self._tries = Bucket(_TRIES, monotonic)
 
     # -- at the device ------------------------------------------------------------------------------------------
 
@@ -120,7 +120,8 @@ class Pairing:
 
     async def redeem(self, code: object) -> tuple[str, Session]:
         """POST /v1/session on the page: a token, once, for a code that was given out."""
-        self._try()
+        if self._tries.take():
+            raise RequestError(429, "code", "was tried too often: wait a few seconds")
         given = code.upper().replace("-", "").replace(" ", "") if isinstance(code, str) and len(code) < 32 else ""
         self._forget_codes()
         found = [each for each in self._open if hmac.compare_digest(each.code.encode(), given.encode())]
@@ -145,14 +146,6 @@ class Pairing:
         digest = _digest(token)
         self._nameless.pop(digest, None)
         await self._personal.do(lambda learner: _delete(learner, [digest[:16]]))
-
-    def _try(self) -> None:
-        now = self._monotonic()
-        self._tries = min(float(_TRIES), self._tries + now - self._tried)
-        self._tried = now
-        if self._tries < 1:
-            raise RequestError(429, "code", "was tried too often: wait a few seconds")
-        self._tries -= 1
 
     def _forget_codes(self) -> None:
         now = self._monotonic()

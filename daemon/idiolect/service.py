@@ -74,9 +74,10 @@ class Service:
         chosen = boot.choose(config, bundle.load)
         self._bundle, self._model = chosen.content, chosen.model
         recognizer = Recognizer.from_bundle(self._bundle)
-        chain = recognizer.chain(listening_for(config, self._bundle), gated=config.listening.gate)
+        wish = listening_for(config, self._bundle)
+        chain = recognizer.chain(wish, gated=config.listening.gate)
         self._runtime = chain.runtime
-        self.streams = Streams(recognizer, listening_for(config, self._bundle), gated=config.listening.gate)
+        self.streams = Streams(recognizer, wish, gated=config.listening.gate)
         self._queue = BlockQueue(QUEUE_BLOCKS)
         self._supervision = watch = Supervision(notifier, self._queue, self._condition)
         self._capture = Capture(self._open_source, self._queue, alive=watch.searching, changed=self._stirred)

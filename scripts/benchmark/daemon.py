@@ -77,7 +77,7 @@ def run(folder: Path, wav: Path, seconds: float, more: dict[str, Any]) -> Runnin
             time.sleep(seconds)
             cpu = (cpu_s(process.pid) - before) / (time.monotonic() - began)
             status = ask(control, "/v1/status")
-            memory = (_memory_mib(process.pid, "status", "VmRSS"), _memory_mib(process.pid, "smaps_rollup", "Pss"))
+            memory = (memory_mib(process.pid, "status", "VmRSS"), memory_mib(process.pid, "smaps_rollup", "Pss"))
             events = stream.pending()
         stop_ms = _stop(process)
     if status["microphone"]["state"] != "running" or status["microphone"]["overruns"]:
@@ -186,6 +186,7 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of a pid on Linux
 
 
-def _memory_mib(pid: int, file: str, name: str) -> float:
+def memory_mib(pid: int, file: str, name: str) -> float:
+    """A figure of /proc/PID/``file`` in MiB (proc_pid_status(5)); NaN where it is not there."""
     found = re.search(rf"^{name}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
     return int(found.group(1)) / 1024 if found else float("nan")

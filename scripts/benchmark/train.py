@@ -119,15 +119,16 @@ class _Watch:
         hearing = threading.Thread(target=self._hear, args=(control, over))
         asking.start()
         hearing.start()
-        born: float | None = None
+        worker, born = 0, 0.0
         while not over.wait(LOOK_S):
-            there, now = _has_worker(pid), time.monotonic()
-            if there and born is None:
-                born = now
-            elif not there and born is not None:
-                self._lives.append((born, now))
-                born = None
-        if born is not None:
+            there, now = _worker(pid), time.monotonic()
+            if (
+                there != worker
+            ):  # by its number: the next may follow between two looks, and be no longer life of this one
+                if worker:
+                    self._lives.append((born, now))
+                worker, born = there, now
+        if worker:
             self._lives.append((born, time.monotonic()))
         asking.join()
         hearing.join()
@@ -165,11 +166,11 @@ def _server(control: Path) -> int:
         return pid
 
 
-def _has_worker(pid: int) -> bool:
-    """Whether a process has a child that lives (proc_pid_task(5); zombies are dead)."""
+def _worker(pid: int) -> int:
+    """The child of a process that lives, 0: none (proc_pid_task(5); zombies are dead)."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in children.read_text().split():
                 if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                    return True
-    return False
+                    return int(child)
+    return 0

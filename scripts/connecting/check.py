@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from connecting.running import daemon, tcp_port
+from connecting.running import daemon
+from tests.proxies import Proxy
 from tests.speech import DIGITS, digit
 from tests.wyoming_talk import spoken
 
@@ -18,11 +19,11 @@ from tests.wyoming_talk import spoken
 def main(python: str) -> int:
     """The exit code of what ran there."""
     script = Path(__file__).with_name("in_homeassistant.py")
-    with tempfile.TemporaryDirectory() as name, daemon() as running, tcp_port(running.wyoming) as port:
+    with tempfile.TemporaryDirectory() as name, daemon() as running, Proxy(running.wyoming) as proxy:
         wake, phrase = Path(name) / "wake.raw", Path(name) / "phrase.raw"
         wake.write_bytes(spoken("computer").astype("<i2").tobytes())
         phrase.write_bytes(digit(7).astype("<i2").tobytes())
-        return subprocess.run([python, script, str(port), wake, phrase, DIGITS[7]], check=False).returncode
+        return subprocess.run([python, script, str(proxy.port), wake, phrase, DIGITS[7]], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""A whole idiolectd with a Wyoming socket, in front of a microphone that plays a quiet room; and a TCP port for it."""
+"""A whole idiolectd with a Wyoming socket, in front of a microphone that plays a quiet room."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmark.daemon import cpu_s, memory_mib  # noqa: E402
 from idiolect.client import Client  # noqa: E402
 from tests.alsa.wavmic import WavMic  # noqa: E402
 from tests.speech import silence  # noqa: E402
@@ -44,13 +43,11 @@ class Running:
 
     def memory_mib(self) -> float:
         """Its resident memory, as the kernel counts it."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return memory_mib(self.process.pid, "status", "VmRSS")
 
     def cpu_s(self) -> float:
         """Processor time that it has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.process.pid)
 
 
 @contextmanager
@@ -83,41 +80,3 @@ def _await(running: Running, log: Path) -> None:
                 return
         time.sleep(0.05)
     raise SystemExit(f"idiolectd did not start: {log.read_text()}")
-
-
-@contextmanager
-def tcp_port(path: Path) -> Iterator[int]:
-    """A port of this machine in front of a Unix socket, as idiolect-tcp@.service has it."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner = await asyncio.open_unix_connection(path)
-        await asyncio.gather(pass_on(reader, inner[1]), pass_on(inner[0], writer))
-
-    async def start() -> asyncio.Server:
-        return await asyncio.start_server(serve, "127.0.0.1", 0)
-
-    async def end() -> None:
-        server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(5)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        asyncio.run_coroutine_threadsafe(end(), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
-        loop.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from idiolect.control.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
@@ -29,12 +30,11 @@ class Box(Protocol):
 
 async def playback(daemon: Daemon, call: Call) -> dict[str, object]:
     """POST /v1/playback."""
-    for name in (*call.query, *(key for key in call.body if key not in ("active", "for_s"))):
-        raise RequestError(422, name[:64], "unknown; known: active, for_s")
-    active, seconds = call.body.get("active"), call.body.get("for_s", LEASE_S)
+    body = only(call.body, "active", "for_s")
+    active, seconds = body.get("active"), body.get("for_s", LEASE_S)
     if not isinstance(active, bool):
         raise RequestError(422, "active", "is needed, and must be true or false")
-    if not active and "for_s" in call.body:
+    if not active and "for_s" in body:
         raise RequestError(422, "for_s", 'limits playback: send it with "active": true, or leave it out')
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MAX_LEASE_S:
         raise RequestError(422, "for_s", f"must be a number of seconds from 1 to {MAX_LEASE_S:.0f}; renew it in time")

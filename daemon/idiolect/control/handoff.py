@@ -16,7 +16,6 @@ import asyncio
 import logging
 import pwd
 import socket
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -30,8 +29,8 @@ from wyoming.wake import Detection as Detected
 from idiolect.control.hearing import Hearing
 from idiolect.control.listener import Listener
 from idiolect.control.peers import peer_of
+from idiolect.control.serving import Acceptor, Seldom
 from idiolect.control.tap import Message, Tap, TurnTap
-from idiolect.control.wire import Pieces
 from idiolect.control.wyoming_wire import EventError, Limits, Wire, text
 from idiolect.values import SAMPLE_RATE
 
@@ -42,11 +41,9 @@ QUEUE = 32
 STALLED_S = 1.0
 """Without sound in an open turn, after which that has ended: the microphone was released."""
 PING_LENGTH = 1_024
-SAY_EVERY_S = 60.0
 _SEND_BYTES = 32_768
 """What the kernel may hold for a program that does not read: a second, which it doubles."""
 _LIMITS = Limits(write_s=1.0)
-_GRACE_S = 0.05
 
 
 class HandoffServer:
@@ -57,12 +54,11 @@ class HandoffServer:
     ) -> None:
         """``attach`` tells inference whom to tell of blocks, None: nobody."""
         self.user = user
-        self._hearing, self._opening, self._attach = hearing, opening, attach
+        self._hearing, self._attach = hearing, attach
         self._client: asyncio.Task[None] | None = None
-        self._said = -SAY_EVERY_S
+        self._seldom = Seldom()
         self._refused: set[asyncio.Task[None]] = set()
-        self._listener: Listener | None = None
-        self._server: asyncio.Server | None = None
+        self._acceptor = Acceptor(opening, self._accept)
 
     @property
     def connected(self) -> bool:
@@ -71,42 +67,24 @@ class HandoffServer:
 
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
-        self._listener = self._opening()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Pieces(self._accept), sock=self._listener.socket)
+        await self._acceptor.start()
 
     async def stop(self) -> None:
         """Cut it off and remove the socket: within 300 ms."""
-        if self._server is None or self._listener is None:
-            return
-        self._server.close()
-        if tasks := {*self._refused, *([self._client] if self._client else [])}:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=_GRACE_S)
-        self._listener.close()
-        self._server = None
+        await self._acceptor.stop()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer, _LIMITS)
         if not self._may(wire):  # 1
-            if self._may_say():
+            if self._seldom.now():
                 log.warning("handoff: a process of another user than handoff.user was refused")
             self._refuse(wire, Error("only processes of the configured user get in: see handoff.user", "user"))
         elif self._client is not None:  # 2
-            if self._may_say():
+            if self._seldom.now():
                 log.warning("handoff: a second program was refused: there is one already")
             self._refuse(wire, Error("somebody is connected already", "busy"))
         else:
-            self._client = asyncio.ensure_future(self._serve(wire))
-
-    def _may_say(self) -> bool:
-        """Once a minute: nobody fills the journal by knocking."""
-        now = time.monotonic()
-        if now - self._said < SAY_EVERY_S:
-            return False
-        self._said = now
-        return True
+            self._client = self._acceptor.spawn(self._serve(wire))
 
     def _may(self, wire: Wire) -> bool:
         uid = peer_of(wire.socket).uid
@@ -124,9 +102,7 @@ class HandoffServer:
         if len(self._refused) > 8:
             wire.abort()
             return
-        task = asyncio.ensure_future(told())
-        self._refused.add(task)
-        task.add_done_callback(self._refused.discard)
+        self._acceptor.spawn(told(), self._refused)
 
     async def _serve(self, wire: Wire) -> None:
         """One program, until one of us hangs up."""

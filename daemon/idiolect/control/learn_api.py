@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from idiolect.control.arguments import only
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
 
@@ -105,13 +106,6 @@ class Teaching(Protocol):
         """Give up."""
 
 
-def _only(given: Mapping[str, object], *known: str) -> Mapping[str, object]:
-    for name in given:
-        if name not in known:
-            raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")
-    return given
-
-
 def _text(given: Mapping[str, object], name: str, default: str | None = None, longest: int = 256) -> str:
     value = given.get(name, default)
     if not isinstance(value, str) or len(value) > longest:
@@ -139,13 +133,13 @@ def _passphrase(body: Mapping[str, object]) -> str:
 
 async def people(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/consent."""
-    _only(call.query)
+    only(call.query)
     return await daemon.people.people()
 
 
 async def ask(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/consent."""
-    body = _only(call.body, "name", "purposes", "language")
+    body = only(call.body, "name", "purposes", "language")
     purposes = body.get("purposes")
     if not isinstance(purposes, list) or not all(isinstance(p, str) for p in purposes) or len(purposes) > 16:
         raise RequestError(422, "purposes", "is needed: a list of names")
@@ -154,36 +148,36 @@ async def ask(daemon: Daemon, call: Call) -> Answer:
 
 async def agree(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/consent/agree."""
-    token = _text(_only(call.body, "token"), "token")
+    token = _text(only(call.body, "token"), "token")
     return await daemon.people.agree(token, call.caller.user, call.caller.uid)
 
 
 async def wait(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/consent/wait."""
-    return await daemon.people.consent_state(_text(_only(call.query, "token"), "token"))
+    return await daemon.people.consent_state(_text(only(call.query, "token"), "token"))
 
 
 async def withdraw(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/consent/withdraw."""
-    body = _only(call.body, "profile", "purpose")
+    body = only(call.body, "profile", "purpose")
     purpose = _text(body, "purpose", None, 32)
     return await daemon.people.withdraw(_text(body, "profile"), purpose, call.caller.user, call.caller.uid)
 
 
 async def erase(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/erase."""
-    name = _text(_only(call.body, "profile"), "profile")
+    name = _text(only(call.body, "profile"), "profile")
     return await daemon.people.erase(name, call.caller.user, call.caller.role >= Role.ADMIN)
 
 
 async def address(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/profile."""
-    return await daemon.people.address(_text(_only(call.body, "profile"), "profile"))
+    return await daemon.people.address(_text(only(call.body, "profile"), "profile"))
 
 
 async def learning(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/learning."""
-    body = _only(call.body, "active", "for_s")
+    body = only(call.body, "active", "for_s")
     active, seconds = body.get("active"), body.get("for_s")
     if not isinstance(active, bool):
         raise RequestError(422, "active", "is needed, and must be true or false")
@@ -196,7 +190,7 @@ async def learning(daemon: Daemon, call: Call) -> Answer:
 
 async def enrol(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/enrol."""
-    body = _only(call.body, "profile", "phrase", "samples", "speak")
+    body = only(call.body, "profile", "phrase", "samples", "speak")
     samples = _number(body.get("samples", 3), "samples")
     speak = _text(body, "speak", "", 8)
     return await daemon.teaching.start(_text(body, "profile"), body.get("phrase"), samples, speak, call.caller.user)
@@ -204,29 +198,29 @@ async def enrol(daemon: Daemon, call: Call) -> Answer:
 
 async def enrolling(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/enrol."""
-    _only(call.query)
+    only(call.query)
     return daemon.teaching.state()
 
 
 async def cancel(daemon: Daemon, call: Call) -> Answer:
     """DELETE /v1/enrol."""
-    _only(call.query)
+    only(call.query)
     return daemon.teaching.cancel()
 
 
 async def correct(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/correct."""
-    body = _only(call.body, "event", "phrase")
+    body = only(call.body, "event", "phrase")
     return await daemon.people.correct(_text(body, "event", None, 64), body.get("phrase"), call.caller.user)
 
 
 async def confirm(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/confirm."""
-    return await daemon.people.confirm(_text(_only(call.body, "event"), "event", None, 64), call.caller.user)
+    return await daemon.people.confirm(_text(only(call.body, "event"), "event", None, 64), call.caller.user)
 
 
 async def _see(what: str, daemon: Daemon, call: Call) -> Answer:
-    query = _only(call.query, "profile", *(["adapter"] if what == "explain" else []))
+    query = only(call.query, "profile", *(["adapter"] if what == "explain" else []))
     number = _asked_number(call.query, "adapter") if "adapter" in query else None
     return await daemon.people.see(what, _text(query, "profile"), number, call.caller.user)
 
@@ -253,14 +247,14 @@ async def explain(daemon: Daemon, call: Call) -> Answer:
 
 async def verify(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/adapters/verify."""
-    query = _only(call.query, "profile", "adapter")
+    query = only(call.query, "profile", "adapter")
     number = _asked_number(call.query, "adapter")
     return await daemon.people.verify(_text(query, "profile"), number, call.caller.user)
 
 
 async def forget(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/forget."""
-    body = dict(_only(call.body, "profile", "example", "phrase", "day", "all"))
+    body = dict(only(call.body, "profile", "example", "phrase", "day", "all"))
     name = _text(body, "profile")
     del body["profile"]
     if "example" in body:
@@ -274,18 +268,18 @@ async def forget(daemon: Daemon, call: Call) -> Answer:
 
 async def rollback(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/rollback."""
-    return await daemon.people.rollback(_text(_only(call.body, "profile"), "profile"), call.caller.user)
+    return await daemon.people.rollback(_text(only(call.body, "profile"), "profile"), call.caller.user)
 
 
 async def export(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/export."""
-    body = _only(call.body, "profile", "passphrase")
+    body = only(call.body, "profile", "passphrase")
     return await daemon.people.export(_text(body, "profile"), _passphrase(body), call.caller.user)
 
 
 async def bring(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/import."""
-    body = _only(call.body, "profile", "document", "passphrase")
+    body = only(call.body, "profile", "document", "passphrase")
     document = body.get("document")
     if not isinstance(document, dict):
         raise RequestError(422, "document", "is needed: what `idiolect export` wrote")

@@ -50,13 +50,15 @@ class TooOften(RequestError):
 
 
 class Bucket:
-    """Tokens, in float as time is."""
+    """Tokens, in float as time is: whatever may be had so often and no oftener."""
 
-    def __init__(self, rate: Rate, now: float) -> None:
-        self._rate, self._left, self._at = rate, float(rate.burst), now
+    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._clock = rate, clock
+        self._left, self._at = float(rate.burst), clock()
 
-    def take(self, now: float) -> float:
+    def take(self) -> float:
         """Take one: 0.0 when there was one, else the seconds until there is."""
+        now = self._clock()
         self._left = min(self._rate.burst, self._left + max(0.0, now - self._at) * self._rate.per_s)
         self._at = now
         if self._left >= 1:
@@ -78,11 +80,13 @@ class Rates:
         """Count a request. ``TooOften`` when there were too many."""
         if not caller.person and caller.uid in (0, os.geteuid()):
             return
-        now, key = self._clock(), f"person {caller.person}" if caller.person else f"uid {caller.uid}"
-        usual, costly = self._buckets.pop(key, (Bucket(self._usual, now), Bucket(self._costly, now)))
-        self._buckets[key] = usual, costly
+        key = f"person {caller.person}" if caller.person else f"uid {caller.uid}"
+        if key not in self._buckets:
+            self._buckets[key] = Bucket(self._usual, self._clock), Bucket(self._costly, self._clock)
+        self._buckets.move_to_end(key)
+        usual, costly = self._buckets[key]
         if len(self._buckets) > CALLERS:
             self._buckets.popitem(last=False)
-        wait = usual.take(now) or (costly.take(now) if path in HEAVY else 0.0)
+        wait = usual.take() or (costly.take() if path in HEAVY else 0.0)
         if wait:
             raise TooOften(math.ceil(wait))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from idiolect.control.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
@@ -70,19 +71,19 @@ class Pairing(Protocol):
 
 async def begin(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/pair."""
-    body = _only(call.body, "profile")
+    body = only(call.body, "profile")
     return await daemon.pairing.begin(body.get("profile"), call.caller.user, call.caller.uid)
 
 
 async def show(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/pair."""
-    _only(call.query)
+    only(call.query)
     return await daemon.pairing.browsers(call.caller.user, call.caller.admin)
 
 
 async def forget(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/pair/forget."""
-    body = _only(call.body, "id", "profile", "all")
+    body = only(call.body, "id", "profile", "all")
     named = [body[name] for name in ("id", "profile") if name in body]
     if len(body) != 1 or body.get("all", True) is not True or not all(map(_is_name, named)):
         raise RequestError(422, "id", 'is needed, or "profile", or "all": true; one of them')
@@ -91,10 +92,3 @@ async def forget(daemon: Daemon, call: Call) -> Answer:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 64
-
-
-def _only(given: Mapping[str, object], *known: str) -> Mapping[str, object]:
-    for name in given:
-        if name not in known:
-            raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")
-    return given

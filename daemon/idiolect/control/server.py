@@ -34,7 +34,8 @@ from idiolect.control.hub import GAPS, LaggedError, Subscription, frame
 from idiolect.control.limits import Rates, TooOften
 from idiolect.control.listener import Listener, open_listener
 from idiolect.control.peers import Roles, missing_groups
-from idiolect.control.wire import Pieces, Request, Wire
+from idiolect.control.serving import Acceptor, Seldom
+from idiolect.control.wire import Request, Wire
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ log = logging.getLogger(__name__)
 
 _KEPT_FREE = 4
 """Places for short requests beyond ``max_clients``."""
-_GRACE_S = 0.05
-"""What requests in flight get, twice, when the server stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,49 +99,27 @@ class Server:
         """``max_clients`` requests are served at once, 1 or more; with ``tls`` nobody is heard in clear text."""
         self._daemon = daemon
         self._door = door
-        self._opening = opening
         self._max_clients = max_clients
         self._limits = limits or Limits()
-        self._tls = tls
         self._rates = rates or Rates()
-        self._quiet_until = 0.0
+        self._seldom = Seldom()
         self._most = 2 * max_clients + 16
         self._busy = 0
-        self._connections: set[asyncio.Task[None]] = set()
-        self._listener: Listener | None = None
-        self._server: asyncio.Server | None = None
+        self._acceptor = Acceptor(opening, self._accept, tls=tls, handshake_s=self._limits.request_s)
 
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
-        self._listener = self._opening()
-        loop = asyncio.get_running_loop()
-        handshake = self._limits.request_s if self._tls else None
-        self._server = await loop.create_unix_server(
-            lambda: Pieces(self._accept), sock=self._listener.socket, ssl=self._tls, ssl_handshake_timeout=handshake
-        )
+        await self._acceptor.start()
 
     async def stop(self) -> None:
         """End event streams, finish or drop the rest, remove the socket: within 300 ms."""
-        if self._server is None or self._listener is None:
-            return
-        self._server.close()
-        self._daemon.hub.hang_up()
-        if self._connections:
-            await asyncio.wait(self._connections, timeout=_GRACE_S)
-        for connection in self._connections:
-            connection.cancel()  # who has not asked for anything, waits for an answer, or does not read it
-        if self._connections:
-            await asyncio.wait(self._connections, timeout=_GRACE_S)
-        self._listener.close()
-        self._server = None
+        await self._acceptor.stop(self._daemon.hub.hang_up)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= self._most:
+        if self._acceptor.busy >= self._most:
             writer.transport.abort()
             return
-        task = asyncio.ensure_future(self._connection(Wire(reader, writer, self._limits.line_bytes)))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._acceptor.spawn(self._connection(Wire(reader, writer, self._limits.line_bytes)))
 
     async def _connection(self, wire: Wire) -> None:
         """One connection from its first byte to its last; never raises but when cancelled."""
@@ -217,9 +194,7 @@ class Server:
         try:
             self._rates.check(caller, path)
         except TooOften:
-            now = asyncio.get_running_loop().time()
-            if now >= self._quiet_until:
-                self._quiet_until = now + 60.0
+            if self._seldom.now():
                 log.warning("control: somebody asks too often, and is told to wait")
             raise
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from idiolect.control.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Proofs(Protocol):
 
 async def show(daemon: Daemon, call: Call) -> dict[str, object]:
     """GET /v1/audit."""
-    text = _only(call.query, "limit").get("limit", str(STANDARD_ENTRIES))
+    text = only(call.query, "limit").get("limit", str(STANDARD_ENTRIES))
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_ENTRIES):
         raise RequestError(422, "limit", f"must be a whole number from 1 to {MAX_ENTRIES}")
     return await daemon.proofs.audit(int(text))
@@ -57,7 +58,7 @@ async def show(daemon: Daemon, call: Call) -> dict[str, object]:
 
 async def verify(daemon: Daemon, call: Call) -> dict[str, object]:
     """GET /v1/audit/verify."""
-    _only(call.query)
+    only(call.query)
     return await daemon.proofs.audit_verify()
 
 
@@ -73,21 +74,14 @@ async def attest(daemon: Daemon, call: Call) -> dict[str, object]:
 
 async def mark_good(daemon: Daemon, call: Call) -> dict[str, object]:
     """POST /v1/bundle/mark-good."""
-    _only(call.query)
+    only(call.query)
     for name in call.body:
         raise RequestError(422, name[:64], "unknown; nothing can be said here")
     return await daemon.proofs.mark_good()
 
 
-def _only(query: Mapping[str, str], *known: str) -> Mapping[str, str]:
-    for name in query:
-        if name not in known:
-            raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")
-    return query
-
-
 def _nonce(query: Mapping[str, str]) -> bytes:
-    text = _only(query, "nonce").get("nonce", "")
+    text = only(query, "nonce").get("nonce", "")
     if not _HEX.fullmatch(text) or len(text) // 2 not in NONCE_BYTES:
         raise RequestError(422, "nonce", "must be 8 to 64 bytes in hex, fresh for every question")
     return bytes.fromhex(text)

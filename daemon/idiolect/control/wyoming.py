@@ -40,23 +40,22 @@ from wyoming.wake import Detection, NotDetected
 
 from idiolect.control.hearing import Heard, Hearing, Sound, SoundError, Stream
 from idiolect.control.hub import Hub, LaggedError
+from idiolect.control.limits import Bucket, Rate
 from idiolect.control.listener import Listener
-from idiolect.control.wire import Pieces
+from idiolect.control.serving import Acceptor, Seldom
 from idiolect.control.wyoming_info import info, speaks
 from idiolect.control.wyoming_wire import EventError, Limits, Wire, text, whole
 
 log = logging.getLogger(__name__)
 
-RATE, BURST = 20.0, 64.0
-"""New connections: a second in the long run, and at once."""
+CONNECTIONS = Rate(20.0, 64)
+"""New ones: a second in the long run, and at once."""
 MAX_NAMES = 128
 NAME_LENGTH = 128
 LANGUAGE_LENGTH = 35
 PING_LENGTH = 1_024
 LATEST_MS = 1 << 53
 """Largest time stamp: what JSON carries exactly."""
-SAY_EVERY_S = 60.0
-_GRACE_S = 0.05
 _HEARTBEAT_S = 60.0
 
 
@@ -64,30 +63,14 @@ class Refusals:
     """What was refused, for the journal: at most a line a minute, without content."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._count, self._said = clock, 0, -SAY_EVERY_S
+        self._seldom, self._count = Seldom(clock), 0
 
     def note(self, code: str) -> None:
         """One more; ``code`` is one of ours."""
         self._count += 1
-        if self._clock() - self._said >= SAY_EVERY_S:
+        if self._seldom.now():
             log.warning("wyoming: %d times refused or cut off, the last time for: %s", self._count, code)
-            self._count, self._said = 0, self._clock()
-
-
-class Bucket:
-    """How many connections may come: ``BURST`` at once, refilled at ``RATE`` a second."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._left, self._at = clock, BURST, clock()
-
-    def take(self) -> bool:
-        """Whether one more may."""
-        now = self._clock()
-        self._left, self._at = min(BURST, self._left + (now - self._at) * RATE), now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
+            self._count = 0
 
 
 class WyomingServer:
@@ -100,12 +83,11 @@ class WyomingServer:
         self.hearing, self.limits = hearing, limits or Limits()
         self.hub = hub if microphone else None
         self.refusals = Refusals()
-        self._opening, self._max_clients = opening, max_clients
-        self._bucket = Bucket()
+        self._max_clients = max_clients
+        self._bucket = Bucket(CONNECTIONS)
         self._clients: set[asyncio.Task[None]] = set()
         self._refused: set[asyncio.Task[None]] = set()
-        self._listener: Listener | None = None
-        self._server: asyncio.Server | None = None
+        self._acceptor = Acceptor(opening, self._accept)
 
     @property
     def connected(self) -> int:
@@ -114,33 +96,21 @@ class WyomingServer:
 
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
-        self._listener = self._opening()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Pieces(self._accept), sock=self._listener.socket)
+        await self._acceptor.start()
 
     async def stop(self) -> None:
         """Cut everybody off and remove the socket: within 300 ms."""
-        if self._server is None or self._listener is None:
-            return
-        self._server.close()
-        if tasks := self._clients | self._refused:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=_GRACE_S)
-        self._listener.close()
-        self._server = None
+        await self._acceptor.stop()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._bucket.take() or len(self._refused) >= self._max_clients:  # 1
+        if self._bucket.take() or len(self._refused) >= self._max_clients:  # 1
             self.refusals.note("too many connections at once")
             writer.transport.abort()
             return
         wire = Wire(reader, writer, self.limits)
         full = len(self._clients) >= self._max_clients
-        tasks = self._refused if full else self._clients
-        task = asyncio.ensure_future(self._refuse(wire) if full else Client(self, wire).serve())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        serving = self._refuse(wire) if full else Client(self, wire).serve()
+        self._acceptor.spawn(serving, self._refused if full else self._clients)
 
     async def _refuse(self, wire: Wire) -> None:
         self.refusals.note("max_clients")

@@ -1,0 +1,18 @@
+"""What the parts of the API check alike about a request's arguments; each raises ``RequestError`` 422."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from idiolect.errors import RequestError
+
+T = TypeVar("T")
+
+
+def only(given: Mapping[str, T], *known: str) -> Mapping[str, T]:
+    """``given``, which has no other names than the ``known``."""
+    for name in given:
+        if name not in known:
+            raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")
+    return given

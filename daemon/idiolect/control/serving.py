@@ -1,0 +1,85 @@
+"""A listening Unix socket and the tasks of those who are connected: open and closed together, for every server here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from idiolect.control.listener import Listener
+from idiolect.control.wire import Pieces
+
+if TYPE_CHECKING:
+    import ssl  # only where it is used: it costs memory
+
+_GRACE_S = 0.05
+"""What connections get to end by themselves when told so, and again when they are cut off."""
+MINUTE_S = 60.0
+
+
+class Seldom:
+    """At most once a minute: nobody fills the journal by knocking."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._said = clock, -MINUTE_S
+
+    def now(self) -> bool:
+        """Whether something may be said again; then it counts as said."""
+        now = self._clock()
+        if now - self._said < MINUTE_S:
+            return False
+        self._said = now
+        return True
+
+
+class Acceptor:
+    """Hands each connection to ``accept``, from ``start()`` to ``stop()``; ``spawn`` runs what serves it."""
+
+    def __init__(
+        self, opening: Callable[[], Listener], accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None],
+        *, tls: ssl.SSLContext | None = None, handshake_s: float = 5.0,
+    ) -> None:  # fmt: skip
+        self._opening, self._accept, self._tls, self._handshake_s = opening, accept, tls, handshake_s
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: Listener | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def busy(self) -> int:
+        """Connections that are being served."""
+        return len(self._tasks)
+
+    async def start(self) -> None:
+        """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
+        self._listener = self._opening()
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: Pieces(self._accept), sock=self._listener.socket, ssl=self._tls,
+            ssl_handshake_timeout=self._handshake_s if self._tls else None,
+        )  # fmt: skip
+
+    def spawn(self, work: Coroutine[Any, Any, None], *counted: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+        """Run ``work`` until it ends or the server stops; meanwhile it is in each of ``counted``, too."""
+        task = asyncio.ensure_future(work)
+        for tasks in (self._tasks, *counted):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        return task
+
+    async def stop(self, farewell: Callable[[], None] | None = None) -> None:
+        """Close within 300 ms: those who are told so by ``farewell`` may end by themselves; cut the others off."""
+        if self._server is None or self._listener is None:
+            return
+        self._server.close()
+        if farewell is not None:
+            farewell()
+            await self._wait()
+        for task in self._tasks:
+            task.cancel()  # who has not asked for anything, waits for an answer, or does not read it
+        await self._wait()
+        self._listener.close()
+        self._server = None
+
+    async def _wait(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_GRACE_S)
