@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,16 +87,15 @@ def thresholds(
     Sensitivity shifts the log-odds, so that no setting reaches 0 or 1. Classes that are no phrase get 1. In a
     ``turn`` phrases have thresholds of their own; an override holds everywhere.
     """
-    values = np.ones(len(bundle.classes), np.float32)
+    values = np.ones(len(bundle.classes))
+    places = {phrase.name: bundle.classes.index(phrase.name) for phrase in bundle.phrases}
     for phrase in bundle.phrases:
-        limit = _moved(phrase.turn_threshold if turn else phrase.threshold, sensitivity)
-        values[bundle.classes.index(phrase.name)] = (overrides or {}).get(phrase.name, limit)
-    return values
-
-
-def _moved(threshold: float, sensitivity: float) -> float:
-    odds = threshold / (1.0 - threshold) * math.exp((0.5 - sensitivity) * SENSITIVITY_SPAN)
-    return odds / (1.0 + odds)
+        values[places[phrase.name]] = phrase.turn_threshold if turn else phrase.threshold
+    moved = raised(values, (0.5 - sensitivity) * SENSITIVITY_SPAN)
+    for name, limit in (overrides or {}).items():
+        if name in places:
+            moved[places[name]] = limit
+    return moved
 
 
 def listening(
@@ -150,7 +148,8 @@ def with_taught(base: Listening, taught: Sequence[str], sensitivity: float = 0.5
     more = len(taught)
     none = np.zeros(more, np.bool_)
     turn, open_room = (
-        np.full(more, _moved(limit, sensitivity), np.float32) for limit in (TAUGHT_THRESHOLD, TAUGHT_OPEN)
+        raised(np.full(more, limit), (0.5 - sensitivity) * SENSITIVITY_SPAN)
+        for limit in (TAUGHT_THRESHOLD, TAUGHT_OPEN)
     )
     return replace(
         base,

@@ -83,7 +83,7 @@ class Thresholds:
     turn: NDArray[np.float32]
 
 
-def raised(thresholds: NDArray[np.float32], by: float) -> NDArray[np.float32]:
+def raised(thresholds: NDArray[np.floating], by: float) -> NDArray[np.float32]:
     """Thresholds with ``by`` more in log-odds, so that none reaches 0 or 1; a 1 is no phrase's, and stays."""
     odds = thresholds / np.maximum(1.0 - thresholds, 1e-7) * np.exp(by)
     return np.where(thresholds < 1.0, odds / (1.0 + odds), thresholds).astype(np.float32)
