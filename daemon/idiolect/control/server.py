@@ -107,6 +107,11 @@ class Server:
         self._busy = 0
         self._acceptor = Acceptor(opening, self._accept, tls=tls, handshake_s=self._limits.request_s)
 
+    @property
+    def connected(self) -> int:
+        """Connections that are open, whatever they do."""
+        return self._acceptor.busy
+
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
         await self._acceptor.start()
@@ -116,7 +121,7 @@ class Server:
         await self._acceptor.stop(self._daemon.hub.hang_up)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._acceptor.busy >= self._most:
+        if self.connected >= self._most:
             writer.transport.abort()
             return
         self._acceptor.spawn(self._connection(Wire(reader, writer, self._limits.line_bytes)))
