@@ -68,6 +68,8 @@ def test_slow_loris(hasty, head):
                     break
             except TimeoutError:
                 assert sent < 60, "nobody stopped us"
+            except BrokenPipeError:  # it hung up between two bytes; what it said is there still
+                break
         status, answer = read_answer(sock)
     assert status == 408
     assert "did not come" in answer["error"]["message"]
