@@ -283,3 +283,38 @@ def test_spans_are_kept_as_they_were(home):
     home.learner.add(profile, "enrolment", "x", [spans], "01")
     (example,) = home.learner.ledger(profile).examples
     np.testing.assert_array_equal(example.spans, spans.astype(np.float16).astype(np.float32))
+
+
+def test_a_candidate_is_tried_on_what_everybody_else_said_last(home, monkeypatch):
+    """Once it was only on whoever came last by the number of the profile, where that one had said enough."""
+    monkeypatch.setattr("idiolect.records.OTHERS_CAP", 6)
+    ann, few, *many = (home.agree(name) for name in ("Ann", "Ben", "Eve", "Joe"))
+    teach(home, ann)
+    teach(home, few, "of few words", 2, takes=1)
+    for number, profile in enumerate(many):
+        teach(home, profile, f"many words {number}", 3 + number, takes=5)
+        teach(home, profile, "lights please", 1, takes=2)  # the newest, but of a phrase that Ann has, too
+    expected = [(few, 1), *((profile, 2 + number) for number, profile in enumerate(sorted(many)))]
+    newest = []
+    for profile, count in expected:
+        said = [e for e in reversed(home.learner.ledger(profile).examples) if e.phrase != "lights please"]
+        newest += [example.spans[0] for example in said[:count]]
+    np.testing.assert_array_equal(home.learner.others(home.learner.ledger(ann)), np.stack(newest))
+    assert home.learner.others(home.learner.ledger(ann).without([1, 2, 3])) is not None
+    kept = home.learner.ledger(ann).examples
+    assert [e.digest() for e in home.learner.backwards(ann)] == [e.digest() for e in reversed(kept)]
+    assert home.vault.idents(ann, "enrol", "example") == [e.ident for e in kept]
+
+
+def test_what_is_due_reads_only_of_whom_something_has_changed(home):
+    ann, ben = home.agree("Ann"), home.agree("Ben")
+    teach(home, ann)
+    teach(home, ben, "of Ben", 2)
+    before = {profile: home.learner.outline(profile) for profile in (ann, ben)}
+    teach(home, ben, "also of Ben", 3)
+    assert home.learner.outline(ann) is before[ann]
+    assert home.learner.outline(ben).material == home.learner.ledger(ben).material() != before[ben].material
+    home.consents.withdraw(home.consents.find("Ben"), "enrol", 0)
+    assert home.learner.outline(ben).examples is False
+    home.clock.pass_(DAY)
+    assert home.learner.outline(ann) is not before[ann]

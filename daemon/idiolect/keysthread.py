@@ -36,7 +36,11 @@ class KeysThread:
         self._calls.put(None)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """The result of ``function``, run on the thread."""
+        """The result of ``function``, run on the thread.
+
+        A caller who is gone before it has begun has it not done at all: who asks and hangs up, again and again, would
+        keep the thread from everybody else. What has to be done all the same is for its caller to shield.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -49,6 +53,8 @@ class KeysThread:
                 future.set_result(result)  # type: ignore[arg-type]
 
         def work() -> None:
+            if future.cancelled():
+                return
             try:
                 outcome: tuple[T | None, BaseException | None] = (function(), None)
             except Exception as error:

@@ -13,10 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from numpy.typing import NDArray
 
 from idiolect import shelves
 from idiolect.consent import ADAPTER, CONSENT, Consents
@@ -29,15 +27,14 @@ from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.rollout import Signal
-from idiolect.learning.succession import NOTHING, Earlier, Succession
+from idiolect.learning.succession import NOTHING, Succession
 from idiolect.learning.trainer import When, prepare
 from idiolect.records import LastRound, Records, Retired
+from idiolect.trust.receipt import RETENTION
 from idiolect.trust.vault import Change
 
 log = logging.getLogger(__name__)
 
-OTHERS_CAP = 200
-"""Examples of the rest of the household that a candidate is tried on."""
 USAGE_ROUND_DAYS = 7
 """A prior that nothing else changed is made anew this rarely."""
 SHADOW_DAYS = 3
@@ -84,7 +81,7 @@ class Learner(Records):
         """Whether a round would find something new; ``asked`` that somebody does not want to wait."""
         if shelves.owed(self, profile):
             return True
-        known, last, day = self.ledger(profile), self.last_round(profile), self.day
+        known, last, day = self.outline(profile), self.last_round(profile), self.day
         if not known.examples and not known.usage:
             return last is not None  # what the last one looked at is gone, and so must be its digest
         retired = self.retired(profile)
@@ -92,9 +89,9 @@ class Learner(Records):
             return False
         if last is None or last.bundle != self.model.digest:
             return True
-        if last.material != known.material():
+        if last.material != known.material:
             return asked or not self._shadowed(profile, day)
-        return bool(known.usage) and not 0 <= day - last.day < USAGE_ROUND_DAYS
+        return known.usage and not 0 <= day - last.day < USAGE_ROUND_DAYS
 
     def _shadowed(self, profile: str, day: int) -> bool:
         """Whether a version is still being tried out beside one that is in use."""
@@ -148,18 +145,6 @@ class Learner(Records):
         """What admission says of the newest example, which the next round will say too."""
         known = self.ledger(profile)
         return prepare(self.model, known)[1][-1] if known.examples else None
-
-    def others(self, known: Ledger, of: Earlier | None = None) -> NDArray[np.float32] | None:
-        """What the rest of the household said, but for phrases that this person has too: those may sound alike."""
-        own = {example.phrase for example in known.examples}
-        spans = [
-            example.spans[0]
-            for other in self.vault.profiles()
-            if other != known.profile
-            for example in self.ledger(other, of=of).examples
-            if example.phrase not in own
-        ]
-        return np.stack(spans[-OTHERS_CAP:]) if spans else None
 
     def counter(self, profile: str) -> int:
         """The number of the newest version that there ever was."""
@@ -330,8 +315,10 @@ class Learner(Records):
     def expire(self, day: int) -> int:
         """Delete what nobody agreed to have kept beyond ``day``, and retire what came of it, and whom nobody hears.
 
-        What is left is due for a round then. Returns how many records went.
+        What is left is due for a round then. Returns how many records went. What was kept while nobody knew the day is
+        kept from today on.
         """
+        self._date(max(day, self.day))
         gone = self.vault.sweep(day)
         for profile in self.vault.profiles() if gone else ():
             if why := self._stale(profile):
@@ -340,6 +327,15 @@ class Learner(Records):
         for profile in self.unheard(day):
             self.retire(profile, "disuse")
         return gone
+
+    def _date(self, day: int) -> None:
+        """Else what is taught before a board without a clock has found the time is of 1970, and gone a year later."""
+        if self.dated() and (found := self.undated()):
+            with self.vault.change("put", False, count=len(found)) as change:
+                for profile, purpose, kind, ident in found:
+                    record = change.read(profile, (purpose, kind, ident))
+                    last = day + RETENTION[purpose]
+                    change.put(profile, purpose, kind, ident, record.payload, record.encoder, last)
 
     def unheard(self, day: int) -> list[str]:
         """Whose adapter nobody was heard with for DISUSE_DAYS."""

@@ -21,8 +21,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,17 @@ from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.learning.succession import NOTHING, Earlier, Succession
 from idiolect.provisioning import ADAPTER_KEY
+from idiolect.trust.change import MAX_DAY
 from idiolect.trust.receipt import RETENTION
 from idiolect.trust.vault import Change, Record
 
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400
+UNDATED = MAX_DAY
+"""The last day of what is not dated yet."""
+OTHERS_CAP = 200
+"""Examples of the rest of the household that a candidate is tried on."""
 USAGE_DAYS = 60
 """Days of usage counts that a round looks at; today's are not final and wait until tomorrow."""
 
@@ -73,6 +79,16 @@ class Retired:
     adapter: int
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What of a ledger tells whether a round is due. ``of``: the profile's root and the day, for which it holds."""
+
+    of: tuple[bytes, int]
+    examples: bool
+    usage: bool
+    material: str
+
+
 class Records:
     """See the module."""
 
@@ -84,6 +100,9 @@ class Records:
         self.vault, self.consents, self.model = consents.vault, consents, model
         self.encoder, self.clock = encoder, clock
         self.maps, self.earlier = succession.maps, succession.earlier
+        self._outlines: dict[str, Outline] = {}
+        self.dated: Callable[[], bool] = lambda: True
+        """Whether the clock can be believed. What is kept while it cannot is dated later (``Learner.expire``)."""
         secret = self.vault.get("", *ADAPTER_KEY) or self._new_key()
         key = serialization.load_der_private_key(secret, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -105,8 +124,8 @@ class Records:
 
     @property
     def day(self) -> int:
-        """Today, in days since the epoch."""
-        return int(self.clock() // DAY_S)
+        """Today, in days since the epoch, and never before it."""
+        return max(0, int(self.clock() // DAY_S))
 
     # -- what there is ------------------------------------------------------------------------------------------
 
@@ -118,11 +137,10 @@ class Records:
         Examples of other encoders are there as far as a map brings them over.
         """
         day = self.day if day is None else day
-        encoder, maps = (of.encoder, of.maps) if of else (self.encoder, self.maps)
         kept = tuple(
-            example if made_by == encoder else maps[made_by].carried(example, made_by)
+            carried
             for example, made_by in self.examples(profile)
-            if (made_by == encoder or made_by in maps) and (last is None or example.sequence <= last)
+            if (last is None or example.sequence <= last) and (carried := self._carried(example, made_by, of))
         )
         usage: dict[tuple[str, int], int] = {}
         for record in self.vault.items(profile, "usage", "count"):
@@ -136,6 +154,43 @@ class Records:
         """Every example that is kept, by number, each as it was recorded and with the id of the encoder it is of."""
         found = [(ledgers.decode(record.payload), record.encoder) for _, record in self._records(profile)]
         return sorted(found, key=lambda each: each[0].sequence)
+
+    def outline(self, profile: str) -> Outline:
+        """See ``Outline``. Everybody's is asked for after every change: only who has changed is read again."""
+        of, found = (self.vault.root(profile), self.day), self._outlines.get(profile)
+        if found is None or found.of != of:
+            known = self.ledger(profile)
+            found = self._outlines[profile] = Outline(of, bool(known.examples), bool(known.usage), known.material())
+        return found
+
+    def _carried(self, example: Example, made_by: str, of: Earlier | None) -> Example | None:
+        """An example as the encoder of ``of``, or ours, has it; None where no map brings it over."""
+        encoder, maps = (of.encoder, of.maps) if of else (self.encoder, self.maps)
+        if made_by == encoder:
+            return example
+        return maps[made_by].carried(example, made_by) if made_by in maps else None
+
+    def backwards(self, profile: str, of: Earlier | None = None) -> Iterator[Example]:
+        """The examples that ``ledger`` has, the newest first, each read when it is its turn."""
+        for _, purpose, ident in sorted(self._numbers(profile), reverse=True):
+            record = self.vault.record(profile, purpose, "example", ident)
+            carried = self._carried(ledgers.decode(record.payload), record.encoder, of) if record else None
+            if carried is not None:
+                yield carried
+
+    def others(self, known: Ledger, of: Earlier | None = None) -> NDArray[np.float32] | None:
+        """What the rest of the household said last, but for phrases that this person has too: those may sound alike.
+
+        Of everybody alike, and of who has less than his share all: in a full house nobody goes untried.
+        """
+        own = {example.phrase for example in known.examples}
+        people = sorted((other for other in self.vault.profiles() if other != known.profile), key=self.count)
+        spans: list[NDArray[np.float32]] = []
+        for number, other in enumerate(people):
+            share = (OTHERS_CAP - len(spans)) // (len(people) - number)
+            said = (example.spans[0] for example in self.backwards(other, of) if example.phrase not in own)
+            spans += islice(said, share)
+        return np.stack(spans) if spans else None
 
     def versions(self, profile: str) -> list[rollout.Version]:
         """The versions that are kept, by number."""
@@ -227,9 +282,9 @@ class Records:
             Example(first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard)
             for i, s in enumerate(spans)
         ]
-        if first + len(made) > ledgers.MAX_EXAMPLES and self._count(profile) + len(made) > ledgers.MAX_EXAMPLES:
+        if first + len(made) > ledgers.MAX_EXAMPLES and self.count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
-        expires = self.day + RETENTION[purpose]
+        expires = self._expires(purpose)
         fields: dict[str, int | str] = {"profile": profile, "purpose": purpose, "sequence": first}
         with self.vault.change("example-kept", False, count=len(made), **fields) as change:
             for example in made:
@@ -242,11 +297,17 @@ class Records:
         purposes = sorted(PURPOSES.values())
         return [(purpose, record) for purpose in purposes for record in self.vault.items(profile, purpose, "example")]
 
-    def _count(self, profile: str) -> int:
-        return len(self._records(profile))
+    def _numbers(self, profile: str) -> list[tuple[int, str, str]]:
+        """Number, purpose and id of every example, of other encoders too; none is read."""
+        idents = ((purpose, self.vault.idents(profile, purpose, "example")) for purpose in PURPOSES.values())
+        return [(int(ident, 16), purpose, ident) for purpose, each in idents for ident in each]
+
+    def count(self, profile: str) -> int:
+        """How many examples are kept, of other encoders too."""
+        return len(self._numbers(profile))
 
     def _next_sequence(self, profile: str) -> int:
-        return 1 + max((int(record.id, 16) for _, record in self._records(profile)), default=0)
+        return 1 + max((number for number, _, _ in self._numbers(profile)), default=0)
 
     def count_usage(self, change: Change, profile: str, said: dict[str, int]) -> None:
         """Add to today's counts, phrase -> how often, within a change. Nothing happens without consent."""
@@ -257,5 +318,20 @@ class Records:
         total: dict[str, int] = json.loads(raw) if raw else {}
         for phrase, count in said.items():
             total[phrase] = total.get(phrase, 0) + count
-        expires = self.day + RETENTION["usage"]
-        change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", expires)
+        change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", self._expires("usage"))
+
+    def _expires(self, purpose: str) -> int:
+        """The last day on which something of today's is kept."""
+        return self.day + RETENTION[purpose] if self.dated() else UNDATED
+
+    def last_day(self, purpose: str, expires: int) -> int:
+        """What a record's last day is; of one that is not dated yet, as if it were kept from today."""
+        return expires if expires < UNDATED else self.day + RETENTION[purpose]
+
+    def kept_until(self, profile: str) -> dict[int, int]:
+        """The last day of every example, by number."""
+        return {int(r.id, 16): self.last_day(purpose, r.expires) for purpose, r in self._records(profile)}
+
+    def undated(self) -> list[tuple[str, str, str, str]]:
+        """(profile, purpose, kind, id) of what was kept while nobody knew the day."""
+        return sorted(set(self.vault.expired(UNDATED + 1)) - set(self.vault.expired(UNDATED)))

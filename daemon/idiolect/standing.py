@@ -24,6 +24,8 @@ KEPT, EARLIER, AGAIN = "kept", "earlier", "again"
 
 def phrases(records: Records, profile: str) -> dict[str, str]:
     """The standing of each phrase, in order of name."""
+    if records.earlier is None and records.vault.encoders(profile, "example") <= {records.encoder}:
+        return {}  # the usual case, for which nothing need be read
     taught = [(e.phrase, encoder) for e, encoder in records.examples(profile) if e.source == "enrolment"]
     fresh = {phrase for phrase, encoder in taught if encoder == records.encoder}
     used, beside = shelves.known(records, profile), shelves.adapter(records, profile)

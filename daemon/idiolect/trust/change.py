@@ -184,7 +184,7 @@ class Change:
 
     def log(self, kind: str, fields: Mapping[str, int | str], time: int) -> None:
         """Append an entry to the audit log, and drop its oldest segment when there are too many."""
-        entry = audit.append(self.ledger.state.end, time, kind, fields)
+        entry = audit.append(self.ledger.state.end, max(0, time), kind, fields)
         row = (entry.seq, entry.time, entry.kind, entry.body, entry.hash)
         self._run("INSERT INTO audit VALUES (?, ?, ?, ?, ?)", row)
         self._set(end=audit.Mark(entry.seq, entry.hash))

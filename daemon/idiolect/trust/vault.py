@@ -180,18 +180,35 @@ class Vault:
 
     def get(self, profile: str, purpose: str, kind: str, ident: str) -> bytes | None:
         """The payload of a record, or None."""
+        record = self.record(profile, purpose, kind, ident)
+        return None if record is None else record.payload
+
+    def record(self, profile: str, purpose: str, kind: str, ident: str) -> Record | None:
+        """A record, or None."""
         name = record_name(purpose, kind, ident)
         ledger = self._now()
         if profile not in ledger.shelves or name not in ledger.shelves[profile].records:
             return None
         with mapped():
-            return read_record(self._connection, ledger, profile, name).payload
+            return read_record(self._connection, ledger, profile, name)
+
+    def idents(self, profile: str, purpose: str, kind: str) -> list[str]:
+        """The ids of all records of a kind, in order; no payload is read for it."""
+        shelf = self._now().shelves.get(profile)
+        return sorted(name[2] for name in shelf.records if name[:2] == (purpose, kind)) if shelf else []
+
+    def encoders(self, profile: str, kind: str) -> set[str]:
+        """The encoders that a profile's records of a kind are of; no payload is read for it."""
+        shelf = self._now().shelves.get(profile)
+        return {head.encoder for name, head in shelf.records.items() if name[1] == kind} if shelf else set()
+
+    def root(self, profile: str) -> bytes:
+        """The root over all of a profile: another one whenever anything of it is another."""
+        return self._now().macs.get(profile, b"")
 
     def items(self, profile: str, purpose: str, kind: str) -> list[Record]:
         """All records of a kind, by id."""
-        ledger = self._now()
-        shelf = ledger.shelves.get(profile)
-        names = sorted(name for name in shelf.records if name[:2] == (purpose, kind)) if shelf else []
+        ledger, names = self._now(), [(purpose, kind, ident) for ident in self.idents(profile, purpose, kind)]
         with mapped():
             return [read_record(self._connection, ledger, profile, name) for name in names]
 
