@@ -9,6 +9,7 @@ from idiolect.config import Config, Idle
 from idiolect.control.hub import Hub
 from idiolect.custody import Custody, Model
 from idiolect.host.capture import BlockQueue
+from idiolect.host.clock import Moment
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
@@ -29,6 +30,7 @@ class Home:
         self.wishes = wishes or Idle(machine=self.board.root)
         self.quiet, self.wall = 3600.0, float(20_000 * DAY + 12 * 3600)
         self.synchronized, self.boot = True, 1000.0
+        self.set_by = 0.0  # how far somebody set the wall clock; without it turning the calendar lets time pass
         self.worker = worker or Worker()
         bundle = read_bundle(bundle_directory("builtin"))
         chain = Recognizer.from_bundle(bundle).chain(listening(bundle))
@@ -40,6 +42,7 @@ class Home:
         self.personal = Personal(
             self.keys, self.inference, self.hub, known or model(), ENCODER, people={}, state_dir=folder / "state",
             names=names, listen=lambda *_: None, backend=self.worker, synchronized=lambda: self.synchronized,
+            moment=lambda: Moment(self.wall, self.wall - self.set_by, "home", self.synchronized),
         )  # fmt: skip
         self.windows = Windows(
             self.personal, self.worker, wishes=lambda: self.wishes, state_dir=folder / "state",

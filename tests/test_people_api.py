@@ -19,6 +19,7 @@ from idiolect.custody import Custody, Model
 from idiolect.enrolment import Enrolment
 from idiolect.errors import RequestError
 from idiolect.host.capture import BlockQueue
+from idiolect.host.clock import Moment
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
@@ -264,6 +265,7 @@ def test_expired_examples_go_when_two_days_in_a_row_say_so(house):
     learner = house.daemon.personal._learner
     clock = [time.time()]
     learner.clock = lambda: clock[0]
+    house.daemon.personal._moment = lambda: Moment(clock[0], clock[0], "boot", True)
     year = 400 * 86_400
 
     def look():

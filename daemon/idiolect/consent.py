@@ -188,15 +188,20 @@ class Consents:
     def _settle(self, pending: Pending, how: str, uid: int) -> list[Receipt]:
         """One transaction: the person, if new; a receipt and a data key for every purpose; the audit entries."""
         del self._pending[pending.token]
+        profile, known = pending.profile, CONSENT in self.vault.purposes(pending.profile)
         receipts = [self._receipt(pending, purpose, how, uid) for purpose in pending.purposes]
-        known = CONSENT in self.vault.purposes(pending.profile)
-        for number, receipt in enumerate(receipts):
-            fields = {"profile": pending.profile, "purpose": receipt.purpose, "receipt": receipt.ident, "how": how}
-            with self.vault.change("consent-granted", False, **fields) as change:
-                if not known and number == 0:
-                    self._introduce(change, pending)
-                change.put(pending.profile, CONSENT, "receipt", receipt.ident, receipt.encode())
-                change.add_key(pending.profile, receipt.purpose, receipt.ident)
+        *entries, last = (
+            {"profile": profile, "purpose": receipt.purpose, "receipt": receipt.ident, "how": how}
+            for receipt in receipts
+        )
+        with self.vault.change("consent-granted", False, **last) as change:
+            if not known:
+                self._introduce(change, pending)
+            for receipt in receipts:
+                change.put(profile, CONSENT, "receipt", receipt.ident, receipt.encode())
+                change.add_key(profile, receipt.purpose, receipt.ident)
+            for entry in entries:
+                change.log("consent-granted", entry, int(self._wall()))
         return receipts
 
     @staticmethod

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from idiolect import provisioning
 from idiolect.errors import KeystoreError, RequestError, TrustError, VaultError
+from idiolect.host.files import remove_draft
 from idiolect.host.keyfile import FileKeystore
 from idiolect.host.slots import FOLDER, Slots
 from idiolect.provisioning import ADAPTER_KEY, KEYFILE, VAULT
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PASSING = {"absent", "busy", "lockout", "full", "readonly"}
-"""States that may end by themselves: they are tried again."""
+PASSING = {"absent", "busy", "lockout", "full", "readonly", "failed"}
+"""States that may end by themselves, as when a disk is well again: they are tried again."""
 _PROVISION = "run idiolect provision"
 CHECKPOINT_SCHEMA = "idiolect/checkpoint/v1"
 _CHECKPOINT = (ADAPTER_KEY[0], "checkpoint", "00")
@@ -139,9 +140,8 @@ class Custody:
                 self.close()
                 detail = f"{self._state_dir} cannot be used: {error.strerror}: nothing is stored"
                 fix = f"create {self._state_dir} and give it to the user that runs idiolectd"
-                if error.errno in _DISK:
-                    fix = _DISK[error.errno]
-                self._set(View(self._config.keystore, "readonly", detail, fix))
+                state, fix = _DISK.get(error.errno or 0, ("readonly", fix))
+                self._set(View(self._config.keystore, state, detail, fix))
             except Exception as error:  # a bug: no keys for anybody, but nobody goes deaf of it
                 self.close()
                 detail = f"an internal error ({type(error).__name__}) while asking for the keys"
@@ -162,6 +162,8 @@ class Custody:
         except BaseException:
             released.wipe()  # else the vault has taken it over
             raise
+        with contextlib.suppress(OSError):  # the vault's lock is ours: nobody is writing it
+            remove_draft(self._state_dir / KEYFILE)
         self._note("keys-released", **({} if view.pcr is None else {"pcr": view.pcr}))
         self._set(view)
 
@@ -171,7 +173,8 @@ class Custody:
 
     def _known_device(self) -> Device:
         device = provisioning.read_record(self._state_dir)
-        if device is None and self._config.keystore == "file":
+        # Begun and not completed, as the power went or the disk was full: nothing depends on what is there.
+        if (device is None or not device.complete) and self._config.keystore == "file":
             steps = provisioning.Provisioning(self._config)
             for step in steps.steps():
                 step.run()
@@ -290,7 +293,7 @@ class Custody:
         """Walk the whole log, and keep where it ended: with a TPM's quote over that, where one is used."""
         mark = self.vault.audit_verify()
         quote = self._quote(audit.qualifying_data(mark.head, mark.count, b""))
-        now = int(self._clock())
+        now = max(0, int(self._clock()))
         document = {
             "schema": CHECKPOINT_SCHEMA,
             "count": mark.count,
@@ -345,10 +348,12 @@ class Custody:
         }
 
 
+_REMOUNT = "mount the file system for writing; if it turned read-only by itself, the disk is failing"
 _DISK = {
-    errno.EROFS: "mount the file system for writing; if it turned read-only by itself, the disk is failing",
-    errno.ENOSPC: "free some space on the disk",
-    errno.EDQUOT: "free some space on the disk",
+    errno.EROFS: ("readonly", _REMOUNT),
+    errno.ENOSPC: ("full", "free some space on the disk"),
+    errno.EDQUOT: ("full", "free some space on the disk"),
+    errno.EIO: ("failed", "see the kernel's log: the disk is failing"),
 }
 _LOCKOUT = "wait, or tpm2_dictionarylockout --clear-lockout"
 _FOR_DEVELOPMENT = "for development; on a product set keystore: tpm"

@@ -75,7 +75,7 @@ class KeystoreError(TrustError):
     """The keystore does not give its secrets.
 
     States: absent, busy, lockout (all three may pass), refused (the wrong model was measured), replaced, cleared,
-    unprovisioned, damaged, failed.
+    unprovisioned, damaged, full, readonly, failed.
     """
 
 

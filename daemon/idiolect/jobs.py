@@ -48,7 +48,8 @@ def due(learner: Learner, expired: int | None, checkpoint: int | None, *, asked:
 
 
 def _due(learner: Learner, expired: int | None, checkpoint: int | None, asked: bool) -> Iterator[Job]:
-    if expired is not None and (learner.vault.expired(expired) or learner.unheard(expired)):
+    undated = learner.dated() and learner.undated()
+    if expired is not None and (learner.vault.expired(expired) or learner.unheard(expired) or undated):
         yield Job("expire")
     profiles = learner.vault.profiles()
     yield from (Job("rebuild", profile) for profile in profiles if learner.due(profile, asked=asked))

@@ -5,35 +5,53 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from idiolect.host import clock
 from idiolect.host.capture import Capture
-from idiolect.host.files import read_capped, write_durably
+from idiolect.host.clock import Moment, Stretch
+from idiolect.host.files import TooLarge, read_capped, write_durably
 
 log = logging.getLogger(__name__)
 
 PAUSE_FILE = "listening.json"
+LOOK_S = 60.0
+"""Between two looks at the clocks while paused."""
+MAX_S = 604_800.0
+"""What a pause of an earlier version may still last: the longest that can be asked for."""
 
 
 class Pausing:
     """Whether listening is paused, and until when. Belongs to the main loop."""
 
-    def __init__(self, capture: Capture, state_dir: Path, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, capture: Capture, state_dir: Path, changed: Callable[[], None], *,
+        now: Callable[[], Moment] = clock.moment,
+    ) -> None:  # fmt: skip
         """``changed`` is called after each pause and resumption, also by the clock."""
         self._capture = capture
         self._path = state_dir / PAUSE_FILE
-        self._changed = changed
+        self._changed, self._now = changed, now
         self._timer: asyncio.TimerHandle | None = None
+        self._stretch: Stretch | None = None
+        self._unsaved = False
         self.active = False
-        self.until: float | None = None
+
+    @property
+    def until(self) -> float | None:
         """Seconds since the epoch; None while paused without an end."""
+        if self._stretch is None:
+            return None
+        now = self._now()
+        return now.wall + self._stretch.left(now)
 
     def pause(self, seconds: float | None) -> None:
         """Release the microphone, for so long or until resumed."""
-        self._set(True, None if seconds is None else time.time() + seconds)
+        now = self._now()
+        self._set(True, None if seconds is None else Stretch(seconds, now, now))
 
     def resume(self) -> None:
         """Listen again."""
@@ -41,35 +59,64 @@ class Pausing:
 
     def restore(self) -> None:
         """As the last run left it; a file that cannot be understood means: paused, to be on the safe side."""
+        now, stretch = self._now(), None
         try:
             state: Any = json.loads(read_capped(self._path, 1024))
             paused, until = bool(state["paused"]), state["until"]
-            until = None if until is None else float(until)
+            if until is not None:
+                stretch = _stretch(state, float(until), now)
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, TooLarge, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             log.warning("%s is damaged: staying paused until `idiolect resume listening`", self._path)
-            paused, until = True, None
-        if paused and (until is None or until > time.time()):
-            self._apply(paused, until)
+            paused, stretch = True, None
+        if paused and (stretch is None or stretch.left(now) > 0):
+            self._apply(paused, stretch)
 
-    def _set(self, paused: bool, until: float | None) -> None:
-        self._apply(paused, until)
-        state = json.dumps({"paused": paused, "until": until}).encode()
-        try:
-            write_durably(self._path, state)
-        except OSError as error:
-            log.warning("%s cannot be written (%s): the pause will not survive a restart", PAUSE_FILE, error.strerror)
+    def _set(self, paused: bool, stretch: Stretch | None) -> None:
+        self._apply(paused, stretch)
+        self._save()
         self._changed()
 
-    def _apply(self, paused: bool, until: float | None) -> None:
+    def _save(self) -> None:
+        state = {"paused": self.active, "until": self.until, "for": self._stretch and self._stretch.as_dict()}
+        before, self._unsaved = self._unsaved, False
+        try:
+            write_durably(self._path, json.dumps(state).encode())
+        except OSError as error:
+            self._unsaved = True  # tried again at the next look
+            if not before:
+                what = error.strerror
+                log.warning("%s cannot be written (%s): the pause will not survive a restart", PAUSE_FILE, what)
+
+    def _apply(self, paused: bool, stretch: Stretch | None) -> None:
+        self.active, self._stretch = paused, stretch
+        if paused:
+            self._capture.pause()
+        else:
+            self._capture.resume()
+        self._wait()
+
+    def _wait(self) -> None:
+        """Look again when it is over; and before, as the device may sleep meanwhile or learn what time it is."""
         if self._timer:
             self._timer.cancel()
-            self._timer = None
-        self.active, self.until = paused, until
-        if not paused:
-            self._capture.resume()
+        left = LOOK_S if self._stretch is None else min(LOOK_S, self._stretch.left(self._now()))
+        self._timer = asyncio.get_running_loop().call_later(left, self._look) if self.active or self._unsaved else None
+
+    def _look(self) -> None:
+        if self._stretch is not None and self._stretch.left(self._now()) <= 0:
+            self.resume()
             return
-        self._capture.pause()
-        if until is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, until - time.time()), self.resume)
+        if self._unsaved:
+            self._save()
+        self._wait()
+
+
+def _stretch(state: Any, until: float, now: Moment) -> Stretch:
+    """What is left of a pause; of one that an earlier version noted only the wall's end is known."""
+    if not math.isfinite(until):
+        raise ValueError
+    if "for" in state:
+        return clock.read_stretch(state["for"], now)
+    return Stretch(min(MAX_S, max(0.0, until - now.wall)), now, now)

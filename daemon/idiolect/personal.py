@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from idiolect.consent import Consents
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import BundleError, LearningError, RequestError
 from idiolect.host import clock
-from idiolect.host.files import read_capped, write_durably
+from idiolect.host.clock import Moment, Stretch
+from idiolect.host.files import TooLarge, read_capped, write_durably
 from idiolect.host.worker import Backend
 from idiolect.inference import Heard, Inference
 from idiolect.keysthread import Keys
@@ -31,6 +33,7 @@ from idiolect.observe import Said, observe
 from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.personal import Adapter, Household
+from idiolect.records import DAY_S
 from idiolect.values import GUEST, Detection, Event
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,8 @@ SAID_CAP = 256
 """Utterances that are kept in RAM until they are counted."""
 FOLLOWS_DAYS = 7
 """How far two looks at the calendar may lie apart to confirm each other."""
+LEAP_S = 3600.0
+"""By how much the wall clock may be set between them."""
 STATE_FILE = "personal.json"
 T = TypeVar("T")
 
@@ -51,16 +56,18 @@ class Personal:
         *, people: Mapping[str, Sequence[str]], state_dir: Path, names: Callable[[], str],
         listen: Callable[[Household | None, str, bool, Carried | None], None], backend: Backend,
         synchronized: Callable[[], bool] = clock.synchronized, succession: Succession = NOTHING,
+        moment: Callable[[], Moment] = clock.moment,
     ) -> None:  # fmt: skip
         """``listen`` tells inference what to listen for: whose adapters, who is addressed, whether for a "yes", and for
         whose phrases with an earlier model.
         """
         self._keys, self._inference, self._hub, self._model = keys, inference, hub, model
         self._encoder, self._people, self._names, self._listen = encoder, people, names, listen
-        self._synchronized, self._succession = synchronized, succession
+        self._synchronized, self._succession, self._moment = synchronized, succession, moment
         self._file = state_dir / STATE_FILE
         self._backend = backend
         self._learner: Learner | None = None
+        self._opening = False
         self._household: Household | None = None
         self._carried: Carried | None = None
         self.standing: dict[str, dict[str, int]] = {}
@@ -68,7 +75,8 @@ class Personal:
         self._asking = False
         self.active = GUEST
         self.paused_until: float | None = None
-        self._seen_day: int | None = None
+        self._pause: Stretch | None = None
+        self._seen: Moment | None = None
         self.expired_day: int | None = None
         self.waiting_since: float | None = None
         self.profiles: dict[str, str] = {}
@@ -84,23 +92,23 @@ class Personal:
     def _restore(self) -> None:
         try:
             state: dict[str, Any] = json.loads(read_capped(self._file, 1024))
-            self.active = str(state["profile"])
-            until = state["paused_until"]
-            self.paused_until = None if until is None else float(until)
-            day = state.get("day")
-            self._seen_day = None if day is None else int(day)
-            since = state.get("waiting_since")
-            self.waiting_since = None if since is None else float(since)
+            active, until = str(state["profile"]), state["paused_until"]
+            until = until if until == math.inf else _seconds(until)
+            pause, seen = state.get("pause"), state.get("seen")
+            self._pause = clock.read_stretch(pause, self._moment()) if pause else None
+            self._seen = clock.read_moment(seen) if seen else None
+            self.waiting_since = _seconds(state.get("waiting_since"))
+            self.active, self.paused_until = active, until
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, TooLarge, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             log.warning("%s is damaged: nobody is addressed, and learning is paused until resumed", self._file.name)
-            self.active, self.paused_until = GUEST, float("inf")
+            self.active, self.paused_until, self._pause = GUEST, float("inf"), None
 
     def _save(self) -> None:
         state = {
-            "profile": self.active, "paused_until": self.paused_until, "day": self._seen_day,
-            "waiting_since": self.waiting_since,
+            "profile": self.active, "paused_until": self.paused_until, "waiting_since": self.waiting_since,
+            "pause": self._pause and self._pause.as_dict(), "seen": self._seen and self._seen.as_dict(),
         }  # fmt: skip
         try:
             write_durably(self._file, json.dumps(state).encode())
@@ -115,7 +123,16 @@ class Personal:
     @property
     def learning(self) -> bool:
         """Whether anything may be learnt now."""
+        if self._pause is not None:
+            return self._pause.left(self._moment()) <= 0
         return self.paused_until is None or time.time() >= self.paused_until
+
+    def _pause_ends(self) -> float | None:
+        """By the wall clock as it is now; None without a pause, or without an end of it."""
+        if self.learning or self.paused_until == math.inf:
+            return None
+        now = self._moment()
+        return now.wall + self._pause.left(now) if self._pause else self.paused_until
 
     def status(self) -> dict[str, object]:
         """For ``status``: ids and counts, no names."""
@@ -126,7 +143,7 @@ class Personal:
         adapters = self._household.adapters if self._household else {}
         return {
             "state": "on" if self.learning else "paused",
-            "paused_until": self.paused_until if not self.learning and self.paused_until != float("inf") else None,
+            "paused_until": self._pause_ends(),
             "profile": self.active,
             "adapters": {profile: adapter.number for profile, adapter in adapters.items()},
             "taught": len(self.taught),
@@ -140,9 +157,13 @@ class Personal:
         return tuple(dict.fromkeys((*own, *(self._carried.phrases if self._carried else ()))))
 
     async def opened(self) -> None:
-        """The keys are here: bring everybody's adapters into use, made anew where they are stale."""
-        if self._model is None or self._learner is not None:
+        """The keys are here: bring everybody's adapters into use, made anew where they are stale.
+
+        To be called again where it failed, as on a disk that was full for a while.
+        """
+        if self._model is None or self._learner is not None or self._opening or not self._keys.view.released:
             return
+        self._opening = True
         try:
             self._learner = await self._keys.ask(self._open)
             await self.reload()
@@ -150,12 +171,15 @@ class Personal:
             self._say_standing()
         except (LearningError, RequestError) as error:
             log.error("nothing is learnt or used of what was: %s", error)
+        finally:
+            self._opening = False
 
     def _open(self) -> Learner:
         if self._model is None:
             raise LearningError("the bundle has no personal space", "install a bundle that has one")
         consents = Consents(self._keys.vault, self._people)
         learner = Learner(consents, self._model, self._encoder, self._backend, succession=self._succession)
+        learner.dated = self._synchronized
         learner.recalled.add(self.active)
         learner.refresh()
         return learner
@@ -215,33 +239,42 @@ class Personal:
         if learner is None or not (counts or said):
             return
         self._counts, self._said = {}, []
-        if await self._keys.ask(lambda: observe(learner, counts, said)):
+        if await asyncio.shield(self._keys.ask(lambda: observe(learner, counts, said))):  # it is nowhere else now
             await self.reload()
 
     # -- the calendar -------------------------------------------------------------------------------------------
 
     def glance(self) -> None:
-        """Look at the calendar: what a synchronized clock says counts once the next day follows.
+        """Look at the calendar: what a synchronized clock says counts once it says so a day later.
 
-        A clock that leaps for once makes nothing expire: what it says is only remembered. ``expired_day`` is then the
-        day before which things have expired.
+        A clock that leaps makes nothing expire, however often it does: what it says is only remembered. ``expired_day``
+        is then the day before which things have expired.
         """
         if self._learner is None or not self._synchronized():
             return
-        today, before = self._learner.day, self._seen_day
-        if before == today:
+        now, before = self._moment(), self._seen
+        passed = now.wall - before.wall if before else 0.0
+        leapt = before is None or not 0 <= passed <= FOLLOWS_DAYS * DAY_S
+        if before and now.boot_id == before.boot_id:  # within a boot there is another clock to ask
+            leapt = leapt or abs(now.boot - before.boot - passed) > LEAP_S
+        if not leapt and passed < DAY_S:
             return
-        self._seen_day = today
-        self.expired_day = before if before is not None and 0 < today - before <= FOLLOWS_DAYS else None
+        self._seen = now
+        self.expired_day = int(before.wall // DAY_S) if before and not leapt else None
         self._save()
+
+    @property
+    def waited_s(self) -> float:
+        """How long something has waited for an idle window, by the wall clock."""
+        return 0.0 if self.waiting_since is None else self._moment().wall - self.waiting_since
 
     def note_waiting(self, waiting: bool) -> None:
         """Remember since when something waits for an idle window, over restarts too."""
         if not waiting and self.waiting_since is not None:
             self.waiting_since = None
             self._save()
-        elif waiting and self.waiting_since is None and self._synchronized():
-            self.waiting_since = time.time()
+        elif waiting and self._synchronized() and not (self.waiting_since or math.inf) <= self._moment().wall:
+            self.waiting_since = self._moment().wall  # anew where the last one was a wrong clock's, of the future
             self._save()
 
     async def do(self, work: Callable[[Learner], T]) -> T:
@@ -328,7 +361,9 @@ class Personal:
 
     def pause(self, until: float | None) -> None:
         """Learn nothing until then (inf: until told to), or again from now on (None)."""
+        now = self._moment()
         self.paused_until = until
+        self._pause = Stretch(max(0.0, until - now.wall), now, now) if until is not None and until < math.inf else None
         self._save()
         self.altered()
         self.publish({"learning": {"active": until is None}})
@@ -348,3 +383,11 @@ def _accepted(data: bytes, digest: str) -> Adapter | None:
     except LearningError as error:
         log.error("an adapter came damaged: %s; %s", error, error.fix)
         return None
+
+
+def _seconds(value: Any) -> float | None:
+    """A time as it is kept. ``ValueError`` for what is none."""
+    seconds = None if value is None else float(value)
+    if seconds is not None and not math.isfinite(seconds):
+        raise ValueError
+    return seconds

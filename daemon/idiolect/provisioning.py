@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect.errors import KeystoreError, TrustError
-from idiolect.host.files import TooLarge, read_capped, write_durably
+from idiolect.host.files import TooLarge, read_capped, remove_draft, sync_directory, write_durably
 from idiolect.host.keyfile import FileKeystore
 from idiolect.trust.device import RECORD, RECORD_CAP, Device, SealedKey, damaged, parse
 from idiolect.trust.envelope import derive
@@ -318,6 +318,9 @@ def factory_reset(config: Config, *, owner: bytes = b"") -> list[str]:
         if (state / name).exists():
             discard(state / name) if name == VAULT else (state / name).unlink()
             removed.append(str(state / name))
+        remove_draft(state / name)  # it would hold the keys to old copies of the disk
+    if state.is_dir():
+        sync_directory(state)  # what is gone stays gone when the power goes
     return removed
 
 

@@ -186,6 +186,8 @@ class Windows:
     async def look(self) -> float:
         """One look, and a window if there is one; how long to rest then, in seconds."""
         if not self._personal.open:
+            await self._personal.opened()
+        if not self._personal.open:
             return REST_S
         try:
             self._personal.glance()
@@ -254,9 +256,8 @@ class Windows:
     def _overdue(self, synchronized: bool) -> bool:
         """Whether something has missed its hours: by this boot's clock, or by the wall's where that is believed."""
         waited = self._now() - self._due_since if self._due_since is not None else 0.0
-        since = self._personal.waiting_since
-        if synchronized and since is not None:
-            waited = max(waited, time.time() - since)
+        if synchronized:
+            waited = max(waited, self._personal.waited_s)
         return waited > CATCH_UP_S
 
     # -- a window -----------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_nothing_changes(path, mo
     monkeypatch.setattr(keyfile, "write_durably", full)
     with pytest.raises(KeystoreError, match="No space left") as refusal:
         keystore.write_slot(NEXT, Slot(2, Secret.random()))
-    assert refusal.value.state == "failed"
+    assert refusal.value.state == "full"
     assert path.read_bytes() == before
 
 

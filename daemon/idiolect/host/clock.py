@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TIMESYNCD = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd.service(8) makes this file when it has set the clock from a server."""
@@ -32,6 +37,82 @@ def synchronized(mark: Path = TIMESYNCD) -> bool:
 def since_boot() -> float:
     """Seconds since the boot, sleep included: a clock that nobody sets."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@functools.cache
+def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """Tells this boot from others."""
+    try:
+        return path.read_text().strip()[:64]
+    except OSError:
+        return f"{os.getpid()}-{time.monotonic_ns()}"  # then each start counts as one
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time by two clocks: the wall's, which may be set at any time, and the boot's, which ends with it.
+
+    ``sure``: the wall clock was believed then.
+    """
+
+    wall: float
+    boot: float
+    boot_id: str
+    sure: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """For a file."""
+        return {"wall": self.wall, "boot": self.boot, "boot_id": self.boot_id, "sure": self.sure}
+
+
+def moment() -> Moment:
+    """Now."""
+    return Moment(time.time(), since_boot(), boot_id(), synchronized())
+
+
+def read_moment(kept: Mapping[str, Any]) -> Moment:
+    """As it was kept. ``ValueError``, ``KeyError`` or ``TypeError`` for what is none."""
+    wall, boot = float(kept["wall"]), float(kept["boot"])
+    if not math.isfinite(wall) or not math.isfinite(boot):
+        raise ValueError
+    return Moment(wall, boot, str(kept["boot_id"]), kept["sure"] is True)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """So many seconds from a moment on, such as a pause, over restarts and whatever the wall clock is set to.
+
+    In the boot in which it began that boot's clock counts. In another one it is what the wall clock said at both ends,
+    if it was believed at both. Else the wall clock's word counts if it lay within the stretch when that was ``found``
+    again, and this boot's clock from then on: it may end late then, and never early by a clock that leapt.
+    """
+
+    seconds: float
+    began: Moment
+    found: Moment
+
+    def left(self, now: Moment) -> float:
+        """Seconds until it is over."""
+        if now.boot_id == self.began.boot_id:
+            passed = now.boot - self.began.boot
+        elif now.sure and self.began.sure:
+            passed = now.wall - self.began.wall
+        else:
+            before = self.found.wall - self.began.wall
+            passed = now.boot - self.found.boot + (before if 0 <= before < self.seconds else 0)
+        return min(self.seconds, max(0.0, self.seconds - passed))
+
+    def as_dict(self) -> dict[str, object]:
+        """For a file."""
+        return {"seconds": self.seconds, "began": self.began.as_dict()}
+
+
+def read_stretch(kept: Mapping[str, Any], now: Moment) -> Stretch:
+    """As it was kept, found ``now``. Raises as ``read_moment`` does."""
+    seconds = float(kept["seconds"])
+    if not 0 <= seconds < math.inf:
+        raise ValueError
+    return Stretch(seconds, read_moment(kept["began"]), now)
 
 
 def minute_of_day(now: float | None = None) -> int:

@@ -107,13 +107,23 @@ def read_keys(directory: Path, prefix: str = "") -> TrustedKeys:
         raise KeyFileError(str(directory), message) from None
 
 
+def _draft_of(path: Path) -> Path:
+    """Under which name the new content of a file is written first."""
+    return path.with_name(f".{path.name}.new")
+
+
+def remove_draft(path: Path) -> None:
+    """What ``write_durably`` left when it was killed: for contents that must not lie about until the next write."""
+    _draft_of(path).unlink(missing_ok=True)
+
+
 def write_durably(path: Path, data: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
     """Replace a file so that after a crash at any instruction either the old or the new content is there.
 
     It gets owner and mode of ``like``, where that is given.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = _draft_of(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         _fill(temporary, descriptor, data, like)

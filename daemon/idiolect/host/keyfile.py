@@ -14,6 +14,7 @@ what Python and the JSON reader copy while they work is not wiped.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -41,6 +42,7 @@ _FIELDS = {"schema", "root", "next", "current", "minimum_version"}
 _MAX_NUMBER = 2**53 - 1
 _HEX = re.compile(f"[0-9a-f]{{{2 * SECRET_BYTES}}}")
 _NAME = re.compile("[0-9a-f]{16}")
+_DISK = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonly"}
 _RESTORE = "restore it from a backup, or run `idiolect factory-reset`: without it the vault cannot be read"
 
 
@@ -162,8 +164,8 @@ def _store(path: Path, stored: _Stored) -> None:
     try:
         write_durably(path, json.dumps(value, indent=1).encode() + b"\n")
     except OSError as error:
-        what = os.strerror(error.errno or 0)
-        raise KeystoreError(f"{path.name} cannot be written: {what}", "free or repair the disk", "failed") from None
+        what, state = os.strerror(error.errno or 0), _DISK.get(error.errno or 0, "failed")
+        raise KeystoreError(f"{path.name} cannot be written: {what}", "free or repair the disk", state) from None
 
 
 def _load(path: Path) -> _Stored:

@@ -43,6 +43,9 @@ _HEADER = 100
 RESET = "keep a copy if you want to look into it, then run idiolect factory-reset"
 """The next step where a file cannot be saved."""
 
+READ_AGAIN = f"if the kernel's log tells of the disk, mend that and restart idiolectd; else {RESET}"
+"""The same where SQLite does not tell damage from a block that cannot be read (SQLITE_IOERR_CORRUPTFS)."""
+
 _TABLES = """
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1), device TEXT NOT NULL, counter INTEGER NOT NULL,
@@ -184,7 +187,7 @@ def probe(path: Path) -> Iterator[sqlite3.Connection]:
         if _tables(connection) != _expected(version):  # 4
             raise VaultError(f"{path.name} does not have the tables of a vault", RESET, "damaged")
         if wal and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):  # 3
-            raise VaultError(f"{path.name} is damaged since the last crash", RESET, "damaged")
+            raise VaultError(f"{path.name} is damaged since the last crash", READ_AGAIN, "damaged")
         if version == len(MIGRATIONS):
             yield connection
         else:
@@ -254,7 +257,7 @@ _MEANING = {
     sqlite3.SQLITE_READONLY: ("the vault cannot be written", "see its owner, its mode and the mount", "readonly"),
     sqlite3.SQLITE_PERM: ("the vault cannot be written", "see its owner, its mode and the mount", "readonly"),
     sqlite3.SQLITE_CANTOPEN: ("the vault cannot be opened for writing", "see its directory and the mount", "readonly"),
-    sqlite3.SQLITE_CORRUPT: ("the vault's file is damaged", RESET, "damaged"),
+    sqlite3.SQLITE_CORRUPT: ("the vault's file is damaged, or the disk does not read it", READ_AGAIN, "damaged"),
     sqlite3.SQLITE_NOTADB: ("the vault's file is damaged", RESET, "damaged"),
     sqlite3.SQLITE_IOERR: ("the disk does not read or write the vault", "see the kernel's log", "failed"),
     sqlite3.SQLITE_BUSY: ("another idiolectd uses the vault", "stop the other one", "failed"),
