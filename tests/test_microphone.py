@@ -418,3 +418,26 @@ def test_cards_that_are_shut_are_told_from_cards_that_are_not_there(tmp_path, mo
     )
     assert "none that may be opened" in str(error)
     assert "SupplementaryGroups=audio" in error.fix
+
+
+@pytest.mark.parametrize("fault", ["suspend", "eio"])
+def test_a_stream_that_fails_is_a_fault_and_opens_again(make_mic, opened, fault):
+    mic = make_mic()
+    source = opened(mic.device)
+    next_block(source)
+    switch = mic.switches / fault
+    switch.touch()
+    with pytest.raises(MicrophoneError, match="wavmic"):
+        read_for(source, 3.0)
+    source.close()
+    switch.unlink(missing_ok=True)
+    assert len(next_block(opened(mic.device)).samples) == BLOCK
+
+
+def test_reads_that_give_half_lose_nothing_and_double_nothing(make_mic, opened):
+    mic = make_mic(speed=0, eof="gone")
+    (mic.switches / "short").touch()
+    samples, lost = drain(opened(mic.device))
+    assert np.array_equal(samples, np.arange(len(samples)) % RAMP)
+    assert len(samples) >= 9 * SAMPLE_RATE
+    assert not any(lost)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.tap import Tap
+from idiolect.host import clock
 from idiolect.host.capture import BlockQueue
 from idiolect.learning.attempt import AFTER, Attempt, Reason, Taken
 from idiolect.pipeline.beside import Carried
@@ -64,12 +65,16 @@ class Heard:
     event: Event
     span: NDArray[np.float32]
     played: bool = False
+    since_boot: float = 0.0
+    """When it was kept, by a clock that nobody sets."""
 
 
 class Recent:
     """The windows of the last events, for `correct` and `confirm`: KEPT of them, for AGE_S. Any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = clock.since_boot) -> None:
+        """``now`` is a clock that nobody sets."""
+        self._now = now
         self._heard: OrderedDict[str, Heard] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -77,7 +82,7 @@ class Recent:
         """Remember an event."""
         with self._lock:
             if span is not None:
-                self._heard[event.id] = Heard(event, span, played)
+                self._heard[event.id] = Heard(event, span, played, self._now())
             while self._heard and (len(self._heard) > KEPT or self._old(next(iter(self._heard.values())))):
                 self._heard.popitem(last=False)
 
@@ -97,9 +102,8 @@ class Recent:
         with self._lock:
             self._heard.clear()
 
-    @staticmethod
-    def _old(heard: Heard) -> bool:
-        return time.time() - heard.event.time > AGE_S
+    def _old(self, heard: Heard) -> bool:
+        return self._now() - heard.since_boot > AGE_S
 
 
 class Inference:
@@ -131,6 +135,8 @@ class Inference:
         self._played = 0  # position up to which the box has played something
         self.playing = False
         """Whether the box plays something. Any thread may say so."""
+        self.released = False
+        """Whether the microphone is: what was heard before is forgotten then, and not kept until it is back."""
         self.tally = Tally()
         self.events = 0
         self.processed: Callable[[], None] = lambda: None
@@ -178,6 +184,8 @@ class Inference:
             block = self._queue.get(_WAIT_S)
             if block is not None:
                 self._take(block)
+            elif self.released:
+                self._chain.reset()
 
     def _take(self, block: Captured) -> None:
         """One block, and how urgent the next ones are."""

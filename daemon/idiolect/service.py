@@ -257,6 +257,7 @@ class Service:
         self.streams.listen_for(wish, household, profile, carried)
 
     def _stirred(self) -> None:
+        self._inference.released = self._capture.health.state != "running"
         self._supervision.stirred()
         self.box.microphone(self._capture.health.state)
 
@@ -363,6 +364,7 @@ def start(given: Sequence[Path] | None, installed: Callable[[], Sequence[Path]] 
         return given or installed()
 
     process.harden()
+    process.wipe_freed()
     if handler := systemd.journal():
         logging.getLogger().handlers[:] = [handler]
     notifier = None

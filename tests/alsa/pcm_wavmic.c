@@ -11,10 +11,15 @@
  *             reader is waited for: only a microphone in real time overruns by itself
  *   eof       at the end of the file: silence, loop or gone  (silence)
  *   ctl       folder of the fault switches; none without it
+ *   clock     wall, or told: ctl/clock says how many frames the room has heard, as fast as who moves it on likes  (wall)
  *
  * Fault switches, files in ctl:
  *   xrun   one overrun, then the file is removed      stall  no frames while it exists
  *   gone   unplugged while it exists                  busy   held by somebody else while it exists
+ *   eio    reads fail while it exists                 suspend  asleep, and to be woken, once
+ *   short  reads give half of what was asked for while it exists
+ * A told clock is an array of int64, mapped by both sides: who tells writes SPOKEN, the device all else, and a byte in
+ * the FIFO ctl/wake has whoever polls look again. Such a device overruns when it is told more than its buffer holds.
  * With ctl the device is exclusive, as hardware is: a second open gets EBUSY (flock on ctl/claim). From the first
  * start on the modification time of ctl/claim is when frame 0 was spoken, by CLOCK_MONOTONIC: for who measures latency.
  *
@@ -27,12 +32,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 enum at_end { SILENCE, LOOP, GONE };
+
+/* What a told clock holds: starts so far, and of the last one the position in the file and the frames read since. */
+enum told { SPOKEN, STARTS, BASE, TAKEN, TOLD_WORDS };
 
 typedef struct {
 	snd_pcm_ioplug_t io;
@@ -43,6 +52,8 @@ typedef struct {
 	enum at_end at_end;
 	int64_t length; /* frames in the file */
 	int tick, audio, claim; /* the timer that poll() sees, the file, the lock that makes the device exclusive */
+	volatile int64_t *told; /* NULL: the clock on the wall */
+	bool halved;            /* the present read has had half of what it wanted */
 	/* the clock of the device, in ns */
 	int64_t origin;    /* when frame 0 of the file was spoken; moves on while stalled; 0 before the first start */
 	int64_t frozen_at; /* when the present stall began; 0 when none */
@@ -73,11 +84,11 @@ static bool switched(const wavmic_t *mic, const char *name)
 	return mic->ctl[0] && access(path, F_OK) == 0;
 }
 
-/* True once per touch: whoever removes the file has the overrun. */
-static bool take_xrun(const wavmic_t *mic)
+/* True once per touch: whoever removes the file has the fault. */
+static bool take(const wavmic_t *mic, const char *name)
 {
 	char path[300];
-	switch_path(mic, "xrun", path);
+	switch_path(mic, name, path);
 	return mic->ctl[0] && unlink(path) == 0;
 }
 
@@ -104,6 +115,8 @@ static int64_t unread_limit(const wavmic_t *mic)
 /* Frames the room has heard since the device was first started. */
 static int64_t spoken(const wavmic_t *mic)
 {
+	if (mic->told)
+		return mic->told[SPOKEN];
 	if (mic->speed <= 0)
 		return mic->base + (mic->frozen_at ? mic->taken : unread_limit(mic));
 	int64_t until = mic->frozen_at ? mic->frozen_at : now_ns();
@@ -128,6 +141,8 @@ static bool unplugged(const wavmic_t *mic)
 static void arm(wavmic_t *mic, bool on)
 {
 	struct itimerspec t = {0};
+	if (mic->told)
+		return;
 	if (on) {
 		double period = mic->speed > 0 ? 1e9 * (double)mic->io.period_size / mic->rate / mic->speed : 1e6;
 		int64_t ns = (int64_t)period + 1;
@@ -170,6 +185,12 @@ static int on_start(snd_pcm_ioplug_t *io)
 	if (mic->speed > 0)
 		mic->base = spoken(mic);
 	mic->running = true;
+	if (mic->told) {
+		mic->told[BASE] = mic->base;
+		mic->told[TAKEN] = 0;
+		__sync_synchronize(); /* who waits for the start finds it whole */
+		mic->told[STARTS]++;
+	}
 	arm(mic, true);
 	if (first && mic->claim >= 0) { /* a system call of a microsecond: to write a file takes samples' time */
 		struct timespec origin = {mic->origin / 1000000000, mic->origin % 1000000000};
@@ -195,14 +216,17 @@ static snd_pcm_sframes_t on_pointer(snd_pcm_ioplug_t *io)
 	}
 	if (!mic->running)
 		return 0;
+	if (take(mic, "suspend")) /* no error from here: libasound would take it for an overrun */
+		snd_pcm_ioplug_set_state(io, SND_PCM_STATE_SUSPENDED);
 	follow_stall(mic);
-	drain_tick(mic);
+	if (io->state != SND_PCM_STATE_SUSPENDED) /* or else poll() is to go on saying so */
+		drain_tick(mic);
 	int64_t frames = captured(mic), surplus = frames - unread_limit(mic);
 	if (surplus > 0 && mic->speed > 1) { /* the sped-up clock waits for the reader */
 		mic->origin += (int64_t)(1e9 * (double)surplus / mic->rate / mic->speed);
 		frames -= surplus;
 	}
-	if (take_xrun(mic) || frames > unread_limit(mic))
+	if (take(mic, "xrun") || frames > unread_limit(mic))
 		return -EPIPE;
 	return (snd_pcm_sframes_t)frames;
 }
@@ -229,11 +253,19 @@ static snd_pcm_sframes_t on_transfer(snd_pcm_ioplug_t *io, const snd_pcm_channel
 {
 	wavmic_t *mic = io->private_data;
 	char *out = (char *)areas->addr + (areas->first + areas->step * offset) / 8;
+	if (switched(mic, "eio"))
+		return -EIO;
+	if (switched(mic, "short") && (mic->halved = !mic->halved) == false)
+		return -EAGAIN;
+	if (mic->halved)
+		n = (n + 1) / 2;
 	fetch(mic, mic->base + mic->taken, out, n);
 	if (mic->format == SND_PCM_FORMAT_S32_LE) /* widened in place, from the back */
 		for (size_t i = n * mic->channels; i-- > 0;)
 			((int32_t *)out)[i] = (int32_t)((uint32_t)(uint16_t)((int16_t *)out)[i] << 16);
 	mic->taken += n;
+	if (mic->told)
+		mic->told[TAKEN] = mic->taken;
 	return n;
 }
 
@@ -246,7 +278,8 @@ static int on_poll_revents(snd_pcm_ioplug_t *io, struct pollfd *pfd, unsigned n,
 		return 0;
 	follow_stall(mic);
 	drain_tick(mic);
-	if (unplugged(mic) || switched(mic, "xrun"))
+	bool asleep = switched(mic, "suspend") || io->state == SND_PCM_STATE_SUSPENDED;
+	if (unplugged(mic) || switched(mic, "xrun") || asleep)
 		*revents |= POLLERR | POLLIN;
 	else if (captured(mic) >= (int64_t)(io->appl_ptr + io->period_size))
 		*revents |= POLLIN;
@@ -260,6 +293,8 @@ static void release(wavmic_t *mic)
 	close(mic->tick); /* closing -1 does nothing */
 	close(mic->audio);
 	close(mic->claim);
+	if (mic->told)
+		munmap((void *)mic->told, TOLD_WORDS * sizeof *mic->told);
 	free(mic);
 }
 
@@ -281,10 +316,10 @@ static const snd_pcm_ioplug_callback_t callbacks = {
 
 /* ---- opening ---- */
 
-static int configure(wavmic_t *mic, snd_config_t *conf, const char **file)
+static int configure(wavmic_t *mic, snd_config_t *conf, const char **file, bool *told)
 {
 	snd_config_iterator_t i, next;
-	const char *ctl = "", *at_end = "silence", *format = "S16_LE";
+	const char *ctl = "", *at_end = "silence", *format = "S16_LE", *clock = "wall";
 	long rate = 16000, channels = 1;
 	mic->speed = 1;
 	snd_config_for_each(i, next, conf) {
@@ -301,6 +336,8 @@ static int configure(wavmic_t *mic, snd_config_t *conf, const char **file)
 			err = snd_config_get_string(node, &ctl);
 		else if (!strcmp(id, "eof"))
 			err = snd_config_get_string(node, &at_end);
+		else if (!strcmp(id, "clock"))
+			err = snd_config_get_string(node, &clock);
 		else if (!strcmp(id, "format"))
 			err = snd_config_get_string(node, &format);
 		else if (!strcmp(id, "speed"))
@@ -318,6 +355,7 @@ static int configure(wavmic_t *mic, snd_config_t *conf, const char **file)
 	}
 	mic->format = snd_pcm_format_value(format);
 	mic->at_end = !strcmp(at_end, "loop") ? LOOP : !strcmp(at_end, "gone") ? GONE : SILENCE;
+	*told = !strcmp(clock, "told");
 	mic->rate = (unsigned)rate;
 	mic->channels = (unsigned)channels;
 	bool known = mic->format == SND_PCM_FORMAT_S16_LE || mic->format == SND_PCM_FORMAT_S32_LE;
@@ -325,8 +363,26 @@ static int configure(wavmic_t *mic, snd_config_t *conf, const char **file)
 	return *file && known && rate > 0 && channels > 0 && strlen(ctl) < sizeof mic->ctl ? 0 : -EINVAL;
 }
 
+/* Maps the clock, and opens the FIFO in the timer's place: for writing, too, so that it never ends. */
+static int follow(wavmic_t *mic)
+{
+	char path[300];
+	switch_path(mic, "clock", path);
+	int file = open(path, O_RDWR | O_CLOEXEC);
+	if (file < 0)
+		return -errno;
+	void *page = mmap(NULL, TOLD_WORDS * sizeof *mic->told, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	close(file);
+	if (page == MAP_FAILED)
+		return -errno;
+	mic->told = page;
+	switch_path(mic, "wake", path);
+	mic->tick = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	return mic->tick < 0 ? -errno : 0;
+}
+
 /* Takes the descriptors, or says why not with the error that real hardware gives. */
-static int acquire(wavmic_t *mic, const char *file)
+static int acquire(wavmic_t *mic, const char *file, bool told)
 {
 	struct stat info;
 	char claim[300];
@@ -347,6 +403,8 @@ static int acquire(wavmic_t *mic, const char *file)
 	if (mic->audio < 0 || fstat(mic->audio, &info) < 0)
 		return -errno;
 	mic->length = info.st_size / (2 * mic->channels);
+	if (told)
+		return follow(mic);
 	mic->tick = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	return mic->tick < 0 ? -errno : 0;
 }
@@ -371,6 +429,7 @@ static int constrain(wavmic_t *mic)
 SND_PCM_PLUGIN_DEFINE_FUNC(wavmic)
 {
 	const char *file = NULL;
+	bool told = false;
 	(void)root;
 	if (stream != SND_PCM_STREAM_CAPTURE)
 		return -EINVAL;
@@ -378,9 +437,9 @@ SND_PCM_PLUGIN_DEFINE_FUNC(wavmic)
 	if (!mic)
 		return -ENOMEM;
 	mic->tick = mic->audio = mic->claim = -1;
-	int err = configure(mic, conf, &file);
+	int err = configure(mic, conf, &file, &told);
 	if (err >= 0)
-		err = acquire(mic, file);
+		err = acquire(mic, file, told);
 	if (err >= 0) {
 		mic->io.version = SND_PCM_IOPLUG_VERSION;
 		mic->io.name = "wavmic test microphone";

@@ -23,6 +23,7 @@ CACHE = SOURCE.parents[2] / ".cache" / "wavmic"
 
 EndOfFile = Literal["silence", "loop", "gone"]
 SampleFormat = Literal["S16_LE", "S32_LE"]
+Clock = Literal["wall", "told"]
 
 # ALSA_CONFIG_PATH replaces the whole configuration, so what a desktop or a container has set up cannot leak into a
 # test; what ordinary names need (the conversion plugin) is defined here again.
@@ -44,6 +45,7 @@ pcm.{name} {{
     speed {speed}
     eof "{eof}"
     ctl "{ctl}"
+    clock "{clock}"
     hint {{ show on description "a recording played as a microphone" }}
 }}
 """
@@ -78,6 +80,7 @@ class WavMic:
     ``audio`` is a 16-bit WAV file, whose rate and channels become the hardware's, or raw S16_LE frames.
     ``speed`` is 1 for real time, N for N times faster, 0 for as fast as it is read.
     ``eof`` says what comes after the recording: silence, the recording again, or an unplugged device.
+    ``clock`` "told": time passes as ``switches``/clock says (see the plugin); who tells makes that file and the FIFO.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class WavMic:
         sample_format: SampleFormat = "S16_LE",
         speed: float = 1.0,
         eof: EndOfFile = "silence",
+        clock: Clock = "wall",
     ) -> None:
         folder = folder.resolve()
         self.device = name
@@ -103,7 +107,8 @@ class WavMic:
         if is_wav:
             file = folder / f"{name}.raw"
             rate, channels = _unwrap(audio, file)
-        self.config.write_text(
+        partial = self.config.with_suffix(".new")  # replaced: libasound knows a changed file by its inode
+        partial.write_text(
             _CONFIG.format(
                 plugin=build(),
                 name=name,
@@ -114,8 +119,10 @@ class WavMic:
                 speed=float(speed),
                 eof=eof,
                 ctl=self.switches,
+                clock=clock,
             )
         )
+        partial.replace(self.config)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -95,6 +95,16 @@ def test_lost_samples_start_anew_and_are_counted(make):
     assert names(chain.process(spoken(6))) == ["six"]
 
 
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("part", [0.2, 0.4, 0.6])
+def test_the_end_of_a_word_is_no_event(make, number, part):
+    chain, word = make(), speech.digit(number)
+    chain.lose(1)
+    rest = word[round(len(word) * part) :]
+    assert names(chain.process(np.concatenate([rest, speech.silence(2.0)]))) == []
+    assert names(chain.process(spoken(6))) == ["six"]
+
+
 def test_nothing_is_invented(make):
     chain = make()
     rng = np.random.default_rng(1)

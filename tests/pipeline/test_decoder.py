@@ -173,6 +173,48 @@ def test_reset_ends_the_turn(script):
     assert script.quiet(4).say(SEVEN).events == ["wake computer"]
 
 
+def test_after_a_loss_the_end_of_a_word_is_no_event_and_the_next_word_is():
+    script = Script(Decoder(listening(mode=State.OPEN)))
+    script.decoder.reset(640_000, cut=25)
+    script.position = 640_000
+    script.say(SEVEN).say(STOP)  # in the same breath, too
+    assert script.events == []
+    assert script.quiet(UTTERANCE_GAP).say(SEVEN).events == ["phrase seven"]
+
+
+def test_after_a_loss_a_score_that_stays_up_is_no_event_later():
+    script = Script(Decoder(listening(mode=State.OPEN)))
+    script.decoder.reset(cut=3)
+    for _ in range(20):
+        script.step(SEVEN)
+    assert script.events == []
+    assert script.quiet(3).say(SEVEN).events == ["phrase seven"]
+
+
+def test_in_noise_that_never_ends_words_count_again_after_so_many_blocks():
+    script = Script(Decoder(listening(mode=State.OPEN)))
+    script.decoder.reset(cut=25)
+    for _ in range(25):
+        script.step(BACKGROUND, active=True)
+    assert script.say(SEVEN).events == ["phrase seven"]
+
+
+def test_without_a_loss_the_first_word_counts():
+    script = Script(Decoder(listening(mode=State.OPEN)))
+    script.decoder.reset(640_000)
+    assert script.say(SEVEN).events == ["phrase seven"]
+
+
+def test_a_word_too_quiet_for_the_gate_lies_behind_what_was_lost():
+    decoder = Decoder(listening(mode=State.OPEN))
+    decoder.reset(640_000)
+    high = np.full(5, 0.01, np.float32)
+    high[SEVEN] = 0.96
+    found = [decoder.push(high, active=False, position=641_280 + 1280 * step) for step in range(3)]
+    (event,) = [each for each in found if each]
+    assert event.start == event.end == 640_000
+
+
 def test_positions_lie_around_the_word():
     decoder = Decoder(listening())
     script = Script(decoder)

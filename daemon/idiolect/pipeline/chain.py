@@ -99,6 +99,7 @@ class Chain:
         ``carried`` that are not among them.
         """
         self._decoder = Decoder(listening)
+        self._decoder.reset(self.position)
         self._scorer.household = household
         if household is None:  # nobody's voice is known
             self._scorer.profile = self._addressed
@@ -156,11 +157,14 @@ class Chain:
         self._frontend.reset()
         self._encoder.reset()
         self._scorer.reset()
-        self._decoder.reset()
+        self._decoder.reset(self.position)
         if self._beside:
             self._beside.reset()
         if self._gate:
             self._gate.reset()
+        for block in self._held:  # memory that is given back keeps what lies in it
+            block[:] = 0
+        self._rest[:] = 0
         self._held.clear()
         self._embeddings.clear()
         self._filled = 0
@@ -169,9 +173,13 @@ class Chain:
         self._awake = True
 
     def lose(self, samples: int) -> None:
-        """Say that ``samples`` are missing here, after an overrun or while the microphone was away."""
+        """Say that ``samples`` are missing here, after an overrun or while the microphone was away.
+
+        Of a word that was cut there is no event: its end may sound like another.
+        """
         self.position += samples + self._filled
         self.reset()
+        self._decoder.reset(self.position, cut=UNSETTLED)
 
     def process(self, samples: NDArray[np.int16]) -> list[Detection]:
         """Take any number of samples, int16 mono at 16 kHz; return what became certain, in order."""
@@ -198,15 +206,26 @@ class Chain:
         if self._gate is None:
             return [self._step(block, self.position, active=True)]
         opened = self._gate.hear(block)
-        self._held.append(block.copy())
+        self._hold(block)
         if not opened and self._decoder.state is not State.TURN:
             self._skipped += 1
             self._awake = False
+            if self._skipped == MEMORY:  # from here on a replay is a fresh start
+                self._frontend.reset()
             return []
         self._awake = True
         if self._skipped:
             return self._replay()
         return [self._step(block, self.position, active=self._gate.active)]
+
+    def _hold(self, block: NDArray[np.int16]) -> None:
+        """Keep a copy of the newest block, over the oldest one when there are enough: no sound is left behind."""
+        if len(self._held) < MEMORY:
+            self._held.append(block.copy())
+            return
+        oldest = self._held.popleft()
+        oldest[:] = block
+        self._held.append(oldest)
 
     def _replay(self) -> list[Step]:
         """Catch up with the blocks that were held in silence, the newest included."""

@@ -171,6 +171,13 @@ class Peaks:
                 return None
         return self._report()
 
+    def pass_over(self, posteriors: NDArray[np.float32]) -> None:
+        """Take one step's posteriors of what is not to be reported, nor what is left of it afterwards."""
+        self._step += 1
+        self._recent[self._step % SMOOTHING] = posteriors
+        self._scores = self._recent.mean(axis=0)
+        np.greater(self._scores, self._release, out=self._high)
+
     def skip(self, steps: int) -> None:
         """Let time pass in silence."""
         self._step += steps
@@ -218,14 +225,20 @@ class Decoder:
         self._thresholds = {State.IDLE: limits.free, State.TURN: limits.turn, State.OPEN: limits.free}
         self._peaks.hold(limits)
 
-    def reset(self) -> None:
-        """Back to rest, as after broken audio: no event may rest on what was heard before."""
+    def reset(self, position: int = 0, *, cut: int = 0) -> None:
+        """Back to rest at ``position``, as after broken audio: no event may rest on what was heard before.
+
+        With ``cut`` sound is missing there: of what is being said only the end is heard, and no event is made of
+        that. It is over with the next pause, and after so many blocks at the latest.
+        """
         self.state = self._l.mode
+        self._cut = cut
         self._peaks.reset()
         self._turn_left = 0
         self._active = 0  # active blocks in the current utterance
         self._quiet = 0  # blocks since the last active one
-        self._start = self._end = 0
+        self._start = self._end = position
+        self._begun = False  # whether there has been an utterance
         self._answered = True  # whether the current utterance has had its event
         self._settled = False  # whether what follows the next pause is a new utterance
         self._best = 0.0  # best phrase score of the current utterance
@@ -237,6 +250,9 @@ class Decoder:
         sample behind its last. Returns the detection that became certain with this step.
         """
         ended = self._follow(active, position)
+        if self._cut:
+            self._pass_over(posteriors, position)
+            return None
         eligible = self._eligible[self.state]
         peak = self._peaks.push(posteriors, eligible, self._thresholds[self.state])
         if peak:
@@ -253,6 +269,7 @@ class Decoder:
         """Let blocks of silence pass that nobody scored."""
         self._peaks.skip(blocks)
         self._quiet += blocks
+        self._cut = max(0, self._cut - blocks)
 
     def hear_whole(self, posteriors: NDArray[np.float32]) -> Detection | None:
         """Judge a whole utterance that was too long for one window, resampled in time to one.
@@ -281,14 +298,20 @@ class Decoder:
         """Whether the next silent block ends an utterance that has had no event."""
         return self._quiet == UTTERANCE_GAP - 1 and not self._answered
 
+    def _pass_over(self, posteriors: NDArray[np.float32], position: int) -> None:
+        """A step of what was cut: heard, and not told."""
+        self._peaks.pass_over(posteriors)
+        self._cut = 0 if self._quiet >= UTTERANCE_GAP else self._cut - 1
+        self._answered, self._active, self._start = True, 0, position
+
     def _follow(self, active: bool, position: int) -> bool:
         """Keep track of the utterance; return whether it ended with this block."""
         if active:
             # After an event any pause will do: "seven" and "five" are two utterances, however close.
-            if self._quiet >= (1 if self._settled else UTTERANCE_GAP) or not self._end:
+            if self._quiet >= (1 if self._settled else UTTERANCE_GAP) or not self._begun:
                 self._active = 0 if self._quiet >= SEPARATION else min(self._active, 0)
                 self._start, self._best = position - BLOCK, 0.0
-                self._settled = False
+                self._settled, self._begun = False, True
             self._active += 1
             self._quiet = 0
             self._end = position

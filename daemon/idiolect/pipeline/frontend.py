@@ -82,6 +82,7 @@ class Frontend:
     def reset(self) -> None:
         """Forget the past: the next block is preceded by digital silence."""
         self._audio[:] = 0.0
+        self._padded[:] = 0.0  # windows of it
 
     def frames(self, block: NDArray[np.int16]) -> NDArray[np.float32]:
         """Features of one block.

@@ -35,6 +35,7 @@ class Gate:
     def reset(self) -> None:
         """Start anew and open: the floor starts at its lowest, so nothing can be missed."""
         self._samples[:] = 0.0
+        self._difference[:] = 0.0
         self._floor = QUIETEST
         self._hang = HANG
         self.active = False
