@@ -292,7 +292,7 @@ def _export(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     try:
         document = json.loads(Path(options.file).read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RequestError(422, "document", "is not JSON: make one with `idiolect export`") from None
     answer = _client(options).import_copy(options.name, document, _passphrase(options))
     lines = [f"{answer['imported']} examples taken over; in use now: {_version(answer)}"]

@@ -135,7 +135,7 @@ def frames(answer: Exchange, deadline: float | None) -> Iterator[tuple[str, str,
 def _parse(raw: bytes) -> dict[str, object]:
     try:
         answer = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise UnreachableError("what answers there does not talk like idiolectd", "is --socket right?")

@@ -25,7 +25,6 @@ from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.pipeline.space import SPAN
 from idiolect.records import DAY_S
 from idiolect.trust import sealedcopy
-from idiolect.trust.receipt import RETENTION
 from idiolect.values import EMBEDDING
 
 SCHEMA = "idiolect/person/v1"
@@ -61,6 +60,7 @@ class Rights:
         known = learner.ledger(profile)
         verdicts = trainer.prepare(learner.model, known)[1]
         judged = {e.sequence: v for e, v in zip(known.examples, verdicts, strict=True)}
+        until = learner.kept_until(profile)
         examples = [
             {
                 "id": e.sequence,
@@ -68,7 +68,7 @@ class Rights:
                 "source": e.source,
                 "heard": e.heard,
                 "day": date(e.day),
-                "expires": date(e.day + RETENTION[e.purpose]),
+                "expires": date(until[e.sequence]),
                 "counts": e.sequence in judged and judged[e.sequence].admitted,
                 "why": judged[e.sequence].reason if e.sequence in judged else FOREIGN,
                 "encoder": encoder,
@@ -77,7 +77,11 @@ class Rights:
             for e, encoder in learner.examples(profile)
         ]
         usage = [
-            {"day": date(int(r.id, 16)), "said": json.loads(r.payload), "expires": date(r.expires)}
+            {
+                "day": date(int(r.id, 16)),
+                "said": json.loads(r.payload),
+                "expires": date(learner.last_day("usage", r.expires)),
+            }
             for r in self._vault.items(profile, "usage", "count")
         ]
         purposes = {
@@ -308,7 +312,13 @@ class Rights:
                 document = json.loads(sealedcopy.open_(document, passphrase))
             except TrustError as error:
                 raise RequestError(422, "passphrase", str(error)) from None
-        if document.get("schema") != SCHEMA or not isinstance(document.get("examples"), list):
+            except (ValueError, RecursionError):
+                document = {}
+        if (
+            not isinstance(document, Mapping)
+            or document.get("schema") != SCHEMA
+            or not isinstance(document.get("examples"), list)
+        ):
             raise RequestError(422, "document", "is no export of a person: make one with `idiolect export`")
         if len(document["examples"]) > IMPORT_CAP:
             raise RequestError(422, "document", f"holds more than {IMPORT_CAP} examples")
@@ -341,7 +351,8 @@ def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
             raise ValueError
         if not re.fullmatch("([0-9a-f]{64})?", encoder):
             raise ValueError
-    except (AttributeError, KeyError, TypeError, ValueError):
+        f"{phrase}{heard}{session}".encode()  # JSON can spell half a character, which cannot be kept
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise RequestError(422, "document", "holds an example that is none") from None
     return row["source"], phrase, session, heard, encoder, spans
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from idiolect.trust import attestation, audit, device, documents
 from idiolect.trust.opening import open_vault
 from idiolect.trust.vault import Vault
 from tests.bundles import key
+from tests.fuzz.machine import folder
 from tests.trust.vaults import ANN, House
 
 COLUMNS = (
@@ -32,7 +32,7 @@ COLUMNS = (
 @cache
 def _stored() -> tuple[bytes, Path, bytes]:
     """A vault's file, the keystore that opens it, and an export of its audit log."""
-    house = House(Path(tempfile.mkdtemp(prefix="fuzz-")))
+    house = House(folder() / "house")
     keystore, released = FileKeystore.open(house.keyfile)
     with Vault.create(house.path, released, keystore, "ab" * 16) as vault:
         with vault.change("key-added", profile=ANN, purpose="enrol", receipt="01") as change:
@@ -149,7 +149,8 @@ def good_record() -> bytes:
 
     from idiolect.config import Config
 
-    state = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    state = folder() / "provisioned"
+    state.mkdir()
     for step in Provisioning(replace(Config(), state_dir=state)).steps():
         step.run()
     return (state / device.RECORD).read_bytes()

@@ -323,6 +323,11 @@ def parse_body(raw: bytes) -> dict[str, object]:
         raise RequestError(400, "body", "is not valid JSON in UTF-8") from None
     if not isinstance(body, dict):
         raise RequestError(422, "body", "must be a JSON object")
+    if b"\\ud" in raw.lower():
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # RFC 8259, 8.2: nobody can say what half a character means, or keep it in UTF-8
+            raise RequestError(400, "body", "holds half of a surrogate pair, which is no character") from None
     return body
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import struct
 from collections.abc import Callable
 from itertools import count
@@ -31,9 +32,12 @@ SOCKET = "/run/dbus/system_bus_socket"
 _BUS, _LOGIN, _PATH = "org.freedesktop.DBus", "org.freedesktop.login1", "/org/freedesktop/login1"
 _MANAGER = f"{_LOGIN}.Manager"
 _PROPERTY_OF = {"PrepareForSleep": "PreparingForSleep", "PrepareForShutdown": "PreparingForShutdown"}
+_UNIQUE = re.compile(r":[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){1,2}")
 _FIRST = 16
 """Bytes of a message that tell its length."""
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, struct.error, RecursionError)
+_ENDLESS = (b"()", b"{}")
+"""Structures of nothing, which D-Bus forbids: jeepney reads an array of them for ever, and into all memory there is."""
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AssertionError, struct.error, RecursionError)
 """What jeepney raises for bytes that it cannot take apart."""
 
 
@@ -122,7 +126,7 @@ class Logind:
             rule = jeepney.MatchRule(type="signal", sender=_LOGIN, interface=_MANAGER, member=member, path=_PATH)
             await bus.call(jeepney.message_bus.AddMatch(rule))
         try:
-            name = "".join(await bus.call(jeepney.message_bus.GetNameOwner(_LOGIN)))
+            name = "".join(map(str, await bus.call(jeepney.message_bus.GetNameOwner(_LOGIN))))
         except _Refused:
             name = ""  # nobody has it: wait for NameOwnerChanged, and start nothing
         self._state = "not running"
@@ -156,9 +160,9 @@ class Logind:
                     self._announce(_PROPERTY_OF[signal], value)
 
     def _adopt(self, owner: str) -> None:
-        """Another logind, or none: what the last one said is forgotten."""
-        self._owner = owner
-        self._unread = bool(owner)
+        """Another logind, or none: what the last one said is forgotten. Names are those that the bus gives."""
+        self._owner = owner if _UNIQUE.fullmatch(owner) else ""
+        self._unread = bool(self._owner)
         if self._state == "watching":
             self._state = "not running"
         self._announced.clear()
@@ -232,7 +236,10 @@ class _Bus:
         if rest > MESSAGE:
             await self._pass_over(rest)
             return None
-        parser.add_data(await self._reader.readexactly(rest))
+        data = await self._reader.readexactly(rest)
+        if any(empty in data for empty in _ENDLESS):
+            return None
+        parser.add_data(data)
         try:
             message = parser.get_next_message()
         except _UNREADABLE:

@@ -151,7 +151,7 @@ def _open_file(path: Path, channel: Channel) -> _Opened:
         opened = _open_wav(wave.Wave_read(file), file.close)
         _check_channel(path, channel, opened[3])
         return opened
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # the last: a chunk that goes on behind the one around it
         file.close()
         raise _unusable(path, f"not a WAV file that can be read ({error or 'it is cut short'})") from error
     except BaseException:

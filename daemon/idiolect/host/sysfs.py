@@ -56,7 +56,11 @@ class Look:
         if data is None or fault:
             self.blame(path, fault)
             return None
-        return data.decode("ascii").strip()
+        text = data.decode("ascii").strip()
+        if cap == VALUE and not text.isprintable():  # an attribute is one line; it is shown to people and to journals
+            self.blame(path, "is more than a line of text")
+            return None
+        return text
 
     def word(self, path: str, known: Sequence[str]) -> str | None:
         """One of the ``known`` words."""

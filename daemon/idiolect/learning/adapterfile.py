@@ -84,7 +84,9 @@ def decode(data: bytes) -> Adapter:
             gain=float(header["gain"]),
             voice=rows.pop(0) if header["voice"] else None,
         )
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (
+        struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError,
+    ):  # fmt: skip
         raise LearningError(
             "an adapter is not what was written", "`idiolect rollback`, or forget and teach again"
         ) from None

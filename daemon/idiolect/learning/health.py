@@ -92,5 +92,5 @@ def read(kept: Any) -> Health:
     """What ``as_dict`` gave; ``LearningError`` when it is something else."""
     try:
         return Health(int(kept["number"]), int(kept["day"]), *(float(kept[f.name]) for f in fields(Health)[2:]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise LearningError("an adapter's health is not what was written", "`idiolect rollback`") from None

@@ -106,7 +106,7 @@ def decode(record: bytes) -> Example:
         words = {name: str(header[name]) for name in ("phrase", "session", "receipt", "heard")}
         words["origin"] = str(header.get("origin", ""))
         numbers = {name: int(header[name]) for name in ("sequence", "day")}
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
+    except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise LearningError("an example is not what was written", "forget it, or erase the profile") from None
     return Example(source=header["source"], spans=spans, **words, **numbers)  # type: ignore[arg-type]
 

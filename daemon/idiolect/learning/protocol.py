@@ -27,6 +27,8 @@ from idiolect.pipeline.space import Space, offset_windows
 VERSION = 2
 REQUEST_CAP = 64 << 20
 ANSWER_CAP = 1 << 20
+_LONGEST = 1 << 16
+"""Items of one list: the reader makes room for as many as a list says it has, before it has seen one."""
 _FIX = "restart idiolectd; if it happens again, report it"
 
 _NONSENSE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -62,7 +64,8 @@ def packed(message: Mapping[str, Any]) -> bytes:
 def unpack(body: bytes, cap: int) -> dict[str, Any]:
     """The message in a frame's body."""
     try:
-        message = msgpack.unpackb(body, raw=False, max_bin_len=cap, max_str_len=cap, max_array_len=cap)
+        longest = min(len(body), _LONGEST)
+        message = msgpack.unpackb(body, raw=False, max_bin_len=cap, max_str_len=cap, max_array_len=longest)
     except (ValueError, msgpack.UnpackException):  # FormatError and StackError among them
         raise LearningError("a message is not MessagePack", _FIX) from None
     if not isinstance(message, dict):
@@ -152,7 +155,7 @@ def read_request(message: Mapping[str, Any]) -> Request:
             model, known, when, bytes(message["active"]), others, bool(message["owed"]),
             message["task"], int(message["step"]), int(message["last"]),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except _NONSENSE:
         raise LearningError("a request makes no sense", _FIX) from None
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from idiolect.errors import LearningError
+
 
 class State(StrEnum):
     """See the module."""
@@ -121,8 +123,14 @@ class Version:
 
 
 def read(rows: Sequence[dict[str, Any]]) -> list[Version]:
-    """A table as it is kept, a dictionary for each version."""
-    return [Version(**{**row, "state": State(row["state"])}) for row in rows]
+    """A table as it is kept, a dictionary for each version; ``LearningError`` when it is something else."""
+    try:
+        return [Version(**{**row, "state": State(row["state"])}) for row in rows]
+    except (KeyError, TypeError, ValueError):
+        raise LearningError(
+            "the table of versions is not what was written",
+            "erase the profile, or go back to the idiolect that wrote it",
+        ) from None
 
 
 def enter(versions: Sequence[Version], number: int, *, at_once: bool) -> list[Version]:

@@ -196,7 +196,7 @@ def _guard(files: Mapping[str, bytes]) -> Guard:
             raise ValueError
         if any(len(each) != shape[0] for each in (labels, *strata.values())):
             raise ValueError
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         raise BundleError("guard.json", "does not fit guard.bin") from None
     return Guard(windows, scale, labels, strata)
 
@@ -213,7 +213,7 @@ def _phrases(raw: bytes, classes: tuple[str, ...]) -> tuple[Phrase, ...]:
             )
             for p in json.loads(raw)
         )
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+    except (ValueError, AttributeError, KeyError, OverflowError, TypeError, RecursionError):
         what = "must be a list of {name, text, kind, threshold} and perhaps turn_threshold"
         raise BundleError("phrases.json", what) from None
     for phrase in phrases:

@@ -53,7 +53,7 @@ def open_(document: Mapping[str, Any], passphrase: str) -> bytes:
             raise ValueError
         if len(salt) != 16 or len(box) > CAP:
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise VaultError("the sealed copy is damaged", "take another copy", "damaged") from None
     try:
         return AESGCM(_key(passphrase, salt, cost)).decrypt(nonce, box, SCHEMA.encode())
