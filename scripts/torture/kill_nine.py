@@ -17,9 +17,7 @@ Exit code 1 on any loss. The same ``--seed`` makes the same choices; when a kill
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import logging
 import os
 import random
@@ -30,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +42,8 @@ from idiolect.trust.verify import Verified  # noqa: E402
 from tests import bundles  # noqa: E402
 from tests.devices import TestDevice, policy_pem, recall  # noqa: E402
 from tests.swtpm import Swtpm, missing  # noqa: E402
-from torture.victim import Story, Victim  # noqa: E402
+from torture import harness  # noqa: E402
+from torture.crashing.vault_victim import Story, Victim  # noqa: E402
 
 DAY = 86_400
 POLICIES = ("policy", "next")
@@ -223,29 +223,24 @@ class Torture:
                     esys.flush_context(esys.tr_from_tpmpublic(handle))
 
 
-def run(points: int, seconds: float, seed: int) -> dict[str, object]:
-    """Torture a board until so many kills have struck, the time is over, or something is lost."""
+def run(points: int, over: Callable[[], bool], seed: int, show: Callable[[str], None]) -> dict[str, object]:
+    """Torture a board until so many kills have struck, the time is ``over``, or something is lost."""
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     torture = Torture(folder, seed)
-    tally, began = torture.tally, time.monotonic()
+    tally = torture.tally
     try:
         torture.begin()
-        while tally.points < points and time.monotonic() - began < seconds:
+        while tally.points < points and not over():
             torture.point()
-            if sys.stderr.isatty():
-                print(f"\r{tally.points} of {points} kills, 0 losses", end="", file=sys.stderr, flush=True)
+            show(f"{tally.points} of {points} kills, 0 losses")
     except Loss as loss:
         tally.losses.append(f"after {tally.points} kills: {loss}")
     finally:
         torture.close()
         if not tally.losses:
             shutil.rmtree(folder)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     return {
         "points": tally.points,
-        "seconds": round(time.monotonic() - began, 1),
-        "seed": seed,
         "kills": {"process": tally.process, "power": tally.power},
         "finished": tally.finished,
         "phases": dict(tally.phases.most_common()),
@@ -257,22 +252,13 @@ def run(points: int, seconds: float, seed: int) -> dict[str, object]:
 
 def main() -> int:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=2000, metavar="N", help="kills (2000)")
-    parser.add_argument("--seconds", type=float, default=3600.0, metavar="S", help="at most so long (3600)")
-    parser.add_argument("--seed", type=int, default=int(time.time()), metavar="N", help="of all choices")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, not to stdout")
-    wish = parser.parse_args()
+    wish = harness.arguments(__doc__ or "", seconds=3600.0, points=(2000, "kills")).parse_args()
     if why := missing():
-        print(f"kill_nine: {why}", file=sys.stderr)
-        return 2
+        return harness.lacking("kill_nine", why)
     logging.getLogger("idiolect").setLevel(logging.ERROR)  # refusals are the point here
-    report = json.dumps(run(wish.points, wish.seconds, wish.seed), indent=2)
-    if wish.json:
-        wish.json.write_text(report + "\n")
-    else:
-        print(report)
-    return 1 if json.loads(report)["losses"] else 0
+    told = harness.Run("kill_nine", wish)
+    figures = run(wish.points, lambda: told.over, told.seed, told.show)
+    return told.finish(figures, [str(loss) for loss in figures["losses"]])  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The process that is killed, what it does, how each step is marked, and what must be left of it."""

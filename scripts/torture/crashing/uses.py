@@ -1,0 +1,178 @@
+"""What is done to a whole `idiolectd` over its socket, and what it must hold after each step of it."""
+
+from __future__ import annotations
+
+import base64
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from idiolect.client import Client
+from idiolect.learning import rollout
+from idiolect.learning.ledger import PURPOSES
+from idiolect.rights import SCHEMA
+from torture.crashing.operations import Doing
+from torture.crashing.story import MARK, TAKES, UNKNOWN, WORDS, Example, Person, State, take
+
+NAMES = (f"{MARK}ann", f"{MARK}eve")
+"""Who is paired with the user that runs this."""
+CAN = {"consent", "withdraw", "erase", "train", "rollback", "verify", "forget", "bring", "checkpoint", "good", "usage"}
+ASK = ("enrol", "adapt_corrections", "usage")
+
+
+class Uses:
+    """Each method looks for somebody it fits, and gives what is to be done, or None."""
+
+    def __init__(self, client: Client, encoder: str, chance: random.Random) -> None:
+        self.client, self._encoder, self._chance = client, encoder, chance
+        self._state: State = {}
+
+    def choose(self, name: str, state: State) -> Doing | None:
+        """An operation by its name, as ``state`` is."""
+        self._state = state
+        made: Doing | None = getattr(self, f"_{name}")()
+        return made
+
+    def _pick(self, test: Callable[[Person], object]) -> str | None:
+        fitting = sorted(profile for profile, person in self._state.items() if test(person))
+        return self._chance.choice(fitting) if fitting else None
+
+    def _changed(self, profile: str, *steps: Person) -> list[State]:
+        return [{**self._state, profile: person} for person in steps]
+
+    def _consent(self) -> Doing | None:
+        there = {person.name: person for person in self._state.values()}
+        wish = [n for n in NAMES if n not in there or not there[n].known(*ASK)]
+        if not wish:
+            return None
+        name = self._chance.choice(wish)
+        asked = self.client.ask_consent(name, ASK)
+        person = self._state.get(asked["profile"]) or Person(name)
+        receipts = {**person.receipts, **dict.fromkeys(asked["purposes"], UNKNOWN)}
+        after = self._changed(asked["profile"], replace(person, receipts=receipts))
+        return Doing(after, lambda: self.client.agree(asked["token"]))
+
+    def _bring(self) -> Doing | None:
+        profile = self._pick(lambda p: len(p.examples) < 10 and p.known("enrol"))
+        if profile is None:
+            return None
+        person, rows = self._state[profile], self._rows()
+        steps, sources = [], {str(row.source): row.source for row in rows}
+        for source in sources.values():
+            receipt = person.receipts.get(PURPOSES[source])
+            mine = [row for row in rows if row.source == source] if receipt else []
+            fresh = [
+                replace(row, sequence=person.next_sequence + i, receipt=receipt or "") for i, row in enumerate(mine)
+            ]
+            if fresh:
+                person = person.kept([*person.examples, *fresh])
+                steps.append(person)
+        document = {"schema": SCHEMA, "name": "", "examples": [_row(row) for row in rows]}
+        states = self._changed(profile, *steps, person.after_round())
+        return Doing(states, lambda: self.client.import_copy(profile, document))
+
+    def _rows(self) -> list[Example]:
+        """Two takes of a phrase, and perhaps a correction."""
+        number, first, day = self._chance.randint(1, 6), self._chance.randrange(TAKES), int(time.time() // 86_400)
+        session, encoder = f"{self._chance.randrange(1 << 16):x}", self._encoder
+        taken = [f"{number}/{(first + i) % TAKES}" for i in range(2)]
+        rows = [Example(0, f"{MARK} lights {number}", "enrolment", session, day, "", key, encoder) for key in taken]
+        if self._chance.random() < 0.5:
+            meant, heard = self._chance.sample(WORDS, 2)
+            rows.append(Example(0, meant, "correction", session, day, "", f"{meant}/{first}", encoder, heard))
+        return rows
+
+    def _forget(self) -> Doing | None:
+        profile = self._pick(lambda p: p.examples)
+        if profile is None:
+            return None
+        person = self._state[profile]
+        one = self._chance.choice(person.examples)
+        what: dict[str, object] = self._chance.choice(
+            [{"example": one.sequence}, {"phrase": one.phrase}, {"all": True}]
+        )
+        left = {
+            "example": [e for e in person.examples if e.sequence != one.sequence],
+            "phrase": [e for e in person.examples if one.phrase not in (e.phrase, e.heard)],
+            "all": [],
+        }[next(iter(what))]
+        after = person.kept(left)
+        states = self._changed(profile, after.without_versions(), after.purged())
+        return Doing(states, lambda: self.client.forget(profile, **what))
+
+    def _withdraw(self) -> Doing | None:
+        profile = self._pick(lambda p: p.receipts)
+        if profile is None:
+            return None
+        person = self._state[profile]
+        purpose = self._chance.choice(sorted(person.receipts))
+        left = replace(
+            person.kept([e for e in person.examples if e.purpose != purpose]),
+            receipts={p: r for p, r in person.receipts.items() if p != purpose},
+        )
+        states = self._changed(profile, left.without_versions(), left.purged())
+        return Doing(states, lambda: self.client.withdraw(profile, purpose))
+
+    def _erase(self) -> Doing | None:
+        profile = self._pick(lambda _: True)
+        if profile is None:
+            return None
+        rest = {p: person for p, person in self._state.items() if p != profile}
+        return Doing([rest], lambda: self.client.erase(profile))
+
+    def _rollback(self) -> Doing | None:
+        profile = self._pick(lambda p: any(state in rollout.IN_USE for _, state in p.table or ()))
+        if profile is None:
+            return None
+        person = self._state[profile]
+        versions = [rollout.Version(number, rollout.State(state)) for number, state in person.table or ()]
+        used = rollout.in_use(versions)
+        assert used is not None  # noqa: S101 - the story says so
+        after = rollout.update(versions, used.next(rollout.Signal.TAKEN_BACK))
+        states = self._changed(profile, replace(person, table=tuple((v.number, v.state.value) for v in after)))
+        return Doing(states, lambda: self.client.rollback(profile))
+
+    def _train(self) -> Doing:
+        """Learn now, in a window: with the patient worker."""
+
+        def run() -> None:
+            self.client.learn()
+            ends = time.monotonic() + 3.0  # whatever stands in the way on this machine
+            while self.client.learning()["state"] != "nothing due" and time.monotonic() < ends:
+                time.sleep(0.02)
+
+        return Doing([{profile: person.after_round(2) for profile, person in self._state.items()}], run)
+
+    def _usage(self) -> Doing | None:
+        """Who speaks, and whether anything is learnt: state beside the vault."""
+        profile = self._pick(lambda _: True)
+
+        def run() -> None:
+            self.client.address(profile or "guest")
+            self.client.pause_learning(60)
+            self.client.resume_learning()
+
+        return Doing([], run)
+
+    def _verify(self) -> Doing | None:
+        profile = self._pick(lambda p: p.table)
+        if profile is None:
+            return None
+        number = (self._state[profile].table or ())[-1][0]
+        return Doing([], lambda: self.client.verify_adapter(profile, number))
+
+    def _checkpoint(self) -> Doing:
+        return Doing([], self.client.verify_audit)
+
+    def _good(self) -> Doing:
+        return Doing([], self.client.mark_good)
+
+
+def _row(example: Example) -> dict[str, object]:
+    """An example as an export has it."""
+    data = base64.b64encode(take(example.take).astype("<f2").tobytes()).decode()
+    return {
+        "phrase": example.phrase, "source": example.source, "day": example.day, "session": example.session,
+        "heard": example.heard, "copies": 1, "encoder": example.encoder, "embeddings_float16": data,
+    }  # fmt: skip
