@@ -53,6 +53,7 @@ def spelled(**changes: object) -> bytes:
 @given(receipts)
 def test_what_is_written_is_read_and_its_id_is_the_digest_of_it(receipt):
     raw = receipt.encode()
+    assert raw == json.dumps(asdict(receipt), sort_keys=True, separators=(",", ":")).encode()
     assert parse(raw) == receipt
     assert parse(raw).encode() == raw
     assert receipt.ident == hashlib.sha256(raw).hexdigest()
@@ -140,6 +141,19 @@ def test_an_error_repeats_nothing_of_what_was_read():
     with pytest.raises(VaultError) as caught:
         parse(spelled(purpose="told in confidence"))
     assert "confidence" not in str(caught.value) + caught.value.fix
+
+
+def test_what_a_receipt_says_unless_told_otherwise():
+    given = {name: getattr(SAMPLE, name) for name in NAMES[:9]}
+    plain = Receipt(**given)
+    assert (plain.agent, plain.retention_days, plain.basis, plain.categories, plain.recipients) == (
+        -1, 0, "consent", "", ()
+    )  # fmt: skip
+    assert (plain.schema, plain.controller) == (
+        "ISO/IEC TS 27560:2023 idiolect/1", "the household that runs this device"
+    )  # fmt: skip
+    assert (plain.storage, plain.withdrawal) == ("on this device, encrypted", "idiolect consent withdraw, at any time")
+    assert HOW == ("spoken", "paired")
 
 
 def test_every_purpose_says_what_and_for_how_long():

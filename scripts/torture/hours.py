@@ -84,16 +84,19 @@ class Day:
     def one_more(self, seconds: float, every: int) -> None:
         """Some minutes of sound, a fault, and a look at what came of it."""
         session = self.session
-        session.feed(int(self._chance.integers(every // 6, every + 1)) * SAMPLE_RATE // BLOCK)
-        if self._chance.random() < 0.5:
-            session.feed_to_speech(LONGEST_WAIT)
-        name = self._draw()
+        name = "before the next"
         try:
+            session.feed(int(self._chance.integers(every // 6, every + 1)) * SAMPLE_RATE // BLOCK)
+            if self._chance.random() < 0.5:
+                session.feed_to_speech(LONGEST_WAIT)
+            name = self._draw()
             FAULTS[name][1](session)
+            self.faults[name] += 1
+            name = f"after {name}"
+            session.feed(50)
         except Stuck as stuck:
             raise Stuck(f"{name}: {stuck}") from None
-        self.faults[name] += 1
-        session.feed(50)
+        name = name.removeprefix("after ")
         session.check_counts(name)
         session.look()
         day = f"{session.told / SAMPLE_RATE / 3600:.2f} of {seconds / 3600:g} h"

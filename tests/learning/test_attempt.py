@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bundlebuild.augment import stretch
-from idiolect.learning.attempt import Attempt, Reason, Taken, compare, repeated
+from idiolect.learning.attempt import PATIENCE, Attempt, Reason, Taken, compare, level, repeated
+from idiolect.pipeline.chain import LONGEST
 from idiolect.values import BLOCK
 from tests import speech
 
@@ -119,3 +120,106 @@ def test_nobody_says_anything_twice_alike(data):
     paths = sorted((data / "digits" / "7").glob("*.flac"))[:40]
     takes = [(soundfile.read(path)[0] * 32_767).astype(np.int16) for path in paths]
     assert not any(repeated(take, takes[:i]) for i, take in enumerate(takes))
+
+
+# -- the limits, with blocks of a known level
+
+
+def block(dbfs):
+    """One block of a square wave: its RMS is its level."""
+    value = round(32_768 * 10 ** (dbfs / 20))
+    return np.tile(np.array([value, -value], np.int16), BLOCK // 2)
+
+
+def fed(*levels, recent=embeddings):
+    """The outcome of blocks of these levels, and how many were taken to come to it."""
+    one = Attempt()
+    for count, dbfs in enumerate(levels, 1):
+        if (outcome := one.hear(block(dbfs), recent)) is not None:
+            return outcome, count
+    return None, len(levels)
+
+
+ROOM = [-70.0] * 10
+
+
+def test_levels_are_rms_against_a_full_square_wave():
+    assert level(block(-20.0)) == pytest.approx(-20.0, abs=0.01)
+    assert level(np.full(BLOCK, 16_384, np.int16)) == pytest.approx(20 * np.log10(0.5), abs=1e-3)
+    assert level(np.zeros(BLOCK, np.int16)) == -120.0
+
+
+def test_three_blocks_are_speech_and_two_a_knock():
+    outcome, count = fed(*ROOM, *[-20.0] * 3, *[-70.0] * 20)
+    assert isinstance(outcome, Taken)
+    assert count == 10 + 3 + 6  # six blocks of room end it
+    assert len(outcome.samples) == 3 * BLOCK
+    assert fed(*ROOM, *[-20.0] * 2, *[-70.0] * 20)[0] is None
+
+
+def test_nobody_is_waited_for_longer_than_patience():
+    assert fed(*[-70.0] * 200) == (Reason.SILENCE, PATIENCE + 1)
+    knocks = [-70.0] * (PATIENCE - 5) + [-20.0] * 2 + [-70.0] * 20
+    assert fed(*knocks) == (Reason.SHORT, PATIENCE + 3)
+
+
+def test_the_longest_phrase_and_one_block_more():
+    long = [*ROOM, *[-20.0] * LONGEST, *[-70.0] * 20]
+    assert isinstance(fed(*long)[0], Taken)
+    assert fed(*ROOM, *[-20.0] * (LONGEST + 1), *[-70.0] * 20) == (Reason.LONG, 10 + LONGEST + 1 + 6)
+    assert fed(*ROOM, *[-20.0] * 300) == (Reason.LONG, 10 + LONGEST + 6 + 2)  # who does not end is not waited for
+
+
+def test_what_is_faint_is_no_speech_and_what_is_quiet_is_no_example():
+    assert fed(*[-90.0] * 10, *[-58.1] * 5, *[-90.0] * 10)[0] is None
+    assert fed(*[-90.0] * 10, *[-57.9] * 5, *[-90.0] * 10)[0] is Reason.QUIET
+    assert fed(*ROOM, *[-45.1] * 5, *[-70.0] * 10)[0] is Reason.QUIET
+    assert isinstance(fed(*ROOM, *[-44.9] * 5, *[-70.0] * 10)[0], Taken)
+
+
+def test_speech_stands_twelve_decibel_out_of_the_room():
+    assert fed(*[-50.0] * 10, *[-38.2] * 5, *[-50.0] * 10)[0] is None
+    assert isinstance(fed(*[-50.0] * 10, *[-37.8] * 5, *[-50.0] * 10)[0], Taken)
+
+
+def test_eight_samples_at_the_end_of_the_scale_are_clipped():
+    for count, good in ((7, True), (8, False)):
+        one, outcome = Attempt(), None
+        for n, dbfs in enumerate([*ROOM, *[-20.0] * 4, *[-70.0] * 6]):
+            samples = block(dbfs)
+            if n == 11:
+                samples[:count] = -32_600
+            outcome = one.hear(samples, embeddings)
+        assert isinstance(outcome, Taken) is good
+        assert good or outcome is Reason.CLIPPED
+
+
+def test_the_level_of_a_take_is_that_of_its_louder_blocks():
+    outcome, _ = fed(*ROOM, -40.0, -20.0, -20.0, -20.0, -20.0, *[-70.0] * 10)
+    assert outcome.level_dbfs == pytest.approx(-20.0, abs=0.05)
+    outcome, _ = fed(*ROOM, -30.0, -30.0, -30.0, -30.0, -10.0, *[-70.0] * 10)
+    assert outcome.level_dbfs == pytest.approx(-26.0, abs=0.05)  # four fifths of the blocks are not louder
+
+
+def test_what_is_learnt_from_reaches_two_blocks_behind_the_end():
+    def numbered(count):
+        return np.repeat(np.arange(count, dtype=np.float32)[::-1, None], 96, 1)  # 0 is the newest
+
+    outcome, _ = fed(*[-70.0] * 30, *[-20.0] * 5, *[-70.0] * 10, recent=numbered)
+    assert (outcome.span[0, 0], outcome.span[-1, 0]) == (4 + 17, 4)  # of six blocks of room, four are left out
+    assert fed(*[-70.0] * 30, *[-20.0] * 5, *[-70.0] * 10, recent=lambda _: None)[0] is Reason.CUT_OFF
+
+
+def test_takes_are_compared_with_the_mean_of_the_others_and_with_what_is_taught():
+    z, other = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
+
+    def at(cosine):
+        return np.array([cosine, (1 - cosine * cosine) ** 0.5], np.float32)
+
+    assert compare(z, [], []) is None
+    assert compare(z, [at(0.07)], []) is Reason.UNLIKE
+    assert compare(z, [at(0.09)], []) is None
+    assert compare(z, [at(0.18), other], []) is None  # 0.09 on average
+    assert compare(z, [at(0.14), other], []) is Reason.UNLIKE
+    assert compare(z, [], [other, 7 * at(0.51)]) is Reason.CLOSE
+    assert compare(z, [], [other, 7 * at(0.49)]) is None

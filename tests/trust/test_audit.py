@@ -157,3 +157,106 @@ def test_verifying_loads_the_standard_library_alone():
     daemon = Path(__file__).parents[2] / "daemon"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=daemon)
     assert not set(done.stdout.split()) & {"cryptography", "sqlite3", "numpy"}
+
+
+def exported(**changes):
+    entries, _ = chain(3)
+    value = json.loads(json.dumps(audit.export("ab", audit.start("ab"), entries, b"n")))
+    return {**value, **changes}
+
+
+def refused(value):
+    with pytest.raises(audit.AuditError) as refusal:
+        audit.verify_export(value if isinstance(value, bytes) else json.dumps(value).encode())
+    return refusal.value.check, refusal.value.entry
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"schema": "idiolect/audit/export/v2"}, 1), ({"more": 1}, 1), ({"device": "a" * 65}, 1), ({"device": "AB"}, 1),
+        ({"device": 7}, 1), ({"nonce": "a" * 130}, 1), ({"nonce": "abc"}, 1), ({"nonce": "zz"}, 1),
+        ({"anchor": {"count": 0}}, 2), ({"anchor": {"count": "0", "head": "0" * 64}}, 2), ({"head": "0" * 63}, 2),
+        ({"head": "0" * 65}, 2), ({"count": True}, 2), ({"entries": {}}, 2), ({"device": "ac"}, 2), ({"count": 4}, 3),
+        ({"count": 2}, 5), ({"head": "0" * 64}, 5),
+    ],
+)  # fmt: skip
+def test_every_part_of_an_export_is_refused_by_number(changes, check):
+    assert refused(exported(**changes))[0] == check
+
+
+def test_device_and_nonce_at_their_limits():
+    entries, mark = [], audit.start("a" * 64)
+    raw = json.dumps(audit.export("a" * 64, mark, entries, bytes(64))).encode()
+    assert audit.verify_export(raw).nonce == bytes(64)
+    assert audit.verify_export(raw).device == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "check"),
+    [
+        ("seq", 2, 3), ("seq", "1", 2), ("time", 7, 4), ("time", True, 2), ("kind", "Put", 2), ("kind", "k" * 33, 2),
+        ("kind", "k" * 32, 4), ("kind", "other", 4), ("hash", "0" * 64, 4), ("hash", "0" * 63, 2), ("more", 1, 2),
+        ("body", {"count": 5}, 4), ("body", [], 2), ("body", {"Count": 0}, 2), ("body", {"count": "x" * 64}, 4),
+        ("body", {"count": "x" * 65}, 2), ("body", {"count": "X"}, 2), ("body", {"count": None}, 2),
+        ("body", {"n" * 33: 1}, 2), ("body", {"count": True}, 2),
+    ],
+)  # fmt: skip
+def test_every_part_of_an_entry_is_refused_by_number_and_named(field, value, check):
+    export = exported()
+    export["entries"][0][field] = value
+    assert refused(export) == (check, 1)
+
+
+def test_a_missing_entry_is_the_first_that_is_not_there():
+    export = exported()
+    del export["entries"][1]
+    assert refused(export) == (3, 2)
+    export = exported()
+    export["entries"] = export["entries"][:2]
+    assert refused(export) == (3, 3)
+
+
+def test_a_body_of_512_bytes_is_taken_and_no_more():
+    body = {f"f{c}": "x" * 48 for c in "abcdefgh"}
+    body["fi"] = "x" * (512 - len(audit.canonical(body | {"fi": ""})))
+    for more, check in (("", 4), ("x", 2)):
+        export = exported()
+        export["entries"][0]["body"] = body | {"fa": body["fa"] + more}
+        assert len(audit.canonical(export["entries"][0]["body"])) == 512 + len(more)
+        assert refused(export) == (check, 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "good"), [("9007199254740991", True), ("9007199254740992", False), ("-1", False), ("1" * 17, False)]
+)
+def test_numbers_that_any_reader_takes(number, good):
+    raw = b'{"n":' + number.encode() + b"}"
+    if good:
+        assert audit.strict_json(raw) == {"n": int(number)}
+    else:
+        assert refused(raw) == (1, 0)
+
+
+@pytest.mark.parametrize("raw", [b'{"a":1,"a":1}', b"1.0", b"NaN", b"[", b"\xc3\xa4", b"[" * 100_000])
+def test_1_what_is_no_strict_json(raw):
+    assert refused(raw) == (1, 0)
+
+
+def test_1_eight_mib_and_a_byte():
+    assert audit.strict_json(b"7" + b" " * ((8 << 20) - 1)) == 7
+    assert refused(b"7" + b" " * (8 << 20)) == (1, 0)
+
+
+def test_times_are_kept_within_what_any_reader_takes():
+    for given_, kept in ((-5, 0), (2**60, 2**53 - 1), (7, 7)):
+        assert audit.append(audit.start("ab"), given_, "put", {}).time == kept
+
+
+def test_the_head_that_is_known_from_elsewhere_must_be_the_end():
+    entries, end = chain(3)
+    raw = json.dumps(audit.export("ab", audit.start("ab"), entries)).encode()
+    assert audit.verify_export(raw, end).end == end
+    with pytest.raises(audit.AuditError) as refusal:
+        audit.verify_export(raw, audit.Mark(2, entries[1].hash))
+    assert (refusal.value.check, refusal.value.entry) == (5, 0)

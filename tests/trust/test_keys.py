@@ -88,8 +88,18 @@ def test_the_list_of_revoked_keys():
     ],
 )
 def test_a_list_that_cannot_be_read_revokes_loudly(raw, reason):
-    with pytest.raises(KeyFileError, match=reason):
+    with pytest.raises(KeyFileError, match=reason) as refusal:
         TrustedKeys.parse({"a.pem": PEM}, raw)
+    assert (refusal.value.file, refusal.value.check) == ("revoked", 3)
+
+
+def test_lists_and_files_at_their_limits():
+    assert TrustedKeys.parse({}, b"#" * 65_536).revoked == frozenset()
+    assert len(TrustedKeys.parse({f"{n}.pem": PEM for n in range(64)}).keys) == 1  # the same one
+    assert TrustedKeys.parse({"a.pem": PEM + b"\n" * (8192 - len(PEM))}).keys
+    with pytest.raises(KeyFileError, match="more than 8192") as refusal:
+        TrustedKeys.parse({"a.pem": PEM + b"\n" * (8193 - len(PEM))})
+    assert (refusal.value.file, refusal.value.check) == ("a.pem", 3)
 
 
 def test_too_many_keys():
@@ -97,6 +107,9 @@ def test_too_many_keys():
         TrustedKeys.parse({f"{n}.pem": PEM for n in range(65)})
     with pytest.raises(KeyFileError, match="more than 64"):
         TrustedKeys.read(Memory({f"{n}.pem": PEM for n in range(65)}))
+    with pytest.raises(KeyFileError) as refusal:
+        TrustedKeys.read(Memory({f"{n}.pem": PEM for n in range(65)}))
+    assert (refusal.value.file, refusal.value.check) == ("*.pem", 3)
 
 
 def test_a_directory_of_keys(tmp_path):

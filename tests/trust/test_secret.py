@@ -19,6 +19,7 @@ def test_it_holds_what_it_was_given_and_nothing_after_wiping():
     secret.wipe()
     secret.wipe()
     assert len(secret) == 0
+    assert secret._page.closed
     with pytest.raises(ValueError, match="wiped"):
         _ = secret.view
 
@@ -101,3 +102,17 @@ def test_a_child_finds_zeros():
         os._exit(0 if bytes(secret.view) == bytes(6) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert secret.view == b"hidden"
+
+
+def test_a_context_wipes_at_its_end_even_after_an_error():
+    for error in (None, KeyError):
+        secret = Secret(b"hidden")
+        view = secret.view
+        try:
+            with secret:
+                if error:
+                    raise error
+        except KeyError:
+            pass
+        assert len(secret) == 0
+        assert bytes(view) == bytes(6)

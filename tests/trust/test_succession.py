@@ -62,6 +62,8 @@ def test_what_is_carried_is_the_bundle_before_itself():
     assert brought.earlier.load().digest == before.digest
     assert list(brought.maps) == [encoders.old_id()]
     np.testing.assert_array_equal(brought.maps[encoders.old_id()].matrix, encoders.exact().matrix)
+    taken = loaded.maps[encoders.old_id()]
+    assert taken.matrix.dtype == taken.offset.dtype == np.float32
 
 
 def test_the_signature_covers_it_like_everything_else():
@@ -87,6 +89,7 @@ def test_the_signature_covers_it_like_everything_else():
         ({"maps__json": index()}, "maps.json", "1 to 4"),
         ({"maps__json": index(*(f"{n:064x}" for n in range(5)))}, "maps.json", "1 to 4"),
         ({"maps__json": index("E" * 64)}, "maps.json", "64 lower-case"),
+        ({"maps__json": index("e" * 64, "E" * 64)}, "maps.json", "64 lower-case"),
         ({"maps__json": index("e" * 64 + "\n")}, "maps.json", "64 lower-case"),
         ({"maps__json": index("e" * 64, "e" * 64)}, "maps.json", "twice"),
         ({"maps__json": index(hashlib.sha256(encoders.turned()).hexdigest())}, "maps.json", "the bundle's own"),

@@ -338,7 +338,7 @@ def test_no_damaged_byte_gets_past_the_checks(house):
 
 def test_a_second_daemon_is_told(house):
     with furnished(house):
-        refused_by_lock = pytest.raises(VaultError, match="another idiolectd")
+        refused_by_lock = pytest.raises(VaultError, match=r"another idiolectd uses vault\.db")
         with refused_by_lock as refusal:
             house.open()
         assert refusal.value.state == "failed"

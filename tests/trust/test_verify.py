@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_a_good_bundle_passes_every_check():
     assert verified.signer == fingerprint(key("bundle").public_key())
     assert verified.approvals == approvals.parse(FILES["approvals.json"])
     assert len(verified.approvals) == 2
+
+
+def test_what_passes_is_told_in_order():
+    heard, unsigned = [], []
+    verify(Memory(FILES), trusted(), passed=heard.append)
+    verify(Memory(builtin()), None, allow_unsigned=True, passed=unsigned.append)
+    assert (heard, unsigned) == ([2, 3, 4, 1, 5, 6, 7], [2, 4, 1, 5, 6])
+    heard.clear()
+    with pytest.raises(BundleError):
+        verify(Memory(FILES), trusted(), minimum=3, passed=heard.append)
+    assert heard == [2, 3]
 
 
 # -- 1: sizes
@@ -76,6 +88,18 @@ def test_3_no_keys():
     with pytest.raises(BundleError) as refusal:
         verify(Memory(FILES), None)
     assert refusal.value.check == 3
+
+
+def test_3_a_revoked_key_and_a_signature_by_another_under_its_hint():
+    mine = key("bundle").public_key()
+    revoked = TrustedKeys(TrustedKeys.of(mine).keys, frozenset({fingerprint(mine)}))
+    assert refused(FILES, revoked) == ("model.sig", 3)
+    with pytest.raises(BundleError, match="revoked"):
+        verify(Memory(FILES), revoked)
+    named = TrustedKeys.of(mine).keys[0]
+    crossed = TrustedKeys((replace(named, key=key("other").public_key()),), frozenset())
+    assert refused(FILES, crossed) == ("model.sig", 3)
+    assert refused(FILES, TrustedKeys.of(key("other").public_key())) == ("model.sig", 3)
 
 
 def test_3_manifest_or_approvals_are_not_what_was_signed():

@@ -227,7 +227,8 @@ class Session:
         now = self.daemon.metrics()
         names = ("microphone_overruns", "microphone_reopened", "dropped_blocks", "queue_blocks")
         counts = ", ".join(f"{name} {now[name]:.0f}" for name in names if name in now)
-        return f"{counts}; device: {self.mic.waiting} frames waiting, started {self.mic.starts} times"
+        device = f"{self.mic.rate} Hz, {self.mic.channels} channels, {self.mic.waiting} frames waiting"
+        return f"{counts}; device: {device}, started {self.mic.starts} times"
 
     def _note(self, fresh: Sequence[Expected], span: tuple[float, float]) -> None:
         self.stretch.expected += [replace(each, span=span) for each in fresh]

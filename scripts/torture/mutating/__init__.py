@@ -1,0 +1,1 @@
+"""Programs changed on purpose, and whether a test notices."""

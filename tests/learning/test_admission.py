@@ -1,0 +1,154 @@
+"""Admission, check by check, where every phrase has an axis of its own and the limits can be stood on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from idiolect.learning.admission import AGAINST, REACH, REASONS, SAME, SPEAKER_LEAST, SUSPECTS, Admission, admit
+from idiolect.learning.ledger import Example, Ledger
+from tests.learning.test_formulas import OFF, ON, PLAIN, SIZE, axis
+from tests.people import model
+
+KNOWN = replace(model(), space=PLAIN)
+_NOTHING = np.zeros((1, 18, 96), np.float32)
+YES, FREE, OTHER = KNOWN.classes.index("yes"), KNOWN.classes.index("go"), KNOWN.classes.index("stop")
+
+
+def said(phrase="on", source="correction", heard="", origin=""):
+    return Example(0, phrase, source, "s", 1, "00" * 32, _NOTHING, heard, origin)
+
+
+def checks(*pairs, voice=False):
+    """The verdicts on (example, z)."""
+    examples = tuple(replace(e, sequence=i) for i, (e, _) in enumerate(pairs))
+    found = admit(KNOWN, Ledger("aa" * 8, examples, voice=voice), [z for _, z in pairs])
+    assert all(v.admitted == (v.check == 0) == bool(v.weight) for v in found)
+    assert all(v.reason == REASONS[v.check] for v in found)
+    return [v.check for v in found]
+
+
+def between(a, b, cosine, size=SIZE):
+    """A vector of length 1 at that cosine to axis ``a``, the rest along ``b``."""
+    return axis((a, cosine), (b, math.sqrt(1.0 - cosine * cosine)), size=size)
+
+
+def test_the_limits():
+    assert (SAME, REACH, AGAINST, SPEAKER_LEAST, SUSPECTS) == (0.995, 0.12, 0.35, 0.05, 2)
+    assert sorted(REASONS) == list(range(9))
+
+
+def test_1_a_confirmation_needs_voice_match_and_a_correction_does_not():
+    z = between(ON, FREE, 0.9)
+    assert checks((said(source="confirmation"), z)) == [1]
+    assert checks((said(source="confirmation"), z), voice=True) == [0]
+    assert checks((said(), z)) == [0]
+
+
+def test_2_a_session_that_has_used_its_weight_up_counts_no_more():
+    pairs = [(said(), between(ON, i, 0.9)) for i in range(SIZE) if i != ON][:8]
+    assert checks(*pairs) == [0] * 6 + [2, 2]
+
+
+def test_2_half_of_the_wish_is_enough():
+    """Five corrections and a confirmation leave a correction half of its weight, and another confirmation none."""
+    rest = [i for i in range(SIZE) if i != ON]
+    pairs = [(said(), between(ON, i, 0.9)) for i in rest[:5]]
+    pairs += [(said(source="confirmation"), between(ON, rest[5], 0.9)), (said(), between(ON, rest[6], 0.9))]
+    pairs += [(said(source="confirmation"), between(ON, rest[7], 0.9))]
+    assert checks(*pairs, voice=True) == [0] * 7 + [2]
+
+
+@pytest.mark.parametrize("source", ["enrolment", "correction"])
+def test_3_the_same_again_is_refused_whatever_its_length_and_came_of_it(source):
+    z, again = between(ON, FREE, 0.9), 3.0 * between(ON, FREE, 0.9)
+    assert checks((said(source=source), z), (said(source=source), again)) == [0, 3]
+    assert checks((said(source="confirmation"), z), (said(source=source), again)) == [1, 3]
+    alike = between(FREE, OTHER, 0.996)
+    assert checks((said(source="enrolment"), axis((FREE, 1.0))), (said(source="enrolment"), alike)) == [0, 3]
+    other = between(FREE, OTHER, 0.994)
+    assert checks((said(source="enrolment"), axis((FREE, 1.0))), (said(source="enrolment"), other)) == [0, 0]
+
+
+def test_4_the_phrase_must_be_within_reach_of_the_best():
+    def pair(difference):  # cosines x to "on" and x + difference to "off"
+        x = (-difference + math.sqrt(2.0 - difference * difference)) / 2.0
+        return said(), axis((ON, x), (OFF, x + difference))
+
+    assert checks(pair(0.119)) == [0]
+    assert checks(pair(0.121)) == [4]
+    assert checks((said("nobody's"), axis((ON, 1.0)))) == [4]
+
+
+def test_4_own_examples_are_what_it_may_sound_like_too():
+    takes = [(said("nobody's", "enrolment"), between(FREE, i, 0.9)) for i in (0, 1, 2)]
+    near, far = between(FREE, OTHER, 0.9), axis((OTHER, 1.0))
+    assert checks(*takes, (said("nobody's"), near)) == [0, 0, 0, 0]
+    assert checks(*takes, (said("nobody's"), far)) == [0, 0, 0, 4]
+    # and a taught phrase that is nearer keeps it from being another
+    x = axis((FREE, 0.8), (ON, 0.6))
+    assert checks((said("on"), x), (said("on"), axis((ON, 1.0)))) == [4, 0]
+    assert checks(*takes, (said("on"), axis((ON, 0.75), (0, 0.35), (1, 0.35), (2, 0.35)))) == [0, 0, 0, 0]
+
+
+def test_5_with_voice_match_it_must_sound_like_the_owner():
+    """Enrolled examples differ from their phrases along one axis: the voice."""
+    enrolled = [(said(p, "enrolment"), between(i, FREE, 0.8)) for p, i in (("on", ON), ("off", OFF), ("yes", YES))]
+    mine, stranger = axis((ON, 0.9), (FREE, 0.3), (OTHER, 0.3)), axis((ON, 0.9), (FREE, -0.4))
+    assert checks(*enrolled, (said(), mine), voice=True)[-1] == 0
+    assert checks(*enrolled, (said(), stranger), voice=True)[-1] == 5
+    assert checks(*enrolled, (said(), stranger))[-1] == 0  # nobody asked for it to be compared
+    assert checks(*enrolled[:2], (said(), stranger), voice=True)[-1] == 0  # two are no voice yet
+
+
+def test_6_it_must_not_point_to_what_was_heard():
+    """From "on" towards "off": the cosine of the update with the way, just below and above AGAINST."""
+    way = (axis((OFF, 1.0)) - axis((ON, 1.0))) / math.sqrt(2.0)
+    across = axis((FREE, 1.0))
+
+    def drawn(cosine):
+        step = 0.3 * (cosine * way + math.sqrt(1.0 - cosine * cosine) * across)
+        return _unit_at(ON, step)
+
+    assert checks((said(heard="off"), drawn(0.30))) == [0]
+    assert checks((said(heard="off"), drawn(0.42))) == [6]
+    assert checks((said(heard="yes"), drawn(0.42))) == [0]
+    assert checks((said(heard="on"), drawn(0.42))) == [0]
+    assert checks((said(heard=""), drawn(0.42))) == [0]
+
+
+def _unit_at(place, step):
+    """A vector of length 1 whose residual from an axis points along ``step``, as far as length 1 allows."""
+    mu = axis((place, 1.0))
+    z = mu - 2.0 * float(mu @ step) / float(step @ step) * step
+    assert abs(np.linalg.norm(z) - 1.0) < 1e-5
+    return z.astype(np.float32)
+
+
+def test_7_after_two_suspects_of_a_kind_the_third_waits_too():
+    wrong = [(said("on", heard="off"), between(OFF, i, 0.9)) for i in (FREE, OTHER)]
+    right = (said("on", heard="off"), axis((ON, 0.95), (0, 0.3)))
+    assert checks(*wrong, right) == [4, 4, 7]
+    assert checks(wrong[0], right) == [4, 0]
+    assert checks(*wrong, (said("on", heard="yes"), right[1])) == [4, 4, 0]
+    assert checks(*wrong, (said("on", "enrolment", heard="off"), right[1])) == [4, 4, 0]
+
+
+def test_8_carried_over_enrolments_must_be_as_alike_as_takes_are():
+    first = (said("nobody's", "enrolment", origin="ee"), axis((FREE, 1.0)))
+    alike = (said("nobody's", "enrolment", origin="ee"), between(FREE, OTHER, 0.09))
+    unlike = (said("nobody's", "enrolment", origin="ee"), between(FREE, OTHER, 0.07))
+    assert checks(first, alike) == [0, 0]
+    assert checks(first, unlike) == [8, 8]
+    assert checks(first) == [0]
+    spoken = [(replace(e, origin=""), z) for e, z in (first, unlike)]
+    assert checks(*spoken) == [0, 0]  # what was spoken to this encoder passed `attempt` then
+
+
+def test_the_first_so_many_can_be_asked_for():
+    pairs = [(said("on", "enrolment"), between(ON, i, 0.9)) for i in (FREE, OTHER)]
+    ledger = Ledger("aa" * 8, tuple(e for e, _ in pairs))
+    assert len(Admission(KNOWN, ledger, np.stack([z for _, z in pairs])).run(1)) == 1
