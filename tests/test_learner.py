@@ -250,6 +250,17 @@ def test_nobody_agrees_for_another(home):
     assert home.vault.profiles() == []
 
 
+def test_the_same_question_put_twice_is_agreed_to_once(home):
+    consents = home.consents
+    consents._paired["ann"] = ("ann",)
+    first, second, third = (consents.begin("Ann", wish) for wish in (["enrol"], ["enrol"], ["enrol", "usage"]))
+    assert [r.purpose for r in consents.agree_paired(first.token, "ann", 1)] == ["enrol"]
+    assert consents.agree_paired(second.token, "ann", 1) == []
+    assert [r.purpose for r in consents.agree_paired(third.token, "ann", 1)] == ["usage"]
+    (ann,) = consents.people()
+    assert set(ann.purposes) == {"enrol", "usage"}
+
+
 @pytest.mark.parametrize("name", ["", "  ", "a" * 65, "line\nbreak", "hidden\u202eright", 7, None])
 def test_names_that_cannot_be_shown_are_refused(home, name):
     with pytest.raises(RequestError) as caught:

@@ -158,7 +158,7 @@ def test_a_day_without_a_leak_is_not_found():
     ("change", "fault"),
     [
         ({"descriptors": ("null", "pipe:[N]", "socket:[N]")}, "1 descriptors more are open: pipe:[N]"),
-        ({"threads": 7}, "1 threads more"),
+        ({"threads": 8}, "1 threads more"),
         ({"children": 1}, "1 child processes more"),
         ({"written": 5 << 20}, f"{(5 << 20) - 1000} bytes went to the disk in 0.975 days"),
     ],

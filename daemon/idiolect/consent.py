@@ -12,7 +12,7 @@ import secrets
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from idiolect import notices
 from idiolect.errors import RequestError
@@ -185,9 +185,22 @@ class Consents:
         spoken = [p for p in self._pending.values() if not self.users_of(p.name)]
         return self._settle(spoken[0], "spoken", -1) if len(spoken) == 1 else []
 
-    def _settle(self, pending: Pending, how: str, uid: int) -> list[Receipt]:
+    def _still(self, asked: Pending) -> Pending:
+        """What of a question is open: another one to the same person may have been answered since it was put."""
+        people = self.people()
+        same = next((p for p in people if p.name.casefold() == asked.name.casefold()), None)
+        if same is None:
+            if len(people) >= MAX_PEOPLE:
+                raise RequestError(409, "name", f"{MAX_PEOPLE} people are known by now: erase somebody first")
+            return asked
+        return replace(asked, profile=same.profile, purposes=tuple(p for p in asked.purposes if p not in same.purposes))
+
+    def _settle(self, asked: Pending, how: str, uid: int) -> list[Receipt]:
         """One transaction: the person, if new; a receipt and a data key for every purpose; the audit entries."""
-        del self._pending[pending.token]
+        del self._pending[asked.token]
+        pending = self._still(asked)
+        if not pending.purposes:
+            return []
         profile, known = pending.profile, CONSENT in self.vault.purposes(pending.profile)
         receipts = [self._receipt(pending, purpose, how, uid) for purpose in pending.purposes]
         *entries, last = (

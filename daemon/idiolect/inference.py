@@ -185,7 +185,7 @@ class Inference:
             if block is not None:
                 self._take(block)
             elif self.released:
-                self._chain.reset()
+                self._chain.reset(same_room=True)
 
     def _take(self, block: Captured) -> None:
         """One block, and how urgent the next ones are."""

@@ -337,7 +337,10 @@ class Personal:
             counts[detection.phrase] -= 1
 
     async def _heard_yes(self) -> None:
-        receipts = await self.changed(lambda learner: learner.consents.heard_yes())
+        try:
+            receipts = await self.changed(lambda learner: learner.consents.heard_yes())
+        except (LearningError, RequestError):  # no keys just now, or the house is full: it was no agreement
+            return
         if receipts:
             self.ask(False)
             self.publish({"consent": {"state": "granted", "purposes": len(receipts)}})

@@ -6,6 +6,7 @@
 | keys | boot measurement, TPM, vault: all that may block on them | when told to, after what it does |
 | capture | microphone -> ``BlockQueue`` (2 s) | when told to; it closes the queue |
 | inference | ``BlockQueue`` -> chain -> ``Hub`` | when the queue is closed and empty |
+| helper, two at most | what may block for a moment: sensors, prompts | by itself |
 
 Stopping goes the way the data goes: capture, inference, then control, so that the last event is still told. A thread
 that dies of a bug takes the process with it (exit code 70): systemd restarts a dead daemon, nobody a deaf one.
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from idiolect import __version__, assembly, boot, doctor
@@ -60,6 +62,8 @@ QUEUE_BLOCKS = 25
 """Two seconds of audio: longer than any hiccup that leaves a board usable."""
 STOP_S = 0.4
 """What each thread gets to end."""
+HELPERS = 2
+"""Threads for what may block for a moment, such as sensors and prompts: each costs memory for as long as it runs."""
 
 
 class Service:
@@ -123,6 +127,7 @@ class Service:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(HELPERS, "helper"))
         self._stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)

@@ -40,7 +40,7 @@ for _part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
         sys.path.insert(0, str(_part))
 
 from torture import harness  # noqa: E402
-from torture.fuzzing.api import CAP_MIB  # noqa: E402
+from torture.fuzzing.api import CAPS_MIB  # noqa: E402
 from torture.fuzzing.inside import At  # noqa: E402
 
 FULL = 1_000_000
@@ -102,7 +102,7 @@ def main() -> int:
                 else _inside(name, plan[name], run, folder, how)
             )
             outcomes[name] = supervised(child, folder, plan[name], lambda: run.over or ended.is_set())
-            outcomes[name].cap_mib = TARGETS[name].cap_mib if name in TARGETS else CAP_MIB
+            outcomes[name].cap_mib = TARGETS[name].cap_mib if name in TARGETS else CAPS_MIB[name]
 
         with ThreadPoolExecutor(wish.jobs) as pool:
             list(pool.map(one, plan))

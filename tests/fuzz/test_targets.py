@@ -86,6 +86,11 @@ def test_what_fuzzing_found_stays_mended(name, found):
 
 
 INFINITE = b'{"number": 1e999, "day": 1}'
+HALF = (
+    b'{"v": 1, "profile": "aa", "number": 1, "gain": 0, "shifts": [], "taught": [], "raises": {},'
+    b' "prior": {"\\ud800": 1}, "voice": false, "size": 0}'
+)
+"""An adapter with a name of half a character."""
 MENDED = [
     ("bundle-contents", b'\2{"classes": ["a"], "shape": [1e999, 16, 96], "scale": 1, "labels": [], "strata": {}}'),
     ("bundle-contents", b'\1[{"name": "no", "text": "no", "kind": "phrase", "threshold": 1' + b"0" * 400 + b"}]"),
@@ -99,6 +104,7 @@ MENDED = [
     ("copy", b'{"schema": "idiolect/sealed/v1", "cost": 1e999, "salt": "", "nonce": "", "box": ""}'),
     ("copy", b'{"schema": "idiolect/person/v1", "examples": [{"source": "enrolment", "copies": 1e999}]}'),
     ("copy", b'{"schema": "idiolect/person/v1", "examples": [], "x": "\\ud800"}'),
+    ("adapter", len(HALF).to_bytes(4, "little") + HALF),
     ("sysfs", bytes([machine._NAMES.index("sys/class/thermal/thermal_zone0/type")]) + b"cpu\nidiolectd: all is well"),
     ("recording", b"\2RIFF\x64\x1f\0\0WAVEfmtVEfmt \x10\0\0\0\1\0\1\0\x80>\0\0\0}\0\0\2\0\x10\0data"),
 ]  # fmt: skip

@@ -152,3 +152,21 @@ def test_the_first_so_many_can_be_asked_for():
     pairs = [(said("on", "enrolment"), between(ON, i, 0.9)) for i in (FREE, OTHER)]
     ledger = Ledger("aa" * 8, tuple(e for e, _ in pairs))
     assert len(Admission(KNOWN, ledger, np.stack([z for _, z in pairs])).run(1)) == 1
+
+
+def test_4_a_phrase_of_ones_own_that_is_nearer_keeps_it_from_being_another():
+    """Its takes lie between the model's phrases, so that only they themselves say that something is there."""
+    rest = [i for i in range(SIZE) if i not in (ON, OFF, FREE, OTHER, YES)][:9]
+    middle = axis(*((i, 1.0 / math.sqrt(6.0)) for i in rest[:6]))
+    takes = [(said("nobody's", "enrolment"), 0.9 * middle + axis((i, math.sqrt(0.19)))) for i in rest[6:]]
+    near = 0.85 * middle + axis((ON, math.sqrt(1.0 - 0.85**2)))
+    assert checks((said("on"), near)) == [0]
+    assert checks(*takes, (said("on"), near)) == [0, 0, 0, 4]
+    by_the_way = [(replace(e, source="correction"), z) for e, z in takes]
+    assert checks(*by_the_way, (said("on"), near)) == [4, 4, 4, 0]  # nobody taught it: there is no such phrase
+
+
+def test_6_a_phrase_of_ones_own_is_drawn_nowhere():
+    """It has no prototype to be drawn away from."""
+    takes = [(said("nobody's", "enrolment"), between(FREE, i, 0.9)) for i in (0, 1, 2)]
+    assert checks(*takes, (said("nobody's", heard="on"), between(FREE, OTHER, 0.9))) == [0, 0, 0, 0]

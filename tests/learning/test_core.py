@@ -177,6 +177,12 @@ def test_the_sign_test_is_exact(lost, won):
     assert p == pytest.approx(1.0 - sum(math.comb(lost + won, k) for k in range(lost)) / 2 ** (lost + won))
 
 
+def test_many_changes_are_judged_too():
+    """More than a float's exponent has room for, and in no time."""
+    assert 0.5 < guard.chance(10_000, 10_000) < 0.51
+    assert guard.chance(12_000, 8_000) < 1e-100
+
+
 def test_an_adapter_that_harms_others_does_not_pass():
     """A shift towards another phrase with a gain beyond reason: refused by number, with what was measured."""
     known = model()

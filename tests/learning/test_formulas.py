@@ -14,7 +14,7 @@ from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.pipeline.personal import Shift
 from idiolect.pipeline.space import Space
-from tests.people import invented, model
+from tests.people import invented, model, span
 
 SIZE = len(model().classes)
 PLAIN = Space(
@@ -43,6 +43,7 @@ def test_what_is_fixed_in_the_design():
     assert ledgers.WEIGHTS == {"enrolment": 1.0, "correction": 0.5, "confirmation": 0.25}
     assert (ledgers.SESSION_CAP, ledgers.DAY_CAP, ledgers.HALF_LIFE_DAYS) == (3.0, 6.0, 14.0)
     assert (prototypes.LEAST, prototypes.MOST, prototypes.ACCEPTED) == (-0.3, 0.8, 0.01)
+    assert (ledgers.MAX_EXAMPLES, ledgers.MAX_COPIES) == (2000, 8)
 
 
 def test_a_residual_beyond_tau_is_shortened_and_keeps_its_direction():
@@ -217,3 +218,48 @@ def test_a_phrase_of_ones_own_is_scored_against_every_class():
     plain = prototypes.taught(known.space, "sesame", material.heard, material.weights, others, -1)
     assert (made.threshold, made.evidence) == (plain.threshold, 3.0)
     assert np.array_equal(made.direction, plain.direction)
+
+
+@pytest.mark.parametrize("count", [3, 1])
+def test_takes_that_stand_out_raise_a_taught_phrases_threshold(count):
+    """SHARE of the way from the others to them, each scored by the rest; for a base phrase OWN_SHARE once more."""
+    rng = np.random.default_rng(7)
+    middle = np.full(SIZE, SIZE**-0.5, np.float32)
+    z = middle + 0.05 * rng.standard_normal((3, 3, SIZE)).astype(np.float32)
+    z = (z / np.linalg.norm(z, axis=-1, keepdims=True))[:count]
+    a = np.array([1.0, 0.5, 0.25])[:count]
+    rivals = rng.uniform(0.0, 0.2, (count, 3, SIZE + 1)).astype(np.float32)
+    nobody = np.zeros((1, SIZE + 1), np.float32)
+    others = prototypes.Others(-middle[None], nobody, np.zeros((SIZE, SIZE + 1), np.float32))
+    heard = Heard(np.zeros((count, 3, SIZE), np.float32), z, rivals)
+    means = z.mean(1)
+    rest = [[j for j in range(count) if j != i] or [i] for i in range(count)]
+    centres = np.array([np.average(means[others_], axis=0, weights=a[others_]) for others_ in rest], np.float32)
+    ways = prototypes.directions(PLAIN, centres)
+    w = prototypes.directions(PLAIN, np.average(means, axis=0, weights=a)[None].astype(np.float32))[0]
+    low = float((PLAIN.cohort @ w).mean() + 3.0 * (PLAIN.cohort @ w).std())
+    for own_class in (-1, ON):
+        own = [float((z[i] @ ways[i] - 0.6 * rivals[i, :, own_class]).max()) for i in range(count)]
+        assert np.mean(own) > low + 0.3
+        limit = low + (0.3 * (np.mean(own) - low) if count > 1 else 0.05)
+        if own_class == ON:
+            limit += 0.3 * (np.mean(own) - limit)
+        made = prototypes.taught(PLAIN, "x", heard, a, others, own_class)
+        assert made.threshold == pytest.approx(limit, abs=1e-5)
+
+
+def test_a_voice_is_learnt_from_those_who_asked_for_it_alone():
+    known = model()
+    takes = tuple(replace(example(n, p, "enrolment"), spans=span(p, n)) for n, p in enumerate(("on", "off", "yes")))
+    for asked in (True, False):
+        ledger = Ledger("aa" * 8, takes, voice=asked)
+        material, _ = trainer.prepare(known, ledger)
+        found = trainer.build(known, ledger, material, trainer.When(1), trainer.LADDER[0]).voice
+        expected = prototypes.voice(known.space, known.classes, material.centres, material.phrases)
+        assert np.array_equal(found, expected) if asked else found is None
+
+
+def test_thresholds_and_scores_are_of_one_precision():
+    """Or a score that equals its threshold would be below it."""
+    known = model()
+    assert known.limits.dtype == known.guard.posteriors().dtype == np.float32

@@ -113,6 +113,7 @@ def test_an_adapter_comes_back_with_everything_in_its_place():
     assert (again.profile, again.number, again.gain) == ("aa" * 8, 3, 40.0)
     assert (again.raises, again.prior) == ({"on": 0.5}, {"off": 0.1})
     assert np.array_equal(again.shifts["on"].vector, UNIT[0])
+    assert again.shifts["on"].vector.dtype == again.taught[0].direction.dtype == again.voice.dtype == np.float32
     assert (again.shifts["on"].evidence, again.shifts["on"].floor) == (1.0, 0.2)
     assert np.array_equal(again.taught[0].direction, UNIT[1])
     assert (again.taught[0].name, again.taught[0].threshold, again.taught[0].evidence) == ("x", 0.4, 3.0)
@@ -154,6 +155,39 @@ def test_2_and_3_what_a_row_takes_from_others_is_counted():
     assert seen[0]
     assert all(good is (taken <= most) for taken, good in seen.items()), seen
     assert {taken <= most for taken in seen} == {True, False}
+
+
+def test_2_what_is_lost_and_won_is_counted_window_by_window():
+    """A row towards one phrase: its own windows are won, others lost or taken."""
+    known = model()
+    nothing = trainer.candidate(
+        known, Ledger("aa" * 8), trainer.prepare(known, Ledger("aa" * 8)), trainer.When(1), trainer.LADDER[0]
+    )
+    seen = set()
+    for name, gain in (("yes", 20.0), ("yes", 60.0), ("on", 60.0)):
+        row = known.space.prototypes[known.classes.index(name)]
+        mine = Adapter("aa" * 8, 1, {name: Shift(row / np.linalg.norm(row), 9.0)}, gain=gain)
+        numbers = guard.judge(known, replace(nothing, adapter=mine), active=None, size=1).numbers
+        lost = won = 0
+        for said, before, now in zip(*guard.on_others(known, mine), strict=True):
+            lost += said >= 0 and before == said and now != said
+            won += said >= 0 and before != said and now == said
+        assert (numbers["guard_lost"], numbers["guard_won"]) == (lost, won)
+        assert numbers["guard_chance"] == round(guard.chance(lost, won), 4)
+        seen |= {(lost > 0, won > 0)}
+    assert (True, True) in seen
+
+
+def test_6_a_phrase_that_could_not_be_said_before_is_an_improvement():
+    known = model()
+    nothing = trainer.candidate(
+        known, Ledger("aa" * 8), trainer.prepare(known, Ledger("aa" * 8)), trainer.When(1), trainer.LADDER[0]
+    )
+    silent = replace(nothing.adapter, taught=(Taught("x", np.eye(1, known.space.size, 0, np.float32)[0], 2.0, 3.0),))
+    assert guard.judge(known, replace(nothing, adapter=silent), active=None, size=1).check == 0
+    assert guard.judge(known, replace(nothing, adapter=silent), active=nothing.adapter, size=1).check == 0
+    assert guard.judge(known, replace(nothing, adapter=silent), active=silent, size=1).check == 6
+    assert guard.judge(known, replace(nothing, adapter=silent), active=silent, owed=True, size=1).check == 0
 
 
 def test_5_who_teaches_nothing_or_has_nobody_beside_takes_nothing():
@@ -257,6 +291,17 @@ def test_a_sealed_adapter_is_three_parts_and_nothing_else():
         provenance.unseal(Sealed(FROM, b"sig", b"another").encode())
 
 
+def test_a_part_of_a_sealed_adapter_has_256_kib_at_most():
+    for size, good in ((256 << 10, True), ((256 << 10) + 1, False)):
+        data = bytes(size)
+        raw = Sealed(replace(FROM, adapter=hashlib.sha256(data).hexdigest()), b"sig", data).encode()
+        if good:
+            assert provenance.unseal(raw).data == data
+        else:
+            with pytest.raises(LearningError, match="not what was written"):
+                provenance.unseal(raw)
+
+
 # -- the ledger's records
 
 
@@ -275,6 +320,10 @@ def test_a_record_holds_every_field():
     assert example(source="enrolment").purpose == "enrol"
     assert example(source="confirmation").purpose == "adapt_confirmations"
     assert example().digest() == hashlib.sha256(example().encode()).digest()
+    (size,) = struct.unpack_from("<I", example().encode())
+    text = example().encode()[4 : 4 + size]
+    one_spelling = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert text == one_spelling  # whatever order a later version writes it in, its digest stays
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def test_a_request_that_makes_no_sense_is_refused(change):
         protocol.read_request({**message, **change})
 
 
+def test_what_is_not_asked_for_is_a_round_of_somebody_with_nothing_in_use():
+    read = protocol.read_request(unpack(protocol.ask(Request(model(), request().ledger, When(1))), REQUEST_CAP))
+    assert (read.active, read.others, read.owed, read.task, read.step, read.last) == (b"", None, False, "round", 0, 0)
+    assert read.when == When(1, 0)
+
+
 def test_the_last_step_of_the_ladder_can_be_asked_for():
     message = unpack(protocol.ask(replace(request(), task="replay", step=7)), REQUEST_CAP)
     assert protocol.read_request(message).step == 7

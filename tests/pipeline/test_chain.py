@@ -105,6 +105,31 @@ def test_the_end_of_a_word_is_no_event(make, number, part):
     assert names(chain.process(spoken(6))) == ["six"]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_word_after_a_loss_is_heard_in_a_room_with_noise(make, when):
+    """Its noise is known from before. Else all of it would pass for the rest of a word that was cut, for 2 s."""
+    chain, noise = make(), speech.silence(30.0, 300.0)
+    chain.process(noise)
+    wish = chain._decoder._l
+    if when == "before":
+        chain.listen_for(wish)
+    chain.lose(8000)
+    if when == "after":
+        chain.listen_for(wish)
+    word = np.concatenate(
+        [noise[:10_000], speech.digit(9).astype(np.int16) + noise[: len(speech.digit(9))], noise[:20_000]]
+    )
+    assert names(chain.process(word)) == ["nine"]
+
+
+@pytest.mark.parametrize("number", [1, 4, 7])
+def test_what_was_cut_stays_cut_when_the_settings_change(make, number):
+    chain, word = make(), speech.digit(number)
+    chain.lose(1)
+    chain.listen_for(chain._decoder._l)
+    assert names(chain.process(np.concatenate([word[len(word) * 2 // 5 :], speech.silence(2.0)]))) == []
+
+
 def test_nothing_is_invented(make):
     chain = make()
     rng = np.random.default_rng(1)

@@ -64,7 +64,9 @@ def decode(data: bytes) -> Adapter:
         if len(data) > HARD_CAP:
             raise ValueError
         (size,) = struct.unpack_from("<I", data)
-        header: dict[str, Any] = json.loads(data[4 : 4 + size])
+        text = data[4 : 4 + size].decode()
+        header: dict[str, Any] = json.loads(text)
+        json.dumps(header, ensure_ascii=False).encode()  # half a character may be escaped in it
         if header["v"] != 1:
             raise ValueError
         names = len(header["shifts"]) + len(header["taught"]) + bool(header["voice"])

@@ -162,7 +162,7 @@ class Admission:
 
     def _drawn(self, i: int, example: Example) -> bool:
         """Cosine of (z - mu_said) with (mu_heard - mu_said), against AGAINST."""
-        if example.heard not in self._index or example.phrase not in self._index or example.heard == example.phrase:
+        if example.heard not in self._index or example.phrase not in self._index:
             return False
         way = self._model.space.prototypes[self._index[example.heard]]
         way = way - self._model.space.prototypes[self._index[example.phrase]]

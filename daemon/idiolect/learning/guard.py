@@ -19,7 +19,6 @@ All numbers go into the verdict, passed or not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -196,7 +195,11 @@ def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tup
 def chance(lost: int, won: int) -> float:
     """Probability that of lost + won changes, each as likely a loss as a win, so many or more are losses."""
     total = lost + won
-    return sum(math.comb(total, n) for n in range(lost, total + 1)) / 2.0**total
+    ways = losses = 1  # ways in which all of them are losses; then one fewer, and so on
+    for n in range(total, lost, -1):
+        ways = ways * n // (total - n + 1)
+        losses += ways
+    return losses / (1 << total)
 
 
 def _own(model: Model, made: Round, numbers: dict[str, float]) -> bool:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from idiolect.pipeline.adapter import Head
     from idiolect.pipeline.space import Space
 
-UNKNOWN, BACKGROUND = "_unknown_", "_background_"
-
 
 @dataclass(frozen=True)
 class Model:

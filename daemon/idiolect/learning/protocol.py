@@ -66,7 +66,7 @@ def unpack(body: bytes, cap: int) -> dict[str, Any]:
     try:
         longest = min(len(body), _LONGEST)
         message = msgpack.unpackb(body, raw=False, max_bin_len=cap, max_str_len=cap, max_array_len=longest)
-    except (ValueError, msgpack.UnpackException):  # FormatError and StackError among them
+    except ValueError:  # FormatError, StackError and ExtraData among them
         raise LearningError("a message is not MessagePack", _FIX) from None
     if not isinstance(message, dict):
         raise LearningError("a message is not a map", _FIX)

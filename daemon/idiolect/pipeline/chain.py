@@ -72,6 +72,7 @@ class Chain:
         self.position = 0
         self.last_speech = 0
         """Position behind the newest block in which somebody seemed to speak: a few in a row, not just any sound."""
+        self._decoder = Decoder(listening)
         self.listen_for(listening)
         self.reset()
 
@@ -98,8 +99,9 @@ class Chain:
         ``listening`` has the classes of ``household``, or without one the head's; then, in any order, those phrases of
         ``carried`` that are not among them.
         """
+        cut = self._decoder.cut
         self._decoder = Decoder(listening)
-        self._decoder.reset(self.position)
+        self._decoder.reset(self.position, cut=cut)
         self._scorer.household = household
         if household is None:  # nobody's voice is known
             self._scorer.profile = self._addressed
@@ -152,8 +154,11 @@ class Chain:
             return None
         return np.array(list(self._embeddings)[-count:], np.float32)
 
-    def reset(self) -> None:
-        """Forget all audio, as after a gap: nothing heard before can be part of an event. ``position`` goes on."""
+    def reset(self, *, same_room: bool = False) -> None:
+        """Forget all audio, as after a gap: nothing heard before can be part of an event. ``position`` goes on.
+
+        In the ``same_room`` its noise is known still, so that it is told from speech at once and not after seconds.
+        """
         self._frontend.reset()
         self._encoder.reset()
         self._scorer.reset()
@@ -161,7 +166,7 @@ class Chain:
         if self._beside:
             self._beside.reset()
         if self._gate:
-            self._gate.reset()
+            self._gate.reset(same_room=same_room)
         for block in self._held:  # memory that is given back keeps what lies in it
             block[:] = 0
         self._rest[:] = 0
@@ -178,7 +183,7 @@ class Chain:
         Of a word that was cut there is no event: its end may sound like another.
         """
         self.position += samples + self._filled
-        self.reset()
+        self.reset(same_room=True)
         self._decoder.reset(self.position, cut=UNSETTLED)
 
     def process(self, samples: NDArray[np.int16]) -> list[Detection]:

@@ -225,6 +225,11 @@ class Decoder:
         self._thresholds = {State.IDLE: limits.free, State.TURN: limits.turn, State.OPEN: limits.free}
         self._peaks.hold(limits)
 
+    @property
+    def cut(self) -> int:
+        """Blocks for which what is said may still be passed over (see ``reset``)."""
+        return self._cut
+
     def reset(self, position: int = 0, *, cut: int = 0) -> None:
         """Back to rest at ``position``, as after broken audio: no event may rest on what was heard before.
 

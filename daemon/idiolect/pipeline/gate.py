@@ -30,13 +30,18 @@ class Gate:
     def __init__(self) -> None:
         self._samples = np.zeros(BLOCK + 1, np.float32)
         self._difference = np.empty(BLOCK, np.float32)
+        self._floor = QUIETEST
         self.reset()
 
-    def reset(self) -> None:
-        """Start anew and open: the floor starts at its lowest, so nothing can be missed."""
+    def reset(self, *, same_room: bool = False) -> None:
+        """Start anew and open: the floor starts at its lowest, so nothing can be missed.
+
+        In the ``same_room`` it stays. Should the room be quieter by now, it sinks with the first pause.
+        """
         self._samples[:] = 0.0
         self._difference[:] = 0.0
-        self._floor = QUIETEST
+        if not same_room:
+            self._floor = QUIETEST
         self._hang = HANG
         self.active = False
 

@@ -197,8 +197,8 @@ def probe(path: Path) -> Iterator[sqlite3.Connection]:
                 yield copy
     finally:
         connection.close()
-        with contextlib.suppress(OSError):  # on a disk that is read-only there is none, and EROFS all the same
-            side(path, "-shm").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none without a WAL, or on a disk that is read-only
+            side(path, "-shm").unlink()
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -89,8 +89,9 @@ class Vault:
             with mapped(), mapped_os(path):
                 state = first_state(device or os.urandom(16).hex(), fresh.generation, int(clock()))
                 place(path, released.root, fresh, keystore, state)
-            renewed = Released(Secret(released.root.view), (fresh, fresh))
-            vault = cls.open(path, renewed, keystore, device, clock=clock, monotonic=monotonic)
+            with Secret(released.root.view) as root:  # a copy, as ``open`` leaves it alone where it fails
+                renewed = Released(root, (fresh, fresh))
+                vault = cls.open(path, renewed, keystore, device, clock=clock, monotonic=monotonic)
         released.wipe()
         return vault
 

@@ -49,7 +49,7 @@ class Reference:
 
     def __init__(self, recognizer: Recognizer, wish: Listening, *, gated: bool) -> None:
         self._recognizer, self._wish, self._gated = recognizer, wish, gated
-        self._begun = False
+        self._chain: Chain | None = None
         self.blocks = 0
         """Complete blocks so far, in all stretches."""
 
@@ -59,11 +59,13 @@ class Reference:
         self._anew()
 
     def _anew(self) -> None:
-        """A chain that never heard anything, and where something is missing before it, knows that."""
+        """A chain that never heard anything, but for the noise of the room; it knows that something is missing."""
+        before = self._chain
         self._chain = self._recognizer.chain(self._wish, gated=self._gated)
-        if self._begun:
+        if before is not None:
+            if self._chain._gate and before._gate:
+                self._chain._gate._floor = before._gate._floor
             self._chain.lose(0)
-        self._begun = True
 
     def relisten(self, wish: Listening, *, at_once: bool = True) -> None:
         """Listen for something else, as after a reload; or only from the next stretch on."""

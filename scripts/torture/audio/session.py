@@ -27,8 +27,11 @@ from torture.audio.leaks import Look
 from torture.audio.programme import Room
 from torture.audio.reference import Expected, Order, Positions, Reference, Stretch, compare
 
-PORTION = 12
-"""Blocks told at once, and twice before they have to be processed: the device's buffer holds 16, the queue 25."""
+PORTION = 11
+"""Blocks told at once, and twice before they have to be processed: the device's buffer holds 16, the queue 25.
+
+Converters of rates, here and there, may give a block more at once than they took.
+"""
 QUEUE = 25
 """Blocks in the daemon's queue (``idiolect.service.QUEUE_BLOCKS``)."""
 HEARD = ("wake", "phrase", "rejected")

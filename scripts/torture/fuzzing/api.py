@@ -26,8 +26,9 @@ for _part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
 
 from torture.fuzzing.inside import At, die_with_parent  # noqa: E402
 
-CAP_MIB = 96
-"""What a daemon that is asked all this may take beyond what it had; a person's own copy of 16 MiB is in it."""
+CAPS_MIB = {"api": 96, "any-order": 320}
+"""What a process with a daemon that is asked all this may take beyond what it had; a person's own copy of 16 MiB is in
+it. The second keeps in mind whatever it has tried: of 20 MiB that it grew by, 0.3 were of the daemon (tracemalloc)."""
 COVERAGE_CASES = 950
 """Requests that schemathesis makes of every description, before it makes up any."""
 OPERATIONS = 41
@@ -140,8 +141,8 @@ def main() -> int:
         for fault in dict.fromkeys(overheard.faults):
             found(fault, "", "log")
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    if grown > CAP_MIB:
-        found(f"more than {CAP_MIB} MiB", f"{grown:.0f} MiB", "memory")
+    if grown > CAPS_MIB[what]:
+        found(f"more than {CAPS_MIB[what]} MiB", f"{grown:.0f} MiB", "memory")
     if lines:
         (folder / "found.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "result.json").write_text(json.dumps({"executions": count, "peak_mib": round(grown, 1)}))
