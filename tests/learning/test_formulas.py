@@ -205,6 +205,9 @@ def test_nothing_heard_has_the_shapes_of_something():
     nothing = known.hear(np.zeros((0, 3, 16, 96), np.float32))
     assert (nothing.logits.shape, nothing.rivals.shape) == ((0, 3, SIZE), (0, 3, SIZE + 1))
     assert nothing.z.shape == (0, 3, known.space.size)
+    material, verdicts = trainer.prepare(known, Ledger("aa" * 8))
+    assert (material.centres.shape, material.weights.shape, material.rows.shape) == ((0, known.space.size), (0,), (0,))
+    assert (material.phrases, verdicts) == ((), ())
     assert set(known.phrases) == set(known.thresholds)
     assert len(known.phrases) < len(known.classes)  # what is no phrase is no class that one can say
 

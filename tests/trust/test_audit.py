@@ -114,6 +114,7 @@ def test_a_log_is_pruned_to_whole_segments_behind_an_anchor(tmp_path):
         assert vault.counts().audit_entries == 600 - 256 + 1
         assert vault.audit_entries(1)[0].as_dict()["body"] == {"count": 256}
         assert vault.prune(0) == 256
+        assert vault.audit_entries(1)[0].as_dict()["body"] == {"count": 256}
         head = vault.audit_head()
     with house.open() as vault:
         summary = audit.verify_export(json.dumps(vault.audit_export()).encode(), head)

@@ -226,6 +226,20 @@ def test_a_quote_over_two_pcrs_or_in_another_bank_is_refused():
         assert refusal.value.check == 3
 
 
+def test_a_quote_has_1024_bytes_at_most():
+    """No TPM makes one of half that size, and who verifies need not read more."""
+    rest = 1024 - len(KEY.attest(b"", value=AFTER))
+    for more, good in ((rest, True), (rest + 1, False)):
+        attest = KEY.attest(bytes(more), value=AFTER)
+        signed = Signed(attest, KEY.sign(attest), 14, AFTER)
+        if good:
+            assert attestation.verify_quote(KEY.pem, signed, bytes(more)).pcr == 14
+        else:
+            with pytest.raises(AttestationError) as refusal:
+                attestation.verify_quote(KEY.pem, signed, bytes(more))
+            assert refusal.value.check == 3
+
+
 def test_a_signature_in_another_scheme_or_with_more_behind_it_is_refused():
     extra = attest_data(NONCE, DIGEST)
     good = KEY.attest(extra, value=AFTER)
@@ -272,6 +286,13 @@ def test_what_an_export_says_with_and_without_a_quote():
 def test_what_is_no_export_is_refused(raw):
     with pytest.raises(AttestationError) as refusal:
         documents.verify_audit(raw)
+    assert refusal.value.check == 0
+
+
+@pytest.mark.parametrize("raw", [b"5", b"null", b'"x"', b"[]", b'["bundle","nonce","quote","schema"]'])
+def test_what_is_no_map_is_no_attestation(raw):
+    with pytest.raises(AttestationError) as refusal:
+        documents.verify_attestation(raw, KEY.pem, NONCE)
     assert refusal.value.check == 0
 
 

@@ -344,6 +344,8 @@ def _json(value):
 def test_a_guard_set_is_read_as_it_is_described():
     read = bundle._guard(guard_set())
     assert read.stored.shape == (2, 16, 96)
+    assert read.windows().dtype == np.float32
+    assert np.array_equal(read.windows(), read.stored * 0.5)
     assert np.array_equal(read.stored.ravel(), np.frombuffer(guard_set()["guard.bin"], np.int8))
     assert (read.scale, read.labels, read.strata) == (0.5, ("on", "off"), {"pace": ("fast", "slow")})
     nothing = bundle._guard({})

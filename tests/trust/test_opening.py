@@ -143,6 +143,11 @@ def test_what_is_abandoned_is_never_written():
     assert ring.keks == {}
 
 
+def test_a_ring_at_rest_has_nothing_to_write():
+    with pytest.raises(RuntimeError, match="no rotation"):
+        ring(Slots(), {0, 1}).write()
+
+
 def test_a_bundle_below_the_minimum_is_a_refusal():
     error = keystore.too_old(1, 2)
     assert (error.state, error.fix) == ("refused", "install a newer bundle")

@@ -231,6 +231,19 @@ def test_credit_comes_from_time_that_passed_and_from_the_highest_wall_time_only(
         assert spent <= FULL_CREDIT + passed + (highest - 1_800_000_000)
 
 
+def test_no_time_gives_no_credit_and_a_second_one():
+    from idiolect.trust.vaultfile import first_state
+
+    clock = Clock()
+    meter = Meter(lambda: clock.wall, lambda: clock.steady)
+    state = first_state("ab", 1, int(clock.wall))
+    assert meter.reckon(state) == meter.resume(state) == state
+    clock.pass_(1)
+    assert meter.reckon(state).credit == state.credit + 1
+    clock.steady -= 5  # which no monotonic clock does
+    assert meter.reckon(state).credit == state.credit
+
+
 def test_a_clock_set_far_ahead_gives_one_full_credit(house):
     house.create().close()
     house.clock.wall += 3650 * DAY

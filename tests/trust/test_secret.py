@@ -65,6 +65,12 @@ def test_it_does_not_print_or_travel():
             attempt(secret)
 
 
+def test_it_holds_no_descriptor():
+    before = os.listdir("/proc/self/fd")
+    with Secret(b"hidden"):
+        assert os.listdir("/proc/self/fd") == before
+
+
 def test_random_ones_differ():
     assert Secret.random() != Secret.random()
     assert len(Secret.random(16)) == 16
@@ -94,6 +100,18 @@ def test_its_page_is_locked_and_left_out_of_dumps_and_children():
     secret = Secret(b"hidden")
     flags = flags_of(address_of(secret))
     assert {"lo", "dd", "wf"} <= set(flags)
+
+
+def locked_kib() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmLck:")).split()[1])
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] < mmap.PAGESIZE, reason="no locked memory allowed")
+def test_no_more_than_its_page_is_locked():
+    before = locked_kib()
+    kept = [Secret(b"hidden") for _ in range(3)]
+    assert locked_kib() - before == len(kept) * mmap.PAGESIZE // 1024
 
 
 def test_a_child_finds_zeros():

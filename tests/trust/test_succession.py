@@ -138,6 +138,12 @@ def test_a_carried_model_whose_contents_make_no_sense_is_refused_by_its_own_name
     assert refusal.value.file == "previous-head.bin"
 
 
+def test_a_map_at_its_bounds_is_taken():
+    raw = numbers(np.eye(96) * MAX_GAIN, offset=256.0)
+    (found,) = succession.maps({"maps.json": index("e" * 64), "maps.bin": raw}, "f" * 64).values()
+    assert (found.matrix.max(), found.offset.max()) == (MAX_GAIN, 256.0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=8), st.integers(0, NUMBERS - 8))
 def test_any_numbers_are_a_bounded_map_or_refused(values, place):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from idiolect.assembly import Recognizer
 from idiolect.host.convert import AudioConverter
+from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import UTTERANCE_GAP, Listening
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured, Detection
 
