@@ -178,8 +178,8 @@ def test_2_what_is_lost_and_won_is_counted_window_by_window():
         numbers = guard.judge(known, replace(nothing, adapter=mine), active=None, size=1).numbers
         lost = won = 0
         for said, before, now in zip(*guard.on_others(known, mine), strict=True):
-            lost += said >= 0 and before == said and now != said
-            won += said >= 0 and before != said and now == said
+            lost += int(said >= 0 and before == said and now != said)
+            won += int(said >= 0 and before != said and now == said)
         assert (numbers["guard_lost"], numbers["guard_won"]) == (lost, won)
         assert numbers["guard_chance"] == round(guard.chance(lost, won), 4)
         seen |= {bool(lost and won)}

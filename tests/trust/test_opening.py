@@ -88,6 +88,14 @@ def test_7_8_9_10_each_table_is_covered(house):
     house.open().close()
 
 
+def test_text_that_is_none_is_damage(house):
+    furnished(house).close()
+    house.sql("UPDATE audit SET kind = CAST(x'ff' AS TEXT) WHERE seq = 1")
+    with pytest.raises(VaultError) as refusal:
+        house.open()
+    assert refusal.value.state == "damaged"
+
+
 def test_11_a_log_without_its_end(house):
     furnished(house).close()
     last = house.sql("SELECT MAX(seq) FROM audit")[0][0]
@@ -191,6 +199,9 @@ def test_slots_are_written_once_each_and_that_which_alone_holds_the_key_last():
         assert slots.written == [(index, 2) for index in order]
         mine.finish(2)
         assert list(mine.keks) == [2]
+        mine.begin(3)
+        mine.write()
+        assert slots.written[2:] == [(0, 3), (1, 3)]  # both held it then
 
 
 def test_what_was_written_is_not_written_again_after_a_failure():

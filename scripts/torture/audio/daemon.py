@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +151,18 @@ class Daemon:
 
     def metrics(self) -> dict[str, float]:
         """GET /metrics: each value by its name without ``idiolect_``, all kinds of one name together."""
-        connection = UnixConnection(self.socket)
-        connection.timeout = WAIT_S
-        try:
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-        finally:
-            connection.close()
+        deadline, status = time.monotonic() + WAIT_S, 0
+        while status != HTTPStatus.OK:
+            if time.monotonic() > deadline:
+                raise Stuck(f"/metrics answers {status}")
+            connection = UnixConnection(self.socket)
+            connection.timeout = WAIT_S
+            try:
+                connection.request("GET", "/metrics")
+                response = connection.getresponse()
+                status, text = response.status, response.read().decode()
+            finally:
+                connection.close()
         found: dict[str, float] = {}
         for name, _, value in _COUNTS.findall(text):
             key = name.removeprefix("idiolect_")
