@@ -19,7 +19,8 @@ from idiolect.pipeline.chain import MEMORY
 from idiolect.values import BLOCK, Captured
 from tests import speech
 from tests.wyoming_talk import recognizer
-from torture.attacking import attacks, harness, installed, memory, memory_search, stranger, timings, watching
+from torture import harness
+from torture.attacking import attacks, installed, memory, memory_search, stranger, timings, watching
 from torture.attacking.report import written
 
 NOISE = np.rint(np.random.default_rng(5).standard_normal(48_000) * 30).astype(np.int16)
