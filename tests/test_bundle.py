@@ -22,6 +22,10 @@ FILES = builtin()
 def test_the_default_bundle_is_what_the_issue_promised():
     loaded = read_bundle(BUILTIN)
     assert loaded.wake_words == ("computer", "jarvis", "alexa")
+    assert not set(loaded.commands) & set(loaded.wake_words)
+    assert [(p.name, p.text) for p in loaded.phrases] == [
+        (p["name"], p["text"]) for p in json.loads(FILES["phrases.json"])
+    ]
     assert {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"} <= set(loaded.commands)
     assert {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"} <= set(loaded.commands)
     assert sum(map(len, FILES.values())) < 2 << 20

@@ -178,3 +178,15 @@ def test_a_notice_says_the_days_of_each_purpose_and_how_to_withdraw(language):
     every = notices.notice(list(RETENTION), language, RETENTION)
     assert len(every.splitlines()) == len(RETENTION) + 2
     assert notices.digest(every) == hashlib.sha256(every.encode()).hexdigest()
+
+
+def test_a_receipt_has_8192_bytes_at_most():
+    room = 8192 - len(spelled(withdrawal=""))
+    assert len(parse(spelled(withdrawal="x" * room)).encode()) == 8192
+    with pytest.raises(VaultError, match="form"):
+        parse(spelled(withdrawal="x" * (room + 1)))
+
+
+def test_what_it_says_of_its_own_form():
+    assert SAMPLE.schema == "ISO/IEC TS 27560:2023 idiolect/1"
+    assert SAMPLE.basis == "consent"

@@ -170,3 +170,26 @@ def test_6_a_phrase_of_ones_own_is_drawn_nowhere():
     """It has no prototype to be drawn away from."""
     takes = [(said("nobody's", "enrolment"), between(FREE, i, 0.9)) for i in (0, 1, 2)]
     assert checks(*takes, (said("nobody's", heard="on"), between(FREE, OTHER, 0.9))) == [0, 0, 0, 0]
+
+
+def test_5_the_limit_is_one_of_direction_alone():
+    """However long the ways from the phrases' prototypes are."""
+    enrolled = [(said(p, "enrolment"), between(i, FREE, 0.8)) for p, i in (("on", ON), ("off", OFF), ("yes", YES))]
+    voice = np.mean([z - axis((i, 1.0)) for (_, z), i in zip(enrolled, (ON, OFF, YES), strict=True)], axis=0)
+    seen = set()
+    for toward in np.linspace(-0.05, 0.05, 41):
+        rest = math.sqrt(1.0 - 0.95**2 - toward**2)
+        z = axis((ON, 0.95), (FREE, toward), (OTHER, rest))
+        mine = z - axis((ON, 1.0))
+        cosine = float(mine @ voice) / float(np.linalg.norm(mine) * np.linalg.norm(voice))
+        if abs(cosine - SPEAKER_LEAST) > 1e-3:
+            assert checks(*enrolled, (said(), z), voice=True)[-1] == (0 if cosine > SPEAKER_LEAST else 5), cosine
+            seen.add(cosine > SPEAKER_LEAST)
+    assert seen == {True, False}
+
+
+def test_7_what_would_be_drawn_elsewhere_is_a_suspect_too():
+    way = (axis((OFF, 1.0)) - axis((ON, 1.0))) / math.sqrt(2.0)
+    wrong = [_unit_at(ON, 0.3 * (0.42 * way + math.sqrt(1.0 - 0.42**2) * axis((i, 1.0)))) for i in (FREE, OTHER)]
+    right = (said("on", heard="off"), axis((ON, 0.95), (0, 0.3)))
+    assert checks(*((said("on", heard="off"), z) for z in wrong), right) == [6, 6, 7]

@@ -223,3 +223,12 @@ def test_takes_are_compared_with_the_mean_of_the_others_and_with_what_is_taught(
     assert compare(z, [at(0.14), other], []) is Reason.UNLIKE
     assert compare(z, [], [other, 7 * at(0.51)]) is Reason.CLOSE
     assert compare(z, [], [other, 7 * at(0.49)]) is None
+
+
+def test_before_anything_was_heard_the_level_is_that_of_silence():
+    assert Attempt().level_dbfs == level(np.zeros(BLOCK, np.int16)) == -120.0
+
+
+def test_who_speaks_in_a_room_that_gets_loud_is_told_so():
+    assert fed(-60.0, -60.0, *[-40.0] * 6, *[-45.0] * 40)[0] is Reason.NOISY
+    assert isinstance(fed(-60.0, -60.0, *[-30.0] * 6, *[-45.0] * 40)[0], Taken)

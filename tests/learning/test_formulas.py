@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from idiolect.learning import adapterfile, prototypes, trainer
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import prototypes, trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.pipeline.personal import Shift
@@ -44,6 +44,10 @@ def test_what_is_fixed_in_the_design():
     assert (ledgers.SESSION_CAP, ledgers.DAY_CAP, ledgers.HALF_LIFE_DAYS) == (3.0, 6.0, 14.0)
     assert (prototypes.LEAST, prototypes.MOST, prototypes.ACCEPTED) == (-0.3, 0.8, 0.01)
     assert (ledgers.MAX_EXAMPLES, ledgers.MAX_COPIES) == (2000, 8)
+    assert [(s.gain, s.floor, s.prior) for s in trainer.LADDER] == [
+        (60.0, 0.995, 0.5), (40.0, 0.995, 0.5), (80.0, 1.0, 0.5), (40.0, 1.0, 0.5), (20.0, 1.0, 0.5), (0.0, 1.0, 0.5),
+        (0.0, 1.0, 0.2), (0.0, 1.0, 0.0),
+    ]  # fmt: skip
 
 
 def test_a_residual_beyond_tau_is_shortened_and_keeps_its_direction():
@@ -205,6 +209,7 @@ def test_nothing_heard_has_the_shapes_of_something():
     nothing = known.hear(np.zeros((0, 3, 16, 96), np.float32))
     assert (nothing.logits.shape, nothing.rivals.shape) == ((0, 3, SIZE), (0, 3, SIZE + 1))
     assert nothing.z.shape == (0, 3, known.space.size)
+    assert nothing.logits.dtype == nothing.z.dtype == nothing.rivals.dtype == np.float32
     material, verdicts = trainer.prepare(known, Ledger("aa" * 8))
     assert (material.centres.shape, material.weights.shape, material.rows.shape) == ((0, known.space.size), (0,), (0,))
     assert (material.phrases, verdicts) == ((), ())
@@ -223,7 +228,7 @@ def test_a_phrase_of_ones_own_is_scored_against_every_class():
     assert np.array_equal(made.direction, plain.direction)
 
 
-@pytest.mark.parametrize("count", [3, 1])
+@pytest.mark.parametrize("count", [3, 2, 1])
 def test_takes_that_stand_out_raise_a_taught_phrases_threshold(count):
     """SHARE of the way from the others to them, each scored by the rest; for a base phrase OWN_SHARE once more."""
     rng = np.random.default_rng(7)
@@ -253,11 +258,14 @@ def test_takes_that_stand_out_raise_a_taught_phrases_threshold(count):
 
 def test_a_voice_is_learnt_from_those_who_asked_for_it_alone():
     known = model()
+    assert not Ledger("aa" * 8).voice  # unless they say so, nobody does
     takes = tuple(replace(example(n, p, "enrolment"), spans=span(p, n)) for n, p in enumerate(("on", "off", "yes")))
     for asked in (True, False):
         ledger = Ledger("aa" * 8, takes, voice=asked)
         material, _ = trainer.prepare(known, ledger)
-        found = trainer.build(known, ledger, material, trainer.When(1), trainer.LADDER[0]).voice
+        built = trainer.build(known, ledger, material, trainer.When(1), trainer.LADDER[0])
+        assert (built.gain, bool(built.shifts)) == (60.0, True)
+        found = built.voice
         expected = prototypes.voice(known.space, known.classes, material.centres, material.phrases)
         assert np.array_equal(found, expected) if asked else found is None
 
@@ -266,3 +274,38 @@ def test_thresholds_and_scores_are_of_one_precision():
     """Or a score that equals its threshold would be below it."""
     known = model()
     assert known.limits.dtype == known.guard.posteriors().dtype == np.float32
+
+
+def test_what_is_held_out_has_left_no_trace_in_what_judges_it():
+    """What a round remembers of one fold does not get into another."""
+    known = model()
+    takes = tuple(replace(example(n, "sesame", "enrolment"), spans=invented(3, n)) for n in range(4))
+    ledger = Ledger("aa" * 8, takes)
+    prepared = trainer.prepare(known, ledger)
+    made = trainer.candidate(known, ledger, prepared, trainer.When(1), trainer.LADDER[0])
+    assert len(made.folds) == 4
+    for held, adapter in made.folds:
+        rest = tuple(take for n, take in enumerate(takes) if n not in held)
+        alone = replace(ledger, examples=rest)
+        fresh = trainer.build(known, alone, trainer.prepare(known, alone)[0], trainer.When(1), trainer.LADDER[0])
+        assert adapterfile.encode(adapter) == adapterfile.encode(fresh)
+        assert adapter.taught[0].threshold != made.adapter.taught[0].threshold
+
+
+def test_windows_are_heard_alike_in_whatever_precision_they_come():
+    known = model()
+    windows = known.guard_windows[:3]
+    one, two = known.hear(windows), known.hear(windows.astype(np.float64))
+    assert one.logits.dtype == two.logits.dtype == np.float32
+    assert np.array_equal(one.logits, two.logits)
+
+
+def test_what_is_said_often_gets_its_prior_by_the_day_of_the_round():
+    known = model()
+    ledger = Ledger("aa" * 8, (), {("on", 90): 30})
+    nothing, _ = trainer.prepare(known, ledger)
+    for day, step in ((90, 0), (104, 0), (90, 6), (90, 7)):
+        made = trainer.build(known, ledger, nothing, trainer.When(day), trainer.LADDER[step])
+        expected = prototypes.prior(ledgers.decayed(ledger.usage, day), known.phrases, trainer.LADDER[step].prior)
+        assert made.prior == expected
+        assert (list(expected) == ["on"]) is (step != 7)

@@ -129,6 +129,14 @@ def test_an_adapter_comes_back_with_everything_in_its_place():
     assert adapterfile.decode(adapterfile.encode(adapter(voice=None))).voice is None
     bare = adapterfile.decode(adapterfile.encode(Adapter("aa" * 8, 1)))
     assert (bare.shifts, bare.taught, bare.voice) == ({}, (), None)
+    assert header(adapterfile.encode(bare))[0]["size"] == 0
+
+
+def test_a_header_has_one_spelling():
+    data = adapterfile.encode(adapter())
+    (size,) = struct.unpack_from("<I", data)
+    text = json.dumps(header(data)[0], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert data[4 : 4 + size] == text.encode()
 
 
 def test_numbers_of_a_header_have_six_digits():
@@ -182,8 +190,11 @@ def test_2_what_is_lost_and_won_is_counted_window_by_window():
             won += int(said >= 0 and before != said and now == said)
         assert (numbers["guard_lost"], numbers["guard_won"]) == (lost, won)
         assert numbers["guard_chance"] == round(guard.chance(lost, won), 4)
-        seen |= {bool(lost and won)}
-    assert True in seen
+        assert 0.0 <= numbers["guard_worst_stratum_chance"] <= 1.0
+        harmful = guard.chance(lost, won) <= guard.SIGNIFICANT
+        assert not harmful or guard.judge(known, replace(nothing, adapter=mine), active=None, size=1).check == 2
+        seen |= {(bool(lost and won), harmful)}
+    assert (True, True) in seen
 
 
 def test_6_a_phrase_that_could_not_be_said_before_is_an_improvement():
@@ -196,6 +207,14 @@ def test_6_a_phrase_that_could_not_be_said_before_is_an_improvement():
     assert guard.judge(known, replace(nothing, adapter=silent), active=nothing.adapter, size=1).check == 0
     assert guard.judge(known, replace(nothing, adapter=silent), active=silent, size=1).check == 6
     assert guard.judge(known, replace(nothing, adapter=silent), active=silent, owed=True, size=1).check == 0
+
+
+def test_what_must_go_goes_though_nothing_gets_better():
+    known = model()
+    forgotten = adapter(taught=(Taught("x", np.eye(1, known.space.size, 0, np.float32)[0], 2.0, 3.0),), shifts={})
+    for owed, check in ((True, 0), (False, 6)):
+        around = rounds.Circumstances(active=replace(forgotten, raises={}, prior={}, voice=None), owed=owed)
+        assert rounds.run(known, Ledger("aa" * 8), trainer.When(1, 9), around).verdict.check == check
 
 
 def test_5_who_teaches_nothing_or_has_nobody_beside_takes_nothing():
@@ -341,6 +360,12 @@ def test_a_record_holds_every_field():
     assert text == one_spelling  # whatever order a later version writes it in, its digest stays
 
 
+def test_what_people_say_is_in_no_repr():
+    known = Ledger("aa" * 8, (example(phrase="sesame", heard="open"),), {("sesame", 5): 2})
+    assert "sesame" not in repr(known)
+    assert "open" not in repr(known)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -414,6 +439,10 @@ def test_a_map_is_affine_in_double_precision_and_stays_within_half_precision():
     carried = mapped.carried(example(), "ee")
     assert carried.origin == "ee"
     assert np.array_equal(carried.spans, mapped(example().spans))
+
+
+def test_a_bundle_without_a_successor_brings_nothing():
+    assert (successions.NOTHING.maps, successions.NOTHING.earlier) == ({}, None)
 
 
 # -- what a round may not do

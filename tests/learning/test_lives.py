@@ -95,6 +95,12 @@ def test_what_goes_back_gives_way_to_the_newest_before_it():
     assert rollout.in_use(proven).number == 1
 
 
+def test_what_gives_way_is_not_what_comes_back():
+    """Superseded itself, by one that is gone since: the one before it is brought back, and nothing newer."""
+    versions = [Version(n, State.SUPERSEDED) for n in (1, 2, 3)]
+    assert [v.number for v in rollout.update(versions, versions[1]) if v.in_use] == [1]
+
+
 def test_five_are_kept_beside_those_in_use_and_in_the_shadow():
     table = [Version(n, State.SUPERSEDED) for n in range(1, 8)] + [Version(8, State.ACTIVE), Version(9, State.SHADOW)]
     assert [v.number for v in rollout.kept(table[::-1])] == [3, 4, 5, 6, 7, 8, 9]

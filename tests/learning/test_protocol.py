@@ -95,6 +95,7 @@ def test_a_round_knows_the_household_and_what_is_in_use():
     assert protocol.work(replace(request(), active=before["data"]))["check"] == 0  # a phrase more than that
     crowd = replace(request(), others=np.concatenate([e.spans for e in request().ledger.examples[:3]]))
     assert protocol.work(crowd)["check"] == 5  # somebody else says just what was taught here
+    assert protocol.work(replace(crowd, active=answer()["data"]))["check"] == 5  # also where it is in use already
 
 
 def test_a_replay_makes_the_same_file():

@@ -121,7 +121,7 @@ def test_a_record_comes_back_and_says_whether_it_has_a_tpm():
         {"sealed": [{"policy_key": "no key", "private": "00", "public": "00"}]},
         {"sealed": [{"policy_key": PEM.decode(), "private": "0", "public": "00"}]},
         {"sealed": [{"policy_key": PEM.decode(), "private": "00", "public": "0"}]},
-        {"sealed": [{"policy_key": PEM.decode(), "private": "00"}]},
+        {"sealed": [{"policy_key": PEM.decode(), "private": "00"}]}, {"sealed": [{"private": "00", "public": "00"}]},
         {"sealed": [{"policy_key": PEM.decode(), "private": "00", "public": "00", "more": 1}]},
     ],
 )  # fmt: skip
@@ -223,6 +223,15 @@ def test_a_quote_over_two_pcrs_or_in_another_bank_is_refused():
         bad = good.replace(one, bytes.fromhex(selection))
         with pytest.raises(AttestationError) as refusal:
             attestation.verify_quote(KEY.pem, Signed(bad, KEY.sign(bad), 14, AFTER), extra)
+        assert refusal.value.check == 3
+
+
+def test_what_no_tpm_made_or_is_no_quote_is_refused_under_a_good_signature():
+    extra = attest_data(NONCE, DIGEST)
+    for wrong in ({"magic": 0xFF544348}, {"kind": 0x8017}, {"magic": 0, "kind": 0}):
+        attest = KEY.attest(extra, value=AFTER, **wrong)
+        with pytest.raises(AttestationError) as refusal:
+            attestation.verify_quote(KEY.pem, Signed(attest, KEY.sign(attest), 14, AFTER), extra)
         assert refusal.value.check == 3
 
 

@@ -96,10 +96,20 @@ def test_a_list_that_cannot_be_read_revokes_loudly(raw, reason):
 def test_lists_and_files_at_their_limits():
     assert TrustedKeys.parse({}, b"#" * 65_536).revoked == frozenset()
     assert len(TrustedKeys.parse({f"{n}.pem": PEM for n in range(64)}).keys) == 1  # the same one
+    assert len(TrustedKeys.read(Memory({f"{n}.pem": PEM for n in range(64)})).keys) == 1
     assert TrustedKeys.parse({"a.pem": PEM + b"\n" * (8192 - len(PEM))}).keys
     with pytest.raises(KeyFileError, match="more than 8192") as refusal:
         TrustedKeys.parse({"a.pem": PEM + b"\n" * (8193 - len(PEM))})
     assert (refusal.value.file, refusal.value.check) == ("a.pem", 3)
+
+
+def test_of_too_many_keys_none_is_read():
+    class Unread(Memory):
+        def read(self, name, cap):
+            pytest.fail(f"{name} was read, {cap}")
+
+    with pytest.raises(KeyFileError, match="more than 64"):
+        TrustedKeys.read(Unread({"revoked": b"", **{f"{n}.pem": PEM for n in range(65)}}))
 
 
 def test_too_many_keys():

@@ -38,6 +38,7 @@ from idiolect.trust import (
     verify,
 )  # fmt: skip
 from idiolect.trust.audit import Mark
+from idiolect.trust.keys import public_pem
 from idiolect.trust.roots import DataKey, Shelf, State
 from idiolect.trust.secret import Secret
 from tests.bundles import builtin, key
@@ -158,6 +159,7 @@ def test_a_file_in_memory_is_read_up_to_its_cap():
         with pytest.raises(BundleError) as refusal:
             held.read(name, cap)
         assert (refusal.value.file, refusal.value.check) == (name, check)
+        assert check == 5 or "2 bytes" in refusal.value.message
 
 
 @pytest.mark.parametrize(
@@ -311,8 +313,9 @@ def test_a_pcr_policy_and_a_keys_name_as_a_tpm_has_them():
 @pytest.mark.parametrize(
     ("change", "good"),
     [
-        ({}, True), ({"shape": [2, 3], "offset": 2}, True), ({"shape": [2, 3], "offset": 3}, False),
-        ({"shape": [9]}, False),
+        ({}, True), ({"shape": [1]}, True), ({"shape": [2, 3], "offset": 2}, True),
+        ({"shape": [2, 3], "offset": 3}, False),
+        ({"shape": [9]}, False), ({"shape": [1e999]}, False), ({"offset": 1e999}, False),
         ({"shape": [-1]}, False), ({"shape": [0]}, False), ({"shape": []}, False), ({"offset": -1}, False),
         ({"shape": [2, -1]}, False), ({"dtype": "float64"}, False), ({"dtype": "float32", "shape": [2]}, True),
         ({"dtype": "float32", "shape": [3]}, False), ({"dtype": "float16", "shape": [4]}, True),
@@ -386,6 +389,15 @@ def test_classes_are_2_to_512_different_names(classes, good):
         with pytest.raises(BundleError) as refusal:
             bundle._classes({"classes": classes})
         assert refusal.value.file == "head.json"
+
+
+def test_an_attestation_keys_name_as_a_tpm_has_it():
+    numbers = key("policy").public_key().public_numbers()
+    area = bytes.fromhex("0023000b000504720000" + "00100018000b00030010")
+    for number in (numbers.x, numbers.y):
+        area += bytes.fromhex("0020") + number.to_bytes(32, "big")
+    name = bytes.fromhex("000b") + hashlib.sha256(area).digest()
+    assert attestation.key_name(public_pem(key("policy").public_key())) == name
 
 
 def test_what_is_refused_ends_a_program_with_its_own_code():

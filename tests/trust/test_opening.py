@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import sqlite3
 
 import pytest
 
 from idiolect.errors import KeystoreError, VaultError
+from idiolect.host.keyfile import FileKeystore
+from idiolect.trust import audit, keystore, schema
 from idiolect.trust import change as change_
-from idiolect.trust import keystore, schema
+from idiolect.trust import opening as opening_
 from idiolect.trust import vault as vaults_
 from idiolect.trust.audit import AuditError
 from idiolect.trust.keystore import Slot
@@ -88,6 +91,87 @@ def test_7_8_9_10_each_table_is_covered(house):
     house.open().close()
 
 
+@pytest.mark.parametrize("column", ["counter", "generation", "pending", "credit", "high", "anchor_count", "count"])
+def test_5_a_number_below_zero(house, column):
+    furnished(house).close()
+    house.sql(f"UPDATE meta SET {column} = -1")  # noqa: S608
+    refused(house, 5, "damaged")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "table"),
+    [
+        (opening_, "MAX_WRAPS", "wraps"), (opening_, "MAX_RECORDS", "records"), (opening_, "MAX_WRAPS", "roots"),
+        (audit, "MAX_ENTRIES", "audit"),
+    ],
+)  # fmt: skip
+def test_5_more_rows_than_a_vault_may_have(house, monkeypatch, where, name, table):
+    furnished(house).close()
+    if table == "roots":  # there are more wraps than roots: one row too many of these
+        house.sql("WITH RECURSIVE n(i) AS (VALUES (1) UNION SELECT i + 1 FROM n WHERE i < 9) "
+                  "INSERT INTO roots SELECT printf('%02x', i), zeroblob(32) FROM n")  # fmt: skip
+    ((count,),) = house.sql(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
+    monkeypatch.setattr(where, name, count)
+    if table == "roots":
+        refused(house, 7, "damaged")  # read, and seen through
+    else:
+        house.open().close()
+    monkeypatch.setattr(where, name, count - 1)
+    assert "more rows" in str(refused(house, 5, "damaged"))
+
+
+def test_6_a_torn_slot_is_passed_over_for_the_other(house):
+    furnished(house).close()
+    for torn, ahead in ((0, 0), (1, 0), (0, 1), (0, 7)):  # of this rotation, or of one that the file never saw
+        with house.open() as vault:
+            generation = vault.counts().generation
+        keystore, _ = FileKeystore.open(house.keyfile)
+        keystore.write_slot(torn, Slot(generation + ahead, Secret.random()))
+        house.clock.pass_(86_400)
+        house.open().close()
+
+
+def test_6_the_newer_of_two_slots_says_how_old_a_file_is(house):
+    furnished(house).close()
+    keystore, _ = FileKeystore.open(house.keyfile)
+    for index, generation in ((0, 9), (1, 8)):
+        keystore.write_slot(index, Slot(generation, Secret.random()))
+    assert "the keys are at 9" in str(refused(house, 6, "older"))
+
+
+def test_9_a_person_of_whom_everything_is_gone(house):
+    furnished(house).close()
+    house.sql(f"DELETE FROM records WHERE profile = '{ANN}'")  # noqa: S608
+    house.sql(f"DELETE FROM wraps WHERE profile = '{ANN}'")  # noqa: S608
+    assert "a profile is missing" in str(refused(house, 9, "damaged"))
+
+
+@pytest.mark.parametrize("box", [None, 7, "text", b"", bytes(60)])
+def test_13_a_payload_that_is_none(house, box):
+    """A damaged page gives what the table's own rules forbid."""
+    with furnished(house) as vault, sqlite3.connect(":memory:") as other:
+        other.execute("CREATE TABLE records (profile, purpose, kind, id, box)")
+        other.execute("INSERT INTO records VALUES (?, 'enrol', 'example', '00', ?)", (ANN, box))
+        with pytest.raises(VaultError, match="13"):
+            change_.read_record(other, vault._ledger, ANN, ("enrol", "example", "00"))
+        other.execute("DELETE FROM records")
+        with pytest.raises(VaultError, match="13"):
+            change_.read_record(other, vault._ledger, ANN, ("enrol", "example", "00"))
+
+
+def test_what_is_in_course_is_ended_without_paying_again(house):
+    with house.create() as vault:
+        for _ in range(4):
+            rotate(vault)
+        vault._ring._keystore.out_of_reach = {1}
+        rotate(vault)
+        assert vault.owed
+    with house.open() as vault:
+        assert not vault.owed
+        assert vault._ledger.state.credit == 0
+        assert (house.directory / "vault.db-wal").stat().st_size == 0  # or the old wraps would lie in it
+
+
 def test_text_that_is_none_is_damage(house):
     furnished(house).close()
     house.sql("UPDATE audit SET kind = CAST(x'ff' AS TEXT) WHERE seq = 1")
@@ -145,6 +229,7 @@ def test_what_is_abandoned_is_never_written():
     ring.abandon(2)
     assert len(fresh.secret) == len(key) == 0  # wiped
     assert list(ring.keks) == [1]
+    ring.abandon(2)  # nothing is left of it, and that is well
     with pytest.raises(RuntimeError, match="no rotation"):
         ring.write()
     ring.wipe()
@@ -224,6 +309,8 @@ def test_the_connection_keeps_nothing_elsewhere_on_the_disk(house):
             "temp_store", "secure_delete", "journal_mode", "synchronous", "locking_mode", "trusted_schema",
             "cell_size_check", "max_page_count",
         )}  # fmt: skip
+        with pytest.raises(sqlite3.OperationalError, match="too many attached"):
+            vault._connection.execute("ATTACH ':memory:' AS other")
     assert (asked["temp_store"], asked["secure_delete"]) == (2, 1)  # in memory; overwritten with zeros
     assert (asked["journal_mode"], asked["synchronous"], asked["locking_mode"]) == ("wal", 2, "exclusive")
     assert (asked["trusted_schema"], asked["cell_size_check"], asked["max_page_count"]) == (0, 1, 65_536)  # 256 MiB
@@ -312,3 +399,4 @@ def test_what_is_logged_has_its_fields(house):
     with furnished(house) as vault:
         vault.log("put", count=7)
         assert json.loads(vault.audit_entries(1)[0].body) == {"count": 7}
+        assert vault.audit_entries(0) == []

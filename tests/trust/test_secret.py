@@ -49,6 +49,12 @@ def test_lengths_out_of_range_are_refused(length):
         Secret(bytes(length))
 
 
+@pytest.mark.parametrize("length", [1, mmap.PAGESIZE])
+def test_lengths_at_their_limits_are_taken(length):
+    with Secret(bytes(length)) as secret:
+        assert len(secret) == length
+
+
 def test_equality_is_by_content_and_only_among_secrets():
     assert Secret(b"a") == Secret(b"a")
     assert Secret(b"a") != Secret(b"b")
@@ -66,9 +72,9 @@ def test_it_does_not_print_or_travel():
 
 
 def test_it_holds_no_descriptor():
-    before = os.listdir("/proc/self/fd")
+    before = set(Path("/proc/self/fd").iterdir())
     with Secret(b"hidden"):
-        assert os.listdir("/proc/self/fd") == before
+        assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_random_ones_differ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from idiolect.errors import BundleError
 from idiolect.trust import approvals, signing
@@ -77,8 +77,9 @@ def test_another_pcr_and_start():
 
 def test_too_many_predecessors_are_refused():
     many = [approvals.approve(key("policy"), 14, n.to_bytes(32, "big"), bytes(32)) for n in range(256)]
-    with pytest.raises(BundleError, match="more than 256 approvals"):
+    with pytest.raises(BundleError, match="more than 256 approvals") as refusal:
         sign(builtin(), upgrades=many)
+    assert (refusal.value.file, refusal.value.check) == ("approvals.json", 7)
     assert len(sign(builtin(), upgrades=many[:255]).approvals) == 256
 
 
@@ -133,6 +134,7 @@ SOME = ec.generate_private_key(ec.SECP256R1())
         (pem(SOME, b"right"), b"wrong", "password is wrong"),
         (pem(SOME).replace(b"MIGH", b"MIGX"), None, "is damaged"),
         (pem(ec.generate_private_key(ec.SECP384R1())), None, "not a P-256 key"),
+        (pem(ed25519.Ed25519PrivateKey.generate()), None, "not a P-256 key"),
     ],
 )
 def test_what_is_no_private_key_is_refused_by_name(raw, password, reason):

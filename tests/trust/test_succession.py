@@ -162,9 +162,15 @@ def test_maps_come_back_as_they_were_written():
             rng.standard_normal((EMBEDDING, EMBEDDING)).astype(np.float32) / 20,
             rng.standard_normal(EMBEDDING).astype(np.float32),
         )
-        for n in range(3)
+        for n in range(succession.MAX_MAPS)
     }
     read = succession.maps(succession.map_files(written), "f" * 64)
     assert list(read) == list(written)
     assert [each.digest for each in read.values()] == [each.digest for each in written.values()]
     assert succession.map_files({}) == {}
+
+
+def test_a_successor_carries_the_maps_of_the_bundle_before():
+    carried = succession.previous_files({**builtin(), "maps.json": b"i", "maps.bin": b"n", "other": b""})
+    assert (carried["previous-maps.json"], carried["previous-maps.bin"]) == (b"i", b"n")
+    assert "previous-other" not in carried

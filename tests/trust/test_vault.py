@@ -455,6 +455,9 @@ def test_a_read_only_vault_says_so(house):
         assert contents(vault) == expected
 
 
+IOERR_FSYNC = sqlite3.SQLITE_IOERR_FSYNC
+
+
 @pytest.mark.parametrize(
     ("code", "state"),
     [
@@ -463,9 +466,13 @@ def test_a_read_only_vault_says_so(house):
         (sqlite3.SQLITE_READONLY_DIRECTORY, "readonly"),
         (sqlite3.SQLITE_CORRUPT, "damaged"),
         (sqlite3.SQLITE_NOTADB, "damaged"),
-        (sqlite3.SQLITE_IOERR_FSYNC, "failed"),
+        (IOERR_FSYNC, "failed"),
         (sqlite3.SQLITE_BUSY, "failed"),
         (sqlite3.SQLITE_MISMATCH, "failed"),
+        (sqlite3.SQLITE_CANTOPEN, "readonly"),
+        (sqlite3.SQLITE_PERM, "readonly"),
+        (sqlite3.SQLITE_IOERR, "failed"),
+        (sqlite3.SQLITE_LOCKED, "failed"),
         (None, "failed"),
     ],
 )
@@ -478,6 +485,8 @@ def test_sqlite_errors_have_states_and_no_text_of_theirs(code, state):
     assert refusal.value.state == state
     assert "says" not in str(refusal.value)
     assert refusal.value.__suppress_context__
+    transient = state in ("full", "readonly") or code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    assert (schema.RESET in refusal.value.fix) is not (transient or code in (sqlite3.SQLITE_IOERR, IOERR_FSYNC))
 
 
 class CommitFails(sqlite3.Connection):
@@ -513,6 +522,8 @@ def test_a_commit_that_fails_is_before_or_else_the_vault_closes(house, monkeypat
         else:
             with pytest.raises(VaultError):
                 vault.get(ANN, "enrol", "example", "00")
+            with pytest.raises(VaultError):
+                vault.audit_entries(1)
     with house.open() as vault:
         assert vault.get(ANN, "enrol", "example", "77") == (None if when == "before" else b"perhaps")
 

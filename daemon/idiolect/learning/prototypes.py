@@ -185,7 +185,7 @@ def prior(counts: Mapping[str, float], phrases: Sequence[str], span: float) -> d
 
     What is said often gains, and what is seldom said loses nothing: one had better be understood then, too.
     """
-    if not counts or not span:
+    if not span:
         return {}
     values = np.array([counts.get(name, 0.0) + SMOOTHING for name in phrases])
     logs = np.log(values / values.mean())

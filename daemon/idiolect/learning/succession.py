@@ -64,8 +64,8 @@ class Earlier:
     classes: tuple[str, ...]
     """Its head's."""
     graph: bytes = field(repr=False)
-    load: Callable[[], Model] = field(repr=False)
-    maps: Maps = field(default_factory=dict)
+    load: Callable[[], Model]
+    maps: Maps
     """Its own."""
 
 

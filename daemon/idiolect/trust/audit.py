@@ -128,7 +128,6 @@ KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "rotated": {"generation": NUMBER},
     "swept": {"count": NUMBER, "day": NUMBER},
     "pruned": {"count": NUMBER},
-    "policy-key-rotated": {"key": DIGEST},
     "restored": {"version": NUMBER, "count": NUMBER},
 }
 """The kinds of entries and the fields that each may have. A new kind is one line here."""

@@ -87,12 +87,12 @@ class Bundle:
     guard: Guard
     signer: str
     """Fingerprint of the bundle key, hex; "" when unsigned."""
+    language: str
+    """What its phrases are in: a language tag (RFC 5646)."""
     approvals: tuple[Approval, ...] = ()
     """Which boots may have the keys; none when unsigned."""
     maps: Mapping[str, succession.Affine] = field(default_factory=dict)
     """By the id of an earlier encoder, how its embeddings are brought into this one's space."""
-    language: str = "en"
-    """What its phrases are in: a language tag (RFC 5646)."""
     previous: Bundle | None = None
     """The bundle before, as far as it is carried along: all but what it was trained on, and its own previous."""
 

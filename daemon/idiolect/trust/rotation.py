@@ -122,7 +122,6 @@ class Ring:
         if self._fresh:
             self._fresh.secret.wipe()
         self._fresh = None
-        self._written = set()
 
     def wipe(self) -> None:
         """Forget everything."""

@@ -17,7 +17,7 @@ from types import TracebackType
 _PAGE = mmap.PAGESIZE
 _MADV_DONTDUMP, _MADV_WIPEONFORK = 16, 18
 """madvise(2): not in core dumps, and zeros for a child."""
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
 
 
 class Secret:

@@ -127,7 +127,7 @@ class Board:
     def _plan(self) -> list[str]:
         """An operation to die in, perhaps after another one."""
         can = [name for name in OFTEN if NEEDS[name](self.story.kept)]
-        weights = [OFTEN[name] * (1 + self.tally.left(name) / 8) for name in can]
+        weights = [OFTEN[name] + 2 * self.tally.left(name) for name in can]
         return self._chance.choices(can, weights, k=self._chance.choice((1, 1, 2)))
 
     def _target(self, plan: list[str]) -> tuple[Target | None, float | None]:

@@ -139,12 +139,14 @@ class Map:
             found = set().union(*(self.lines.get(p, {}).get(line, ()) for p, line in used))
             found = found | first or set().union(*here.values())
         chosen, total = [], 0.0
-        own = f"/test_{Path(place.file).stem}.py::"  # what was written about this file comes first
+        own = f"/test_{Path(place.file).stem}.py::"  # what was written about this file comes first, and what names it
+        mine = self._naming.get(Path(place.file).stem, set())
         seen: Counter[str] = Counter()
         ranked = []
         for test in sorted(found, key=lambda t: (self.seconds[t], t)):
             seen[function := test.partition("[")[0]] += 1
-            ranked.append((test not in first, own not in test, seen[function] > _ALIKE, self.seconds[test], test))
+            strange = own not in test and test not in mine
+            ranked.append((test not in first, strange, seen[function] > _ALIKE, self.seconds[test], test))
         for *_, test in sorted(ranked):
             total += self.seconds[test]
             if chosen and total > _TOTAL:
