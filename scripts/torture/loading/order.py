@@ -34,7 +34,7 @@ LIMITS: Mapping[str, Limit] = {
     "page": Limit(1.0, "s", "95th percentile of the page's own file"),
     "wyoming": Limit(1.0, "s", "95th percentile of a Wyoming server's description"),
     "confirm": Limit(1.0, "s", "POST /v1/confirm of an event just heard"),
-    "round": Limit(20.0, "s", "from POST /v1/learn in a quiet room to the end of the round"),
+    "round": Limit(1.0, "s", "from POST /v1/learn in a quiet room to the end of the round: its budget"),
     "start": Limit(2.0, "s", "from the start to the first block heard, with the full vault"),
     "keys": Limit(5.0, "s", "from the start to everybody's adapters in use"),
 }
