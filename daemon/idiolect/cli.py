@@ -19,9 +19,9 @@ from idiolect import cli_output as show
 from idiolect.cli_files import DEFAULT_CONFIG
 from idiolect.client import Client, NoAnswerError, ServerEvent
 from idiolect.errors import IdiolectError, TrustError
+from idiolect.values import MAX_PAUSE_S
 
 DEFAULT_SOCKET = "/run/idiolect/control.sock"
-_MAX_PAUSE_S = 604_800.0
 _PATIENCE_S = 30.0
 """How long `listen` waits for a daemon that went away, such as for a restart."""
 
@@ -153,7 +153,7 @@ def _print(
 
 def _pause_seconds(text: str) -> float:
     seconds = show.seconds(text)
-    if not 1 <= seconds <= _MAX_PAUSE_S:
+    if not 1 <= seconds <= MAX_PAUSE_S:
         raise argparse.ArgumentTypeError("a pause lasts from 1s to 7d; without --for it lasts until resumed")
     return seconds
 

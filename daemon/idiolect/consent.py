@@ -133,12 +133,7 @@ class Consents:
         self._forget_old()
         if len(self._pending) >= MAX_PENDING:
             raise RequestError(429, "name", f"{MAX_PENDING} questions are open already: answer them, or wait")
-        people = self.people()
-        same = [p for p in people if p.name.casefold() == known.casefold()]
-        if not same and len(people) >= MAX_PEOPLE:
-            raise RequestError(409, "name", f"{MAX_PEOPLE} people are known already: erase somebody first")
-        profile = same[0].profile if same else secrets.token_hex(8)
-        new = tuple(p for p in dict.fromkeys(purposes) if not same or p not in same[0].purposes)
+        profile, new = self._still_open(known, secrets.token_hex(8), tuple(dict.fromkeys(purposes)))
         if not new:
             raise RequestError(409, "purposes", "all of these were agreed to already")
         text = notices.notice(new, language, RETENTION)
@@ -185,24 +180,26 @@ class Consents:
         spoken = [p for p in self._pending.values() if not self.users_of(p.name)]
         return self._settle(spoken[0], "spoken", -1) if len(spoken) == 1 else []
 
-    def _still(self, asked: Pending) -> Pending:
-        """What of a question is open: another one to the same person may have been answered since it was put."""
+    def _still_open(self, name: str, profile: str, purposes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The profile that a name has, or may have as a new one, and which of the purposes it has not agreed to."""
         people = self.people()
-        same = next((p for p in people if p.name.casefold() == asked.name.casefold()), None)
-        if same is None:
-            if len(people) >= MAX_PEOPLE:
-                raise RequestError(409, "name", f"{MAX_PEOPLE} people are known by now: erase somebody first")
-            return asked
-        return replace(asked, profile=same.profile, purposes=tuple(p for p in asked.purposes if p not in same.purposes))
+        same = next((p for p in people if p.name.casefold() == name.casefold()), None)
+        if same is not None:
+            return same.profile, tuple(purpose for purpose in purposes if purpose not in same.purposes)
+        if len(people) >= MAX_PEOPLE:
+            raise RequestError(409, "name", f"{MAX_PEOPLE} people are known already: erase somebody first")
+        return profile, purposes
 
     def _settle(self, asked: Pending, how: str, uid: int) -> list[Receipt]:
         """One transaction: the person, if new; a receipt and a data key for every purpose; the audit entries."""
         del self._pending[asked.token]
-        pending = self._still(asked)
-        if not pending.purposes:
+        # Another question to the same person may have been answered since.
+        profile, purposes = self._still_open(asked.name, asked.profile, asked.purposes)
+        if not purposes:
             return []
-        profile, known = pending.profile, CONSENT in self.vault.purposes(pending.profile)
-        receipts = [self._receipt(pending, purpose, how, uid) for purpose in pending.purposes]
+        pending = replace(asked, profile=profile, purposes=purposes)
+        known = CONSENT in self.vault.purposes(profile)
+        receipts = [self._receipt(pending, purpose, how, uid) for purpose in purposes]
         *entries, last = (
             {"profile": profile, "purpose": receipt.purpose, "receipt": receipt.ident, "how": how}
             for receipt in receipts

@@ -7,7 +7,6 @@ state that ``view`` tells, in one sentence and a next step, and never an excepti
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import threading
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from idiolect import provisioning
 from idiolect.errors import KeystoreError, RequestError, TrustError, VaultError
-from idiolect.host.files import remove_draft
+from idiolect.host.files import DISK_STATES, remove_draft
 from idiolect.host.keyfile import FileKeystore
 from idiolect.host.slots import FOLDER, Slots
 from idiolect.provisioning import ADAPTER_KEY, KEYFILE, VAULT
@@ -140,8 +139,8 @@ class Custody:
                 self.close()
                 detail = f"{self._state_dir} cannot be used: {error.strerror}: nothing is stored"
                 fix = f"create {self._state_dir} and give it to the user that runs idiolectd"
-                state, fix = _DISK.get(error.errno or 0, ("readonly", fix))
-                self._set(View(self._config.keystore, state, detail, fix))
+                state = DISK_STATES.get(error.errno or 0, "")
+                self._set(View(self._config.keystore, state or "readonly", detail, _DISK_FIXES.get(state, fix)))
             except Exception as error:  # a bug: no keys for anybody, but nobody goes deaf of it
                 self.close()
                 detail = f"an internal error ({type(error).__name__}) while asking for the keys"
@@ -348,12 +347,10 @@ class Custody:
         }
 
 
-_REMOUNT = "mount the file system for writing; if it turned read-only by itself, the disk is failing"
-_DISK = {
-    errno.EROFS: ("readonly", _REMOUNT),
-    errno.ENOSPC: ("full", "free some space on the disk"),
-    errno.EDQUOT: ("full", "free some space on the disk"),
-    errno.EIO: ("failed", "see the kernel's log: the disk is failing"),
+_DISK_FIXES = {
+    "readonly": "mount the file system for writing; if it turned read-only by itself, the disk is failing",
+    "full": "free some space on the disk",
+    "failed": "see the kernel's log: the disk is failing",
 }
 _LOCKOUT = "wait, or tpm2_dictionarylockout --clear-lockout"
 _FOR_DEVELOPMENT = "for development; on a product set keystore: tpm"

@@ -5,7 +5,13 @@ An error never carries audio, a phrase, a name or a key: messages may reach the 
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+
+NONSENSE = (
+    AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError, struct.error,
+)  # fmt: skip
+"""What it may raise to take apart, by what it should be, something that others wrote: all of it means "is none"."""
 
 
 class IdiolectError(Exception):

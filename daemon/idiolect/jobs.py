@@ -48,8 +48,9 @@ def due(learner: Learner, expired: int | None, checkpoint: int | None, *, asked:
 
 
 def _due(learner: Learner, expired: int | None, checkpoint: int | None, asked: bool) -> Iterator[Job]:
-    undated = learner.dated() and learner.undated()
-    if expired is not None and (learner.vault.expired(expired) or learner.unheard(expired) or undated):
+    if expired is not None and (
+        learner.vault.expired(expired) or learner.unheard(expired) or (learner.dated() and learner.undated())
+    ):
         yield Job("expire")
     profiles = learner.vault.profiles()
     yield from (Job("rebuild", profile) for profile in profiles if learner.due(profile, asked=asked))

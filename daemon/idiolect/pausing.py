@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from idiolect.errors import NONSENSE
 from idiolect.host import clock
 from idiolect.host.capture import Capture
 from idiolect.host.clock import Moment, Stretch
@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 PAUSE_FILE = "listening.json"
 LOOK_S = 60.0
 """Between two looks at the clocks while paused."""
-MAX_S = 604_800.0
-"""What a pause of an earlier version may still last: the longest that can be asked for."""
 
 
 class Pausing:
@@ -43,10 +41,7 @@ class Pausing:
     @property
     def until(self) -> float | None:
         """Seconds since the epoch; None while paused without an end."""
-        if self._stretch is None:
-            return None
-        now = self._now()
-        return now.wall + self._stretch.left(now)
+        return self._stretch.ends(self._now()) if self._stretch else None
 
     def pause(self, seconds: float | None) -> None:
         """Release the microphone, for so long or until resumed."""
@@ -64,10 +59,10 @@ class Pausing:
             state: Any = json.loads(read_capped(self._path, 1024))
             paused, until = bool(state["paused"]), state["until"]
             if until is not None:
-                stretch = _stretch(state, float(until), now)
+                stretch = clock.read_pause(state.get("for"), float(until), now)
         except FileNotFoundError:
             return
-        except (OSError, TooLarge, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (OSError, TooLarge, *NONSENSE):
             log.warning("%s is damaged: staying paused until `idiolect resume listening`", self._path)
             paused, stretch = True, None
         if paused and (stretch is None or stretch.left(now) > 0):
@@ -111,12 +106,3 @@ class Pausing:
         if self._unsaved:
             self._save()
         self._wait()
-
-
-def _stretch(state: Any, until: float, now: Moment) -> Stretch:
-    """What is left of a pause; of one that an earlier version noted only the wall's end is known."""
-    if not math.isfinite(until):
-        raise ValueError
-    if "for" in state:
-        return clock.read_stretch(state["for"], now)
-    return Stretch(min(MAX_S, max(0.0, until - now.wall)), now, now)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from idiolect import shelves, standing
 from idiolect.consent import Consents
 from idiolect.control.hub import Hub, StateChange
-from idiolect.errors import BundleError, LearningError, RequestError
+from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
@@ -74,8 +74,8 @@ class Personal:
         """By profile, how many phrases of an earlier encoder stand how (``standing``)."""
         self._asking = False
         self.active = GUEST
-        self.paused_until: float | None = None
-        self._pause: Stretch | None = None
+        self._paused = False
+        self._pause: Stretch | None = None  # how long; None while paused until resumed
         self._seen: Moment | None = None
         self.expired_day: int | None = None
         self.waiting_since: float | None = None
@@ -93,21 +93,23 @@ class Personal:
         try:
             state: dict[str, Any] = json.loads(read_capped(self._file, 1024))
             active, until = str(state["profile"]), state["paused_until"]
-            until = until if until == math.inf else _seconds(until)
-            pause, seen = state.get("pause"), state.get("seen")
-            self._pause = clock.read_stretch(pause, self._moment()) if pause else None
+            endless, seen = until is None or until == math.inf, state.get("seen")
+            pause = None if endless else clock.read_pause(state.get("pause"), float(until), self._moment())
             self._seen = clock.read_moment(seen) if seen else None
             self.waiting_since = _seconds(state.get("waiting_since"))
-            self.active, self.paused_until = active, until
+            self.active, self._paused, self._pause = active, until is not None, pause
         except FileNotFoundError:
             return
-        except (OSError, TooLarge, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (OSError, TooLarge, *NONSENSE):
             log.warning("%s is damaged: nobody is addressed, and learning is paused until resumed", self._file.name)
-            self.active, self.paused_until, self._pause = GUEST, float("inf"), None
+            self.active, self._paused = GUEST, True
 
     def _save(self) -> None:
+        until = None
+        if self._paused:
+            until = self._pause.ends(self._moment()) if self._pause else math.inf
         state = {
-            "profile": self.active, "paused_until": self.paused_until, "waiting_since": self.waiting_since,
+            "profile": self.active, "paused_until": until, "waiting_since": self.waiting_since,
             "pause": self._pause and self._pause.as_dict(), "seen": self._seen and self._seen.as_dict(),
         }  # fmt: skip
         try:
@@ -123,16 +125,11 @@ class Personal:
     @property
     def learning(self) -> bool:
         """Whether anything may be learnt now."""
-        if self._pause is not None:
-            return self._pause.left(self._moment()) <= 0
-        return self.paused_until is None or time.time() >= self.paused_until
+        return not self._paused or (self._pause is not None and self._pause.left(self._moment()) <= 0)
 
     def _pause_ends(self) -> float | None:
         """By the wall clock as it is now; None without a pause, or without an end of it."""
-        if self.learning or self.paused_until == math.inf:
-            return None
-        now = self._moment()
-        return now.wall + self._pause.left(now) if self._pause else self.paused_until
+        return None if self.learning or self._pause is None else self._pause.ends(self._moment())
 
     def status(self) -> dict[str, object]:
         """For ``status``: ids and counts, no names."""
@@ -365,7 +362,7 @@ class Personal:
     def pause(self, until: float | None) -> None:
         """Learn nothing until then (inf: until told to), or again from now on (None)."""
         now = self._moment()
-        self.paused_until = until
+        self._paused = until is not None
         self._pause = Stretch(max(0.0, until - now.wall), now, now) if until is not None and until < math.inf else None
         self._save()
         self.altered()

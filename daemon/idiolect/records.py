@@ -334,4 +334,4 @@ class Records:
 
     def undated(self) -> list[tuple[str, str, str, str]]:
         """(profile, purpose, kind, id) of what was kept while nobody knew the day."""
-        return sorted(set(self.vault.expired(UNDATED + 1)) - set(self.vault.expired(UNDATED)))
+        return self.vault.expired(UNDATED + 1, since=UNDATED)

@@ -17,7 +17,7 @@ import numpy as np
 
 from idiolect import shelves, standing
 from idiolect.consent import ADAPTER, Person
-from idiolect.errors import RequestError, TrustError
+from idiolect.errors import NONSENSE, RequestError, TrustError
 from idiolect.learner import Learner, Made
 from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
@@ -25,7 +25,7 @@ from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.pipeline.space import SPAN
 from idiolect.records import DAY_S
 from idiolect.trust import sealedcopy
-from idiolect.values import EMBEDDING
+from idiolect.values import EMBEDDING, encodable
 
 SCHEMA = "idiolect/person/v1"
 IMPORT_CAP = 2000
@@ -349,10 +349,9 @@ def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
         encoder = str(row.get("encoder", ""))
         if not np.isfinite(spans).all() or not 1 <= len(phrase) <= 64 or len(heard) > 64 or len(session) > 32:
             raise ValueError
-        if not re.fullmatch("([0-9a-f]{64})?", encoder):
+        if not re.fullmatch("([0-9a-f]{64})?", encoder) or not encodable((phrase, heard, session)):
             raise ValueError
-        f"{phrase}{heard}{session}".encode()  # JSON can spell half a character, which cannot be kept
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+    except NONSENSE:
         raise RequestError(422, "document", "holds an example that is none") from None
     return row["source"], phrase, session, heard, encoder, spans
 

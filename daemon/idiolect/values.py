@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,9 @@ EMBEDDING = 96
 """Numbers per embedding."""
 WINDOW = 16
 """Embeddings per window: what one spoken phrase looks like, shape (16, 96)."""
+
+MAX_PAUSE_S = 604_800
+"""A pause that ends by itself lasts a week at most."""
 
 GUEST = "guest"
 """The profile that is nobody: base model, nothing stored."""
@@ -101,3 +105,12 @@ class MicrophoneHealth:
     reopened: int = 0
     dropped_blocks: int = 0
     level_dbfs: float = -120.0
+
+
+def encodable(value: object) -> bool:
+    """Whether all text in a JSON value can be written as UTF-8: JSON can spell half a character (RFC 8259, 8.2)."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

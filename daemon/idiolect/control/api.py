@@ -34,10 +34,7 @@ from idiolect.control import box_api, idle_api, learn_api, metrics, pairing_api,
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
-from idiolect.values import GUEST
-
-MAX_PAUSE_S = 604_800
-"""A week: whoever wants a longer silence pauses without an end."""
+from idiolect.values import GUEST, MAX_PAUSE_S, encodable
 
 
 class Daemon(Protocol):
@@ -323,11 +320,8 @@ def parse_body(raw: bytes) -> dict[str, object]:
         raise RequestError(400, "body", "is not valid JSON in UTF-8") from None
     if not isinstance(body, dict):
         raise RequestError(422, "body", "must be a JSON object")
-    if b"\\ud" in raw.lower():
-        try:
-            json.dumps(body, ensure_ascii=False).encode()
-        except UnicodeEncodeError:  # RFC 8259, 8.2: nobody can say what half a character means, or keep it in UTF-8
-            raise RequestError(400, "body", "holds half of a surrogate pair, which is no character") from None
+    if b"\\ud" in raw.lower() and not encodable(body):
+        raise RequestError(400, "body", "holds half of a surrogate pair, which is no character")
     return body
 
 

@@ -32,11 +32,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from idiolect.control.arguments import only
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
+from idiolect.values import MAX_PAUSE_S
 
 if TYPE_CHECKING:
     from idiolect.control.api import Call, Daemon
 
-MAX_PAUSE_S = 604_800
 SHORTEST_PASSPHRASE = 8
 Answer = dict[str, object]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,13 +22,12 @@ from typing import Any
 from wyoming.event import Event, async_write_event
 
 from idiolect.errors import IdiolectError
+from idiolect.values import encodable
 
 HEADER_BYTES = 4_096
 DATA_BYTES = 16_384
 PAYLOAD_BYTES = 65_536
 TYPE_LENGTH = 64
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a character, which JSON can spell and UTF-8 cannot."""
 _UNSENT_BYTES = 16_384
 """What a client may leave unread in our memory, beside one event."""
 
@@ -159,6 +157,6 @@ def whole(data: Mapping[str, object], field: str, least: int, most: int) -> int:
 def text(data: Mapping[str, object], field: str, most: int) -> str | None:
     """Text out of an event's data, None where there is none; ``EventError``."""
     value = data.get(field)
-    if value is not None and (not isinstance(value, str) or len(value) > most or _SURROGATE.search(value)):
+    if value is not None and (not isinstance(value, str) or len(value) > most or not encodable(value)):
         raise EventError(field, f"must be text of at most {most} characters")
     return value

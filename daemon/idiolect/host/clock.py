@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idiolect.values import MAX_PAUSE_S
+
 TIMESYNCD = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd.service(8) makes this file when it has set the clock from a server."""
 TIME_ERROR = 5
@@ -102,6 +104,10 @@ class Stretch:
             passed = now.boot - self.found.boot + (before if 0 <= before < self.seconds else 0)
         return min(self.seconds, max(0.0, self.seconds - passed))
 
+    def ends(self, now: Moment) -> float:
+        """When it is over by the wall clock as it is ``now``, in seconds since the epoch."""
+        return now.wall + self.left(now)
+
     def as_dict(self) -> dict[str, object]:
         """For a file."""
         return {"seconds": self.seconds, "began": self.began.as_dict()}
@@ -113,6 +119,13 @@ def read_stretch(kept: Mapping[str, Any], now: Moment) -> Stretch:
     if not 0 <= seconds < math.inf:
         raise ValueError
     return Stretch(seconds, read_moment(kept["began"]), now)
+
+
+def read_pause(kept: Mapping[str, Any] | None, until: float, now: Moment) -> Stretch:
+    """The same for a pause, of which earlier versions kept nothing but ``until`` when by the wall clock."""
+    if not math.isfinite(until):
+        raise ValueError
+    return read_stretch(kept, now) if kept else Stretch(min(MAX_PAUSE_S, max(0.0, until - now.wall)), now, now)
 
 
 def minute_of_day(now: float | None = None) -> int:

@@ -22,6 +22,10 @@ MAX_ENTRIES = 1024
 _IRREGULAR = {errno.ELOOP: "is a symbolic link", errno.ENXIO: "is a socket, or a device that is not there"}
 
 
+DISK_STATES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonly", errno.EIO: "failed"}
+"""What an errno says of the disk, as a state of the keys."""
+
+
 class TooLarge(Exception):
     """A file holds more than its cap."""
 

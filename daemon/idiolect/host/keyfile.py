@@ -14,7 +14,6 @@ what Python and the JSON reader copy while they work is not wiped.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import KeystoreError
-from idiolect.host.files import TooLarge, read_capped, write_durably
+from idiolect.host.files import DISK_STATES, TooLarge, read_capped, write_durably
 from idiolect.host.systemd import CREDSTORE, credentials
 from idiolect.trust.envelope import derive
 from idiolect.trust.keystore import SECRET_BYTES, Released, Slot
@@ -42,7 +41,6 @@ _FIELDS = {"schema", "root", "next", "current", "minimum_version"}
 _MAX_NUMBER = 2**53 - 1
 _HEX = re.compile(f"[0-9a-f]{{{2 * SECRET_BYTES}}}")
 _NAME = re.compile("[0-9a-f]{16}")
-_DISK = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonly"}
 _RESTORE = "restore it from a backup, or run `idiolect factory-reset`: without it the vault cannot be read"
 
 
@@ -164,7 +162,7 @@ def _store(path: Path, stored: _Stored) -> None:
     try:
         write_durably(path, json.dumps(value, indent=1).encode() + b"\n")
     except OSError as error:
-        what, state = os.strerror(error.errno or 0), _DISK.get(error.errno or 0, "failed")
+        what, state = os.strerror(error.errno or 0), DISK_STATES.get(error.errno or 0, "failed")
         raise KeystoreError(f"{path.name} cannot be written: {what}", "free or repair the disk", state) from None
 
 

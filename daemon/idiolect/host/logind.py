@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import struct
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+from idiolect.errors import NONSENSE
 
 MESSAGE = 8192
 """Bytes of a message that is looked at: those that are meant for us have about 300."""
@@ -37,7 +38,7 @@ _FIRST = 16
 """Bytes of a message that tell its length."""
 _ENDLESS = (b"()", b"{}")
 """Structures of nothing, which D-Bus forbids: jeepney reads an array of them for ever, and into all memory there is."""
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AssertionError, struct.error, RecursionError)
+_UNREADABLE = (*NONSENSE, AssertionError)
 """What jeepney raises for bytes that it cannot take apart."""
 
 

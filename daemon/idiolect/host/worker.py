@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from idiolect import frames
-from idiolect.errors import LearningError, Preempted, WorkerFailed
+from idiolect.errors import NONSENSE, LearningError, Preempted, WorkerFailed
 from idiolect.host.sandbox import IDLE, Layer
 
 WALL_S = 120.0
@@ -171,7 +171,7 @@ class Worker:
         said = pipes.receive(HELLO_CAP)
         try:
             self._layers = tuple(Layer(str(n)[:32], bool(held), str(d)[:80]) for n, held, d in json.loads(said)[:32])
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except NONSENSE:
             raise WorkerFailed("garbled", "the training worker does not say what confines it") from None
 
 

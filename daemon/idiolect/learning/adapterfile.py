@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idiolect.errors import LearningError
+from idiolect.errors import NONSENSE, LearningError
 from idiolect.pipeline.personal import Adapter, Shift, Taught
+from idiolect.values import encodable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,10 +65,8 @@ def decode(data: bytes) -> Adapter:
         if len(data) > HARD_CAP:
             raise ValueError
         (size,) = struct.unpack_from("<I", data)
-        text = data[4 : 4 + size].decode()
-        header: dict[str, Any] = json.loads(text)
-        json.dumps(header, ensure_ascii=False).encode()  # half a character may be escaped in it
-        if header["v"] != 1:
+        header: dict[str, Any] = json.loads(data[4 : 4 + size].decode())
+        if header["v"] != 1 or not encodable(header):
             raise ValueError
         names = len(header["shifts"]) + len(header["taught"]) + bool(header["voice"])
         vectors = np.frombuffer(data, "<f2", offset=4 + size).reshape(names, header["size"] if names else 0)
@@ -86,9 +85,7 @@ def decode(data: bytes) -> Adapter:
             gain=float(header["gain"]),
             voice=rows.pop(0) if header["voice"] else None,
         )
-    except (
-        struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError,
-    ):  # fmt: skip
+    except NONSENSE:
         raise LearningError(
             "an adapter is not what was written", "`idiolect rollback`, or forget and teach again"
         ) from None

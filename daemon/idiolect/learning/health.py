@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from idiolect.errors import LearningError
+from idiolect.errors import NONSENSE, LearningError
 from idiolect.learning import guard
 
 WINDOW = 100.0
@@ -92,5 +92,5 @@ def read(kept: Any) -> Health:
     """What ``as_dict`` gave; ``LearningError`` when it is something else."""
     try:
         return Health(int(kept["number"]), int(kept["day"]), *(float(kept[f.name]) for f in fields(Health)[2:]))
-    except (KeyError, OverflowError, TypeError, ValueError):
+    except NONSENSE:
         raise LearningError("an adapter's health is not what was written", "`idiolect rollback`") from None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from idiolect.errors import LearningError
+from idiolect.errors import NONSENSE, LearningError
 from idiolect.pipeline.space import SPAN
 from idiolect.values import EMBEDDING
 
@@ -106,7 +106,7 @@ def decode(record: bytes) -> Example:
         words = {name: str(header[name]) for name in ("phrase", "session", "receipt", "heard")}
         words["origin"] = str(header.get("origin", ""))
         numbers = {name: int(header[name]) for name in ("sequence", "day")}
-    except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except NONSENSE:
         raise LearningError("an example is not what was written", "forget it, or erase the profile") from None
     return Example(source=header["source"], spans=spans, **words, **numbers)  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.errors import LearningError
+from idiolect.errors import NONSENSE, LearningError
 from idiolect.learning import adapterfile, guard, ledger, rounds, selftest, trainer
 from idiolect.learning.admission import REASONS, Verdict
 from idiolect.learning.model import Model
@@ -31,7 +31,6 @@ _LONGEST = 1 << 16
 """Items of one list: the reader makes room for as many as a list says it has, before it has seen one."""
 _FIX = "restart idiolectd; if it happens again, report it"
 
-_NONSENSE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 """What reading a message raises where it is not what it should be."""
 
 Task = Literal["round", "replay", "selftest"]
@@ -155,7 +154,7 @@ def read_request(message: Mapping[str, Any]) -> Request:
             model, known, when, bytes(message["active"]), others, bool(message["owed"]),
             message["task"], int(message["step"]), int(message["last"]),
         )  # fmt: skip
-    except _NONSENSE:
+    except NONSENSE:
         raise LearningError("a request makes no sense", _FIX) from None
 
 
@@ -223,7 +222,7 @@ def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
         verdict = guard.Verdict(int(message["check"]), _numbers(message["numbers"]))
         if verdict.check not in (0, *guard.CHECKS) or (verdict.passed and not guard.bounded(adapter, len(data))):
             raise ValueError("check")
-    except _NONSENSE:
+    except NONSENSE:
         raise LearningError("the training worker's answer makes no sense", _FIX) from None
     return rounds.Outcome(data, message["digest"], verdict, admissions)
 
@@ -235,7 +234,7 @@ def read_replay(message: Mapping[str, Any]) -> bytes:
         data = bytes(message["data"])
         adapterfile.accept(data, message["digest"])
         return data
-    except _NONSENSE:
+    except NONSENSE:
         raise LearningError("the training worker's answer makes no sense", _FIX) from None
 
 
@@ -246,7 +245,7 @@ def read_selftest(message: Mapping[str, Any]) -> tuple[selftest.Slice, ...]:
         rows = [selftest.Slice(str(name)[:64], *map(int, counts)) for name, *counts in message["slices"][:256]]
         if any(min(s.lost, s.won, s.wrong) < 0 or max(s.lost + s.won, s.wrong) > s.total for s in rows):
             raise ValueError("slices")
-    except _NONSENSE:
+    except NONSENSE:
         raise LearningError("the training worker's answer makes no sense", _FIX) from None
     return tuple(rows)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from idiolect.errors import LearningError
+from idiolect.errors import NONSENSE, LearningError
 
 DOMAIN = b"idiolect/adapter/v1"
 """Prefix of what is signed, so that the signature means nothing elsewhere."""
@@ -77,7 +77,7 @@ def parse(raw: bytes) -> Provenance:
             raise ValueError
         if found.version != 1 or found.encode() != raw:
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except NONSENSE:
         raise LearningError("an adapter's provenance is not what was signed", "`idiolect rollback`") from None
     return found
 

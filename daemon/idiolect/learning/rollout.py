@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from idiolect.errors import LearningError
+from idiolect.errors import NONSENSE, LearningError
 
 
 class State(StrEnum):
@@ -126,7 +126,7 @@ def read(rows: Sequence[dict[str, Any]]) -> list[Version]:
     """A table as it is kept, a dictionary for each version; ``LearningError`` when it is something else."""
     try:
         return [Version(**{**row, "state": State(row["state"])}) for row in rows]
-    except (KeyError, TypeError, ValueError):
+    except NONSENSE:
         raise LearningError(
             "the table of versions is not what was written",
             "erase the profile, or go back to the idiolect that wrote it",

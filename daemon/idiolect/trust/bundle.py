@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.errors import BundleError
+from idiolect.errors import NONSENSE, BundleError
 from idiolect.trust import succession
 from idiolect.trust.approvals import Approval
 from idiolect.trust.manifest import PREVIOUS, Manifest
@@ -177,7 +177,7 @@ def _arrays(head: Mapping[str, Any], numbers: bytes) -> dict[str, NDArray[np.flo
             if min(shape) < 1 or offset < 0 or offset + count * dtype.itemsize > len(numbers):
                 raise ValueError
             arrays[name] = np.frombuffer(numbers, dtype, count, offset).reshape(shape)
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except NONSENSE:
         raise BundleError("head.json", "arrays do not fit head.bin") from None
     return arrays
 
@@ -196,7 +196,7 @@ def _guard(files: Mapping[str, bytes]) -> Guard:
             raise ValueError
         if any(len(each) != shape[0] for each in (labels, *strata.values())):
             raise ValueError
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+    except NONSENSE:
         raise BundleError("guard.json", "does not fit guard.bin") from None
     return Guard(windows, scale, labels, strata)
 
@@ -213,7 +213,7 @@ def _phrases(raw: bytes, classes: tuple[str, ...]) -> tuple[Phrase, ...]:
             )
             for p in json.loads(raw)
         )
-    except (ValueError, AttributeError, KeyError, OverflowError, TypeError, RecursionError):
+    except NONSENSE:
         what = "must be a list of {name, text, kind, threshold} and perhaps turn_threshold"
         raise BundleError("phrases.json", what) from None
     for phrase in phrases:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from idiolect.errors import BundleError, KeystoreError
+from idiolect.errors import NONSENSE, BundleError, KeystoreError
 from idiolect.trust import canonical
 from idiolect.trust.keys import load_public
 
@@ -68,7 +68,7 @@ def parse(raw: bytes) -> Device:
     """Read a record; ``KeystoreError`` (damaged) when it is not one."""
     try:
         return _device(canonical.parse(raw, RECORD_CAP))
-    except (KeyError, TypeError, ValueError, AttributeError, BundleError):
+    except (*NONSENSE, BundleError):
         raise damaged(f"{RECORD} is damaged, or was made by a later version") from None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from idiolect.errors import NONSENSE
 from idiolect.trust import audit, canonical
 from idiolect.trust.attestation import AttestationError, Quote, Signed, attest_data, verify_boot, verify_quote
 
@@ -36,7 +37,7 @@ def verify_attestation(raw: bytes, ak: bytes, nonce: bytes, approved: Collection
         value = bytes.fromhex(quote["value"])
         known = document["schema"] == ATTESTATION and set(quote) == _QUOTE_FIELDS and len(digest) == len(value) == 32
         known = known and set(bundle) == {"digest", "name", "version"}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except NONSENSE:
         known = False
     if not known:
         raise AttestationError(0, "the document is not an attestation of this version")
@@ -87,7 +88,7 @@ def _quote(quote: Any, ak: bytes, extra: bytes) -> Quote:
     try:
         attest, signature, value = (bytes.fromhex(quote[name]) for name in ("attest", "signature", "value"))
         signed = Signed(attest, signature, int(quote["pcr"]), value)
-    except (KeyError, TypeError, ValueError):
+    except NONSENSE:
         raise AttestationError(2, "the quote in the document cannot be read") from None
     return verify_quote(ak, signed, extra)
 

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from idiolect.errors import VaultError
+from idiolect.errors import NONSENSE, VaultError
 
 SCHEMA = "idiolect/sealed/v1"
 COST = 1 << 15
@@ -53,7 +53,7 @@ def open_(document: Mapping[str, Any], passphrase: str) -> bytes:
             raise ValueError
         if len(salt) != 16 or len(box) > CAP:
             raise ValueError
-    except (KeyError, OverflowError, TypeError, ValueError):
+    except NONSENSE:
         raise VaultError("the sealed copy is damaged", "take another copy", "damaged") from None
     try:
         return AESGCM(_key(passphrase, salt, cost)).decrypt(nonce, box, SCHEMA.encode())

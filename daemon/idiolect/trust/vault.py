@@ -222,10 +222,18 @@ class Vault:
         shelf = self._now().shelves.get(profile)
         return {purpose: key.receipt for purpose, key in sorted(shelf.keys.items())} if shelf else {}
 
-    def expired(self, day: int) -> list[tuple[str, str, str, str]]:
-        """(profile, purpose, kind, id) of the records whose last day is before ``day`` (since the epoch)."""
-        shelves = self._now().shelves.items()
-        return sorted((p, *name) for p, shelf in shelves for name, r in shelf.records.items() if 0 < r.expires < day)
+    def expired(self, day: int, since: int = 1) -> list[tuple[str, str, str, str]]:
+        """(profile, purpose, kind, id) of the records whose last day is before ``day`` and not before ``since``.
+
+        Days are counted from the epoch.
+        """
+        lasting = range(since, day)
+        return sorted(
+            (profile, *name)
+            for profile, shelf in self._now().shelves.items()
+            for name, head in shelf.records.items()
+            if head.expires in lasting
+        )
 
     def counts(self) -> Counts:
         """How much there is."""
