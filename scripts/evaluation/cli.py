@@ -32,6 +32,7 @@ from evaluation.personal import people, pictures, run
 from evaluation.report import Figures
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle
 from idiolect.errors import IdiolectError
+from options import some_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("base", *run.PARTS)
@@ -44,20 +45,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, help="folder for confusion matrices (needs matplotlib)")
     parser.add_argument("--bundle", default="builtin", help="folder of the bundle to judge (default: the one shipped)")
     parser.add_argument(
-        "--only", default=",".join(PARTS), type=_parts, help=f"some of {','.join(PARTS)} (default: all of them)"
+        "--only", default=",".join(PARTS), type=some_of(PARTS), help=f"some of {','.join(PARTS)} (default: all of them)"
     )
     parser.add_argument(
         "--no-cache", action="store_true", help="neither read nor write .cache/embeddings and .cache/models"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args()
-
-
-def _parts(text: str) -> list[str]:
-    chosen = text.split(",")
-    if wrong := [part for part in chosen if part not in PARTS]:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(PARTS)}")
-    return chosen
 
 
 def _trained_on(folder: Path) -> set[bytes]:

@@ -23,12 +23,13 @@ import argparse
 import os
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from options import some_of
 from torture import harness
 
 OWNERS = 2
@@ -138,17 +139,12 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     counts = {"owners": (OWNERS, "owners that are poisoned"), "measurements": (5000, "timings of each kind of refusal")}
     parser = harness.arguments(__doc__ or "", seconds=600.0, **counts)
-    parser.add_argument("--only", type=_parts, default=list(PARTS), metavar="PARTS", help=f"some of {','.join(PARTS)}")
+    parser.add_argument(
+        "--only", type=some_of(PARTS), default=list(PARTS), metavar="PARTS", help=f"some of {','.join(PARTS)}"
+    )
     parser.add_argument("--full", action="store_true", help="all of it: an hour")
     parser.add_argument("--report", type=Path, metavar="FILE.md", help="the same as a page to read")
     return parser.parse_args()
-
-
-def _parts(text: str) -> Sequence[str]:
-    chosen = text.split(",")
-    if wrong := [part for part in chosen if part not in PARTS]:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(PARTS)}")
-    return chosen
 
 
 if __name__ == "__main__":

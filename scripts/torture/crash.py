@@ -40,6 +40,7 @@ from pathlib import Path  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from options import some_of  # noqa: E402
 from torture import harness  # noqa: E402
 
 SHARES = {"file": 0.52, "tpm": 0.29, "vault": 0.175, "daemon": 0.015}
@@ -69,7 +70,7 @@ def shared(wish: argparse.Namespace) -> dict[str, int]:
 
     shares = {kind: share for kind, share in SHARES.items() if not (kind in TPM and missing())}
     if wish.only:
-        shares = dict.fromkeys(wish.only.split(","), 1.0)
+        shares = dict.fromkeys(wish.only, 1.0)
     counts = {kind: round(wish.cycles * share / sum(shares.values())) for kind, share in shares.items()}
     if wish.daemons >= 0 and "daemon" in counts:
         counts["daemon"] = wish.daemons
@@ -103,7 +104,7 @@ def together(wish: argparse.Namespace, run: harness.Run) -> int:
             cycles = wish.cycles // wish.jobs + (job < wish.cycles % wish.jobs)
             command = [sys.executable, str(Path(__file__).resolve()), "--cycles", str(cycles), "--json", str(report)]
             command += ["--seconds", str(wish.seconds), "--seed", str(wish.seed + job)]
-            command += ["--only", wish.only] if wish.only else []
+            command += ["--only", ",".join(wish.only)] if wish.only else []
             command += ["--daemons", str(wish.daemons // wish.jobs)] if wish.daemons >= 0 else []
             processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL if job else None))
         codes = [process.wait() for process in processes]
@@ -119,7 +120,7 @@ def main() -> int:
     counts = {"cycles": (10_000, "starts, deaths and checks"), "jobs": (1, "processes that share them")}
     parser = harness.arguments(__doc__ or "", seconds=7200.0, **counts)
     parser.add_argument("--daemons", type=int, default=-1, metavar="N", help="so many of the cycles with idiolectd")
-    parser.add_argument("--only", default="", metavar="KINDS", help="file, tpm, daemon, vault: some of them")
+    parser.add_argument("--only", type=some_of(SHARES), metavar="KINDS", help=f"some of {','.join(SHARES)}")
     parser.add_argument("--spoil", action="store_true", help="break each invariant on purpose: it must be reported")
     wish = parser.parse_args()
     logging.getLogger("idiolect").setLevel(logging.CRITICAL)  # refusals are the point here

@@ -43,6 +43,7 @@ from tests import bundles  # noqa: E402
 from tests.devices import TestDevice, policy_pem, recall  # noqa: E402
 from tests.swtpm import Swtpm, missing  # noqa: E402
 from torture import harness  # noqa: E402
+from torture.crashing.lives import Loss  # noqa: E402
 from torture.crashing.vault_victim import Story, Victim  # noqa: E402
 
 DAY = 86_400
@@ -51,10 +52,6 @@ GIVE_UP_S = 5.0
 """How long a child may go on without a TPM."""
 REPLACE_EVERY, POWER_EVERY, SLOTS_EVERY = 12, 3, 5
 """One run in so many replaces the policy key, one kill hits the TPM, one check looks into the slots."""
-
-
-class Loss(Exception):
-    """Something that had been promised is not there."""
 
 
 @dataclass

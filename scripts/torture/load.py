@@ -33,7 +33,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
+from options import some_of  # noqa: E402
 from tests.alsa import wavmic  # noqa: E402
 from torture import harness  # noqa: E402
 from torture.harness import Run, lacking  # noqa: E402
@@ -52,6 +52,8 @@ from torture.loading.running import Daemon, Failed, ask, daemon  # noqa: E402
 from torture.loading.spike import limited, spike  # noqa: E402
 from torture.loading.step import learnt, spoken, step  # noqa: E402
 
+PARTS = ("crowd", "memory", "starts", "shares")
+"""Methods of ``Load``, in this order."""
 SHARES = "100,50,20,10,5,3,2,1"
 MEMORY = (512, 320, 256, 128, 96, 72)
 """MiB; the unit gives 320."""
@@ -213,7 +215,9 @@ def main() -> int:
         spike=(100, "percent of a core for everybody at once"),
     )  # fmt: skip
     parser.add_argument("--shares", default=SHARES, metavar="LIST", help=f"percents of a core ({SHARES})")
-    parser.add_argument("--only", default="", metavar="LIST", help="of crowd, memory, starts, shares; else all")
+    parser.add_argument(
+        "--only", type=some_of(PARTS), default=PARTS, metavar="LIST", help=f"of {','.join(PARTS)} (all)"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as SVG or PNG; needs matplotlib")
     wish = parser.parse_args()
     try:
@@ -230,12 +234,9 @@ def main() -> int:
             load.prepare()
             if not load.words:
                 return lacking("load", "no recorded words: apt install asterisk-core-sounds-en-wav")
-            parts: dict[str, Callable[[], None]] = {
-                "crowd": load.crowd, "memory": load.memory, "starts": load.starts, "shares": load.shares,
-            }  # fmt: skip
-            for name, part in parts.items():
-                if not wish.only or name in wish.only.split(","):
-                    part()
+            for name in PARTS:
+                if name in wish.only:
+                    getattr(load, name)()
         except Failed as error:
             load.found.append(str(error))
         finally:

@@ -34,16 +34,12 @@ ROOT = Path(__file__).resolve().parents[2]
 for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
+from options import some_of  # noqa: E402
 from torture import harness  # noqa: E402
 from torture.disk import shim  # noqa: E402
 from torture.disk.bench import Bench, Tally  # noqa: E402
 from torture.disk.controls import controls  # noqa: E402
 from torture.disk.stack import OPERATIONS, Operation  # noqa: E402
-
-
-def chosen(names: str) -> list[Operation]:
-    """The operations of these names, all for none."""
-    return [each for each in OPERATIONS if not names or each.name in names.split(",")]
 
 
 def torture(bench: Bench, run: harness.Run, operations: Sequence[Operation], every: int, several: int) -> None:
@@ -75,7 +71,10 @@ def main() -> int:
     """See the module."""
     counts = {"every": (1, "one call in so many"), "several": (3, "choices of what a power cut leaves, beside the two")}
     parser = harness.arguments(__doc__, seconds=1500.0, **counts)
-    parser.add_argument("--only", default="", metavar="NAMES", help="operations, with commas between them")
+    names = [each.name for each in OPERATIONS]
+    parser.add_argument(
+        "--only", type=some_of(names), default=names, metavar="NAMES", help=f"some of {', '.join(names)}"
+    )
     parser.add_argument("--controls", action="store_true", help="break the product on purpose: is it found?")
     wish: argparse.Namespace = parser.parse_args()
     if why := shim.missing():
@@ -89,7 +88,8 @@ def main() -> int:
         bench = Bench(folder, wish.seed)
         if wish.controls:
             return run.finish({"controls": controls(bench)}, bench.tally.found)
-        torture(bench, run, chosen(wish.only), wish.every, wish.several)
+        chosen = [each for each in OPERATIONS if each.name in wish.only]
+        torture(bench, run, chosen, wish.every, wish.several)
     finally:
         shutil.rmtree(folder)
     return run.finish(figures(bench.tally), bench.tally.found)

@@ -22,21 +22,17 @@ LISTENING = (
 
 def xrun(s: Session) -> None:
     """The device overruns."""
-    starts = s.mic.starts
-    s.mic.switch("xrun")
-    s.counts.overruns += 1
-    s.restarted(starts)
+    with s.restart("overruns"):
+        s.mic.switch("xrun")
 
 
 def held_up(s: Session) -> None:
     """The daemon stands still for longer than the device's buffer lasts."""
-    starts = s.mic.starts
-    s.daemon.halt()
-    s.say_sound(PORTION)
-    s.say_sound(PORTION)
-    s.daemon.signal(signal.SIGCONT)
-    s.counts.overruns += 1
-    s.restarted(starts)
+    with s.restart("overruns"):
+        s.daemon.halt()
+        s.say_sound(PORTION)
+        s.say_sound(PORTION)
+        s.daemon.signal(signal.SIGCONT)
 
 
 def hiccup(s: Session) -> None:
@@ -56,41 +52,34 @@ def gone(s: Session) -> None:
 
 def broken(s: Session) -> None:
     """Reads fail with EIO for a while."""
-    starts = s.mic.starts
-    s.mic.switch("eio")
-    s.say_sound(2)
-    _state(s, "failed")
-    s.mic.switch("eio", False)
-    s.counts.reopened += 1
-    s.restarted(starts)
+    with s.restart("reopened"):
+        s.mic.switch("eio")
+        s.say_sound(2)
+        _state(s, "failed")
+        s.mic.switch("eio", False)
 
 
 def busy(s: Session) -> None:
     """Unplugged, and held by another program when it comes back."""
-    starts = s.mic.starts
-    s.mic.switch("busy")
-    s.mic.switch("gone")
-    _state(s, "absent")
-    s.mic.switch("gone", False)
-    _state(s, "busy")
-    s.mic.switch("busy", False)
-    s.counts.reopened += 1
-    s.restarted(starts)
+    with s.restart("reopened"):
+        s.mic.switch("busy")
+        s.mic.switch("gone")
+        _state(s, "absent")
+        s.mic.switch("gone", False)
+        _state(s, "busy")
+        s.mic.switch("busy", False)
 
 
 def suspended(s: Session) -> None:
     """Asleep (ESTRPIPE), as after the board was."""
-    starts = s.mic.starts
-    s.mic.switch("suspend")
-    s.counts.reopened += 1
-    s.restarted(starts)
+    with s.restart("reopened"):
+        s.mic.switch("suspend")
 
 
 def stalled(s: Session) -> None:
     """Open, and silent for longer than a device may be."""
-    starts = s.mic.starts
-    s.counts.reopened += 1
-    s.restarted(starts)
+    with s.restart("reopened"):
+        pass  # nothing is told meanwhile
 
 
 def another(s: Session) -> None:
@@ -102,15 +91,13 @@ def another(s: Session) -> None:
 def unusable(s: Session) -> None:
     """It comes back with samples that are not understood, and then as it was."""
     rate, channels = s.mic.rate, s.mic.channels
-    starts = s.mic.starts
-    s.mic.switch("gone")
-    _state(s, "absent")
-    s.mic.become(rate, channels, "S32_LE")
-    s.mic.switch("gone", False)
-    _state(s, "format")
-    s.mic.become(rate, channels)
-    s.counts.reopened += 1
-    s.restarted(starts)
+    with s.restart("reopened"):
+        s.mic.switch("gone")
+        _state(s, "absent")
+        s.mic.become(rate, channels, "S32_LE")
+        s.mic.switch("gone", False)
+        _state(s, "format")
+        s.mic.become(rate, channels)
 
 
 def short(s: Session) -> None:
@@ -128,12 +115,11 @@ def overflow(s: Session) -> None:
 
 def paused(s: Session) -> None:
     """Listening is paused, and resumed later."""
-    starts = s.mic.starts
-    s.daemon.client.pause()
-    _state(s, "paused")
-    s.pass_unheard(5 * PORTION)
-    s.daemon.client.resume()
-    s.restarted(starts)
+    with s.restart():
+        s.daemon.client.pause()
+        _state(s, "paused")
+        s.pass_unheard(5 * PORTION)
+        s.daemon.client.resume()
 
 
 def reloaded(s: Session) -> None:
@@ -160,10 +146,9 @@ def retuned(s: Session) -> None:
 def moved(s: Session) -> None:
     """The configuration names the other microphone."""
     s.mic = next(mic for mic in s.mics.values() if mic is not s.mic)
-    starts = s.mic.starts
-    s.daemon.configure(s.settings())
-    _reload(s, at_once=False)
-    s.restarted(starts)
+    with s.restart():
+        s.daemon.configure(s.settings())
+        _reload(s, at_once=False)
 
 
 def slow_listener(s: Session) -> None:
@@ -215,14 +200,12 @@ def _state(s: Session, wanted: str) -> None:
 
 def _away(s: Session, fault: str, state: str, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Closed by a fault, and opened again when it is over."""
-    starts = s.mic.starts
-    s.mic.switch(fault)
-    _state(s, state)
-    meanwhile()
-    s.pass_unheard(PORTION)
-    s.mic.switch(fault, False)
-    s.counts.reopened += 1
-    s.restarted(starts)
+    with s.restart("reopened"):
+        s.mic.switch(fault)
+        _state(s, state)
+        meanwhile()
+        s.pass_unheard(PORTION)
+        s.mic.switch(fault, False)
 
 
 def _reload(s: Session, *, at_once: bool = True) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle
 from idiolect.values import BLOCK, SAMPLE_RATE
 from torture.audio.daemon import Stuck
+from torture.audio.faults import xrun
 from torture.audio.programme import Material, Room
 from torture.audio.reference import Stretch, offset_of
 from torture.audio.session import Session
@@ -88,22 +89,12 @@ def crystal(found: Sequence[Moment]) -> float:
     return 1.0 - float(np.polyfit(at - at[0], lag, 1)[0])
 
 
-def overrun(s: Session) -> None:
-    """Samples are lost in the device."""
-    starts = s.mic.starts
-    s.mic.switch("xrun")
-    s.counts.overruns += 1
-    s.restarted(starts)
-
-
 def unplugged(s: Session) -> None:
     """The device is away for a second."""
-    starts = s.mic.starts
-    s.mic.switch("gone")
-    time.sleep(1.0)
-    s.mic.switch("gone", False)
-    s.counts.reopened += 1
-    s.restarted(starts)
+    with s.restart("reopened"):
+        s.mic.switch("gone")
+        time.sleep(1.0)
+        s.mic.switch("gone", False)
 
 
 def standstill(s: Session) -> None:
@@ -113,7 +104,7 @@ def standstill(s: Session) -> None:
     s.daemon.signal(signal.SIGCONT)
 
 
-FAULTS: Sequence[Callable[[Session], None]] = (overrun, unplugged, standstill)
+FAULTS: Sequence[Callable[[Session], None]] = (xrun, unplugged, standstill)
 
 
 def live(material: Material, folder: Path, quick: Path, seed: int, seconds: float) -> RealTime:
@@ -156,7 +147,7 @@ def _even(session: Session, seconds: float, result: RealTime, found: list[Moment
         if session.stretch is not stretch:
             found += moments(stretch)
     stretch = session.stretch
-    overrun(session)
+    xrun(session)
     found += moments(stretch)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -285,8 +286,13 @@ class Session:
         self._before, self._number = stretch, self._number + 1
         self.stretch = Stretch(self._number)
 
-    def restarted(self, starts: int) -> None:
-        """The device has been started again, after that many times before: sound from before is lost."""
+    @contextmanager
+    def restart(self, counted: str = "") -> Iterator[None]:
+        """What is done inside has the device started again, and sound from before lost; ``counted`` as which count."""
+        starts = self.mic.starts
+        yield
+        if counted:
+            setattr(self.counts, counted, getattr(self.counts, counted) + 1)
         wait_until("the microphone starts again", lambda: self._alive() and self.mic.starts > starts)
         self.close_stretch()
         self._begin()

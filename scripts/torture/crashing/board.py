@@ -10,7 +10,6 @@ import random
 import select
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.devices import TestDevice
 from tests.swtpm import Swtpm
 from torture.crashing import check
 from torture.crashing.bundles import boot, carried
+from torture.crashing.lives import Loss, live
 from torture.crashing.operations import NEEDS, OFTEN, TRAINING
 from torture.crashing.steps import BETWEEN, DAEMON, POWER, WORKER, Target, alive
 from torture.crashing.story import Story, markers
@@ -48,10 +48,6 @@ PATIENCE_S = 60.0
 """How long a worker may need to notice that its daemon is gone; one that is not confined yet starts first."""
 _SUBREAPER = 36
 """prctl(2)."""
-
-
-class Loss(Exception):
-    """Something that had been promised is not there, or something is there that must not be."""
 
 
 class Board:
@@ -382,23 +378,8 @@ def run(kind: str, cycles: int, told: Run) -> tuple[dict[str, object], list[str]
     """So many cycles on one device after the other; figures, and what was lost."""
     chance = random.Random(f"{kind}/{told.seed}")  # noqa: S311 - choices, not keys
     tally = Tally()
-    losses: list[str] = []
     boot(2)
-    while tally.cycles < cycles and not told.over and not losses:
-        board = Board(kind, chance, tally)
-        try:
-            if not tally.cycles:
-                board.learn()
-            for _ in range(min(LIFE, cycles - tally.cycles)):
-                board.cycle()
-                told.show(f"{kind}: {tally.cycles} of {cycles} cycles")
-                if told.over:
-                    break
-            board.check()
-        except Loss as loss:
-            board.lost = True
-            print(f"crash: see {board.folder}", file=sys.stderr)
-            losses.append(f"cycle {tally.cycles}: {loss}")
-        finally:
-            board.close()
+    losses = live(
+        kind, cycles, told, lambda: Board(kind, chance, tally), most=LIFE, done=lambda: tally.cycles, first=Board.learn
+    )
     return tally.figures(), losses

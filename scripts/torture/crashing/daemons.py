@@ -33,9 +33,11 @@ from idiolect.trust import bundle as bundle_files
 from tests import bundles
 from tests.devices import TestDevice
 from torture.crashing import check
-from torture.crashing.board import PATIENCE_S, Loss, _is_worker
+from torture.crashing.board import PATIENCE_S, _is_worker
 from torture.crashing.check import Boot
-from torture.crashing.operations import NEEDS, OFTEN, Doing
+from torture.crashing.choosing import Doing
+from torture.crashing.lives import Loss, live
+from torture.crashing.operations import NEEDS, OFTEN
 from torture.crashing.steps import DAEMON, WORKER, alive
 from torture.crashing.story import MARK, Finding, Found, State, Story, markers
 from torture.crashing.uses import CAN, NAMES, Uses
@@ -139,7 +141,7 @@ class House:
         self.tally["cycles"] += 1
         self.look_at_remains()
         if self._chance.random() < 0.5:
-            self.open_offline()
+            self.check()
 
     def look_at_remains(self) -> None:
         """No plaintext in the state directory, no name in the journal, no row that is nobody's."""
@@ -292,7 +294,7 @@ class House:
         self.story.kept, self.story.after = state, []
         self.story.count, self.story.head = count, head
 
-    def open_offline(self) -> None:
+    def check(self) -> None:
         """Open the vault as it lies and check all of it."""
         custody = TestDevice(self.folder, None).custody(self._verified)
         with contextlib.closing(custody):
@@ -340,20 +342,5 @@ def run(cycles: int, told: Run) -> tuple[dict[str, object], list[str]]:
     """So many cycles on one household after the other; figures, and what was lost."""
     chance = random.Random(f"daemon/{told.seed}")  # noqa: S311 - choices, not keys
     tally: dict[str, Any] = {"cycles": 0, "deaths": {}, "operations": {}, "dropped": 0, "adapters made again": 0}
-    losses: list[str] = []
-    while tally["cycles"] < cycles and not told.over and not losses:
-        house = House(chance, tally)
-        try:
-            for _ in range(min(LIFE, cycles - tally["cycles"])):
-                house.cycle()
-                told.show(f"daemon: {tally['cycles']} of {cycles} cycles")
-                if told.over:
-                    break
-            house.open_offline()
-        except Loss as loss:
-            house.lost = True
-            print(f"crash: see {house.folder}", file=sys.stderr)
-            losses.append(f"cycle {tally['cycles']}: {loss}")
-        finally:
-            house.close()
+    losses = live("daemon", cycles, told, lambda: House(chance, tally), most=LIFE, done=lambda: int(tally["cycles"]))
     return tally, losses

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from idiolect import observe
@@ -15,46 +15,23 @@ from idiolect.consent import Person as Agreed
 from idiolect.custody import Custody
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
-from idiolect.learning import rollout
 from idiolect.learning.ledger import PURPOSES
 from idiolect.rights import Rights
 from idiolect.trust import schema
 from torture.crashing.check import Boot
+from torture.crashing.choosing import Choosing, Doing, in_use
 from torture.crashing.story import MARK, TAKES, TURNED, UNKNOWN, WORDS, Example, Person, State, take
 
 PURPOSES_ASKED = ("enrol", "adapt_corrections", "usage")
 
 
-@dataclass(frozen=True)
-class Doing:
-    """An operation: what may be there while it runs, step by step, and how to run it."""
-
-    states: list[State]
-    run: Callable[[], object]
-    minimum: int = 0
-    """The version that is marked good by it."""
-
-
-class Operations:
+class Operations(Choosing):
     """Each method looks for somebody it fits, and gives what is to be done, or None. ``vault`` is open."""
 
     def __init__(self, boot: Boot, custody: Custody, chance: random.Random, now: float) -> None:
-        self._boot, self._custody, self._chance, self._now = boot, custody, chance, now
-        self._state: State = {}
+        super().__init__(chance)
+        self._boot, self._custody, self._now = boot, custody, now
         self._learner: Learner
-
-    def choose(self, name: str, state: State) -> Doing | None:
-        """An operation by its name, as ``state`` is."""
-        self._state = state
-        made: Doing | None = getattr(self, f"_{name}")()
-        return made
-
-    def _changed(self, profile: str, *steps: Person) -> list[State]:
-        return [{**self._state, profile: person} for person in steps]
-
-    def _pick(self, test: Callable[[Person], object]) -> str | None:
-        fitting = sorted(profile for profile, person in self._state.items() if test(person))
-        return self._chance.choice(fitting) if fitting else None
 
     def _agreed(self, profile: str) -> Agreed:
         return self._learner.consents.find(profile)
@@ -90,29 +67,14 @@ class Operations:
         return Doing(self._changed(pending.profile, person), self._learner.consents.heard_yes)
 
     def _withdraw(self) -> Doing | None:
-        profile = self._pick(lambda p: p.receipts)
-        if profile is None:
-            return None
-        person = self._state[profile]
-        purpose = self._chance.choice(sorted(person.receipts))
-        left = replace(
-            person.kept([e for e in person.examples if e.purpose != purpose]),
-            receipts={p: r for p, r in person.receipts.items() if p != purpose},
-            usage={} if purpose == "usage" else person.usage,
-        )
-
-        def run() -> None:
+        def run(profile: str, purpose: str) -> None:
             self._learner.consents.withdraw(self._agreed(profile), purpose)
             self._learner.round_owed(profile)
 
-        return Doing(self._changed(profile, left.without_versions(), left.purged()), run)
+        return self._withdrawing(run)
 
     def _erase(self) -> Doing | None:
-        profile = self._pick(lambda _: True)
-        if profile is None:
-            return None
-        rest = {p: person for p, person in self._state.items() if p != profile}
-        return Doing([rest], lambda: self._learner.consents.erase(profile))
+        return self._erasing(self._learner.consents.erase)
 
     # -- learning -----------------------------------------------------------------------------------------------
 
@@ -199,17 +161,7 @@ class Operations:
         return self._said(profile, self._chance.choice((10, 20))) if profile else None
 
     def _rollback(self) -> Doing | None:
-        profile = self._pick(_in_use)
-        if profile is None:
-            return None
-        versions = self._learner.versions(profile)
-        used = rollout.in_use(versions)
-        assert used is not None  # noqa: S101 - the story says so
-        after = rollout.update(versions, used.next(rollout.Signal.TAKEN_BACK))
-        table = tuple((v.number, v.state.value) for v in after)
-        return Doing(
-            self._changed(profile, replace(self._state[profile], table=table)), lambda: self._learner.rollback(profile)
-        )  # fmt: skip
+        return self._taking_back(self._learner.rollback)
 
     def _verify(self) -> Doing | None:
         profile = self._pick(lambda p: p.table)
@@ -225,7 +177,7 @@ class Operations:
         return Doing([], run)
 
     def _selftest(self) -> Doing | None:
-        profile = self._pick(_in_use)
+        profile = self._pick(in_use)
         if profile is None:
             return None
         person = self._state[profile]
@@ -234,24 +186,7 @@ class Operations:
     # -- rights -------------------------------------------------------------------------------------------------
 
     def _forget(self) -> Doing | None:
-        profile = self._pick(lambda p: p.examples)
-        if profile is None:
-            return None
-        person = self._state[profile]
-        one = self._chance.choice(person.examples)
-        wishes: list[dict[str, object]] = [{"example": one.sequence}, {"phrase": one.phrase}, {"all": True}]
-        (what,) = self._chance.choices(wishes, (5, 3, 1))
-        gone = {
-            "example": lambda e: e.sequence == one.sequence,
-            "phrase": lambda e: one.phrase in (e.phrase, e.heard),
-            "all": lambda _: True,
-        }[next(iter(what))]
-        left = person.kept([e for e in person.examples if not gone(e)])
-        left = replace(left, usage={}) if "all" in what else left
-        return Doing(
-            self._changed(profile, left.without_versions(), left.purged()),
-            lambda: Rights(self._learner).forget(self._agreed(profile), what),
-        )
+        return self._forgetting(lambda profile, what: Rights(self._learner).forget(self._agreed(profile), what))
 
     def _export(self) -> Doing | None:
         profile = self._pick(lambda p: p.examples)
@@ -303,10 +238,6 @@ class Operations:
         return Doing([], self._custody.mark_good, self._boot.version)
 
 
-def _in_use(person: Person) -> bool:
-    return any(state in ("canary", "active") for _, state in person.table or ())
-
-
 NEEDS: Mapping[str, Callable[[State], bool]] = {
     "consent": lambda s: len(s) < 3 or any(not p.known(*PURPOSES_ASKED) for p in s.values()),
     "withdraw": lambda s: any(p.receipts for p in s.values()),
@@ -316,9 +247,9 @@ NEEDS: Mapping[str, Callable[[State], bool]] = {
     "train": lambda s: any(p.examples or p.usage for p in s.values()),
     "usage": bool,
     "promote": lambda s: any(x in ("shadow", "canary") for p in s.values() for _, x in p.table or ()),
-    "rollback": lambda s: any(_in_use(p) for p in s.values()),
+    "rollback": lambda s: any(in_use(p) for p in s.values()),
     "verify": lambda s: any(p.table for p in s.values()),
-    "selftest": lambda s: any(_in_use(p) for p in s.values()),
+    "selftest": lambda s: any(in_use(p) for p in s.values()),
     "forget": lambda s: any(p.examples for p in s.values()),
     "export": lambda s: any(p.examples for p in s.values()),
     "bring": lambda s: any(0 < len(p.examples) < 8 for p in s.values()),

@@ -28,9 +28,10 @@ from idiolect.consent import ADAPTER, CONSENT
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.provisioning import ADAPTER_KEY, KEYFILE, VAULT
 from idiolect.trust.vault import Vault
-from torture.crashing.board import Board, Loss
+from torture.crashing.board import Board
 from torture.crashing.bundles import boot
 from torture.crashing.daemons import House
+from torture.crashing.lives import Loss
 from torture.crashing.steps import WORKER, Target
 from torture.crashing.story import MARK, Person, Story, take
 from torture.crashing.tally import Tally

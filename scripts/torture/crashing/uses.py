@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import random
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from idiolect.client import Client
-from idiolect.learning import rollout
 from idiolect.learning.ledger import PURPOSES
 from idiolect.rights import SCHEMA
-from torture.crashing.operations import Doing
-from torture.crashing.story import MARK, TAKES, UNKNOWN, WORDS, Example, Person, State, take
+from torture.crashing.choosing import Choosing, Doing
+from torture.crashing.story import MARK, TAKES, UNKNOWN, WORDS, Example, Person, take
 
 NAMES = (f"{MARK}ann", f"{MARK}eve")
 """Who is paired with the user that runs this."""
@@ -21,25 +19,12 @@ CAN = {"consent", "withdraw", "erase", "train", "rollback", "verify", "forget", 
 ASK = ("enrol", "adapt_corrections", "usage")
 
 
-class Uses:
+class Uses(Choosing):
     """Each method looks for somebody it fits, and gives what is to be done, or None."""
 
     def __init__(self, client: Client, encoder: str, chance: random.Random) -> None:
-        self.client, self._encoder, self._chance = client, encoder, chance
-        self._state: State = {}
-
-    def choose(self, name: str, state: State) -> Doing | None:
-        """An operation by its name, as ``state`` is."""
-        self._state = state
-        made: Doing | None = getattr(self, f"_{name}")()
-        return made
-
-    def _pick(self, test: Callable[[Person], object]) -> str | None:
-        fitting = sorted(profile for profile, person in self._state.items() if test(person))
-        return self._chance.choice(fitting) if fitting else None
-
-    def _changed(self, profile: str, *steps: Person) -> list[State]:
-        return [{**self._state, profile: person} for person in steps]
+        super().__init__(chance)
+        self.client, self._encoder = client, encoder
 
     def _consent(self) -> Doing | None:
         there = {person.name: person for person in self._state.values()}
@@ -84,54 +69,16 @@ class Uses:
         return rows
 
     def _forget(self) -> Doing | None:
-        profile = self._pick(lambda p: p.examples)
-        if profile is None:
-            return None
-        person = self._state[profile]
-        one = self._chance.choice(person.examples)
-        what: dict[str, object] = self._chance.choice(
-            [{"example": one.sequence}, {"phrase": one.phrase}, {"all": True}]
-        )
-        left = {
-            "example": [e for e in person.examples if e.sequence != one.sequence],
-            "phrase": [e for e in person.examples if one.phrase not in (e.phrase, e.heard)],
-            "all": [],
-        }[next(iter(what))]
-        after = person.kept(left)
-        states = self._changed(profile, after.without_versions(), after.purged())
-        return Doing(states, lambda: self.client.forget(profile, **what))
+        return self._forgetting(lambda profile, what: self.client.forget(profile, **what))
 
     def _withdraw(self) -> Doing | None:
-        profile = self._pick(lambda p: p.receipts)
-        if profile is None:
-            return None
-        person = self._state[profile]
-        purpose = self._chance.choice(sorted(person.receipts))
-        left = replace(
-            person.kept([e for e in person.examples if e.purpose != purpose]),
-            receipts={p: r for p, r in person.receipts.items() if p != purpose},
-        )
-        states = self._changed(profile, left.without_versions(), left.purged())
-        return Doing(states, lambda: self.client.withdraw(profile, purpose))
+        return self._withdrawing(self.client.withdraw)
 
     def _erase(self) -> Doing | None:
-        profile = self._pick(lambda _: True)
-        if profile is None:
-            return None
-        rest = {p: person for p, person in self._state.items() if p != profile}
-        return Doing([rest], lambda: self.client.erase(profile))
+        return self._erasing(self.client.erase)
 
     def _rollback(self) -> Doing | None:
-        profile = self._pick(lambda p: any(state in rollout.IN_USE for _, state in p.table or ()))
-        if profile is None:
-            return None
-        person = self._state[profile]
-        versions = [rollout.Version(number, rollout.State(state)) for number, state in person.table or ()]
-        used = rollout.in_use(versions)
-        assert used is not None  # noqa: S101 - the story says so
-        after = rollout.update(versions, used.next(rollout.Signal.TAKEN_BACK))
-        states = self._changed(profile, replace(person, table=tuple((v.number, v.state.value) for v in after)))
-        return Doing(states, lambda: self.client.rollback(profile))
+        return self._taking_back(self.client.rollback)
 
     def _train(self) -> Doing:
         """Learn now, in a window: with the patient worker."""

@@ -22,7 +22,8 @@ from idiolect.trust.verify import Verified
 from tests.devices import TestDevice
 from torture.crashing import check
 from torture.crashing.check import Boot
-from torture.crashing.operations import Doing, Operations
+from torture.crashing.choosing import Doing
+from torture.crashing.operations import Operations
 from torture.crashing.steps import Steps, Target
 from torture.crashing.story import State, Story
 
