@@ -136,7 +136,6 @@ class _One:
             raise OSError
         try:
             self._memory.mkdir()
-            (self._memory / "memory.use_hierarchy").exists()
         except OSError:
             self._memory = Path("/nonexistent")
         with contextlib.suppress(OSError):
