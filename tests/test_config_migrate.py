@@ -304,7 +304,8 @@ _PLAIN = (
     "1",
     "O'Neil",
     "x y",
-    "-z",
+    "z-",
+    "St. John",
 )
 _USERS = st.lists(st.sampled_from(["anna", "root", "_x", "no", "svc$"]), max_size=3, unique=True)
 

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 import idiolect.config
 from idiolect.config import as_dict, defaults, json_schema, load, parse
 from idiolect.errors import ConfigError
+from idiolect.values import name_key, person_name
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = (*sorted(CONFIG.glob("*.yaml")), *sorted((CONFIG / "examples").glob("*.yaml")))
@@ -89,8 +90,17 @@ def test_schema_and_code_accept_the_same_values(key: str) -> None:
 
 
 _PHRASES = st.lists(st.from_regex(r"[0-9A-Za-z '_-]{1,64}", fullmatch=True), unique=True, max_size=4)
+
+
+def _person(text: str) -> bool:
+    try:
+        return person_name(text) == text
+    except ValueError:
+        return False
+
+
 _PEOPLE = st.dictionaries(
-    st.from_regex(r"[0-9A-Za-z '_-]{1,64}", fullmatch=True),
+    st.from_regex(r"[0-9A-Za-z '_.-]{1,64}", fullmatch=True).filter(_person),
     st.fixed_dictionaries(
         {
             "users": st.lists(st.sampled_from(["ann", "bob", "no"]), unique=True),
@@ -98,7 +108,7 @@ _PEOPLE = st.dictionaries(
         }
     ),
     max_size=3,
-)
+).filter(lambda people: len({name_key(name) for name in people}) == len(people))
 _VALID = st.fixed_dictionaries(
     {},
     optional={

@@ -75,7 +75,8 @@ class House:
     def teach(self, number=1, name="ann", phrase="lights please"):
         """As ``Enrolment`` does when it has its samples."""
         spans = [invented(number, take) for take in range(3)]
-        return self.on_loop(self.daemon.people.taught(name, phrase, spans))
+        known = {person["name"]: person["profile"] for person in self.ok("GET", "/v1/consent")["people"]}
+        return self.on_loop(self.daemon.people.taught(known[name], phrase, spans))
 
     def hears(self, said, heard, profile, number=0):
         """An utterance of ``said`` that was understood as ``heard``."""

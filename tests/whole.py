@@ -108,7 +108,8 @@ class Whole:
 
     def teach(self, name: str = "ann", phrase: str = "lights please", number: int = 1) -> dict[str, object]:
         """As ``Enrolment`` does when it has its samples."""
-        return self.on_loop(self.service.people.taught(name, phrase, [invented(number, take) for take in range(3)]))
+        profile = {each["name"]: each["profile"] for each in self.client.people()["people"]}[name]
+        return self.on_loop(self.service.people.taught(profile, phrase, [invented(number, take) for take in range(3)]))
 
     def hears(self, said: str, heard: str, profile: str, number: int = 0) -> str:
         """An utterance of ``said`` that was understood as ``heard``; the id of its event."""

@@ -22,6 +22,7 @@ from idiolect.pipeline.space import Space
 from idiolect.trust.bundle import Bundle, load
 from idiolect.trust.keys import TrustedKeys
 from idiolect.trust.manifest import PREVIOUS
+from idiolect.values import name_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -170,12 +171,13 @@ def users(config: Config) -> dict[str, Sequence[str]]:
 def for_people(base: Listening, config: Config, profiles: Mapping[str, str]) -> Listening:
     """The same, with the thresholds of those who have a sensitivity of their own.
 
-    ``profiles`` are by name in small letters. A phrase whose threshold the configuration sets has that for everybody.
+    ``profiles`` are by the key of their name (``values.name_key``). A phrase whose threshold the configuration sets has
+    that for everybody.
     """
     found: dict[str, Thresholds] = {}
     fixed = np.array([name in config.listening.thresholds for name in base.classes], np.bool_)
     for name, person in config.people.items():
-        profile = profiles.get(name.casefold())
+        profile = profiles.get(name_key(name))
         if profile is not None and person.sensitivity != "same":
             more = (config.listening.sensitivity - person.sensitivity) * SENSITIVITY_SPAN
             free, turn = (np.where(fixed, t, raised(t, more)) for t in (base.thresholds, base.turn_thresholds))

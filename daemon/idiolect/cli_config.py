@@ -16,6 +16,7 @@ from idiolect import cli_output as show
 from idiolect.cli_files import Add, emit, files_explained
 from idiolect.client import Client
 from idiolect.configfiles import MAIN, installed_files
+from idiolect.configkinds import parts
 from idiolect.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _origin_lines(answer: Mapping[str, Any]) -> list[str]:
         if any(other.startswith(f"{key}.") for other in origin):
             continue
         value: Any = answer.get("config", {})
-        for part in key.split("."):
+        for part in parts(key):
             value = value.get(part) if isinstance(value, Mapping) else None
         written = json.dumps(value, ensure_ascii=False)
         lines.append(show.plain(f"{place.get('file', '?')}:{place.get('line', '?')}: {key}: {written}"))

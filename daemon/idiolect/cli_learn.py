@@ -16,6 +16,7 @@ from idiolect.client import Client
 from idiolect.client_types import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
 from idiolect.trust.receipt import RETENTION
+from idiolect.values import name_key
 
 Add = Callable[..., argparse.ArgumentParser]
 METER_FROM, METER_TO = -60.0, 0.0
@@ -69,7 +70,11 @@ def _wait_for_yes(options: argparse.Namespace, client: Client, asked: Question) 
 
 def _show(options: argparse.Namespace) -> int:
     answer = _client(options).people()
-    people = [p for p in answer["people"] if not options.name or p["name"].casefold() == options.name.casefold()]
+    people = [
+        p
+        for p in answer["people"]
+        if not options.name or options.name == p["profile"] or name_key(p["name"]) == name_key(options.name)
+    ]
     lines = []
     for person in people:
         mark = " (speaks now)" if person["profile"] == answer["active"] else ""
@@ -92,7 +97,7 @@ def _version(answer: Mapping[str, Any]) -> str:
 def _erase(options: argparse.Namespace) -> int:
     if not options.yes:
         print(f"Everything about {options.name} will be gone for good. Type the name to go on: ", end="", flush=True)
-        if sys.stdin.readline().strip().casefold() != options.name.casefold():
+        if name_key(sys.stdin.readline()) != name_key(options.name):
             print("Nothing was erased.")
             return 1
     answer = _client(options).erase(options.name)

@@ -19,7 +19,22 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
 
 from idiolect.configconnect import SOCKET, Handoff, Metrics, Page, Wyoming
-from idiolect.configkinds import Choice, Flag, Kind, Name, Names, Number, Schema, Section, Table, Text, nearest
+from idiolect.configkinds import (
+    Choice,
+    Flag,
+    Kind,
+    Name,
+    Names,
+    Number,
+    PersonName,
+    Schema,
+    Section,
+    Table,
+    Text,
+    nearest,
+    prefixes,
+    unescaped,
+)
 from idiolect.configmigrate import understood
 from idiolect.configparse import Note, Place, Reading, label, named, read_file, read_tree, shown
 from idiolect.errors import ConfigError, Problem
@@ -45,7 +60,8 @@ _DIRECTORY = Text("an absolute directory", r"/.+", 1024, Path)
 _MACHINE = Text("an absolute directory", r"/.*", 1024, Path)
 # beyond ASCII the pattern takes anything; Name then keeps to letters, marks and numbers
 _PHRASE = Name("a phrase: 1 to 64 letters, digits, spaces, _ - or '", "[0-9A-Za-z '_\u00a1-\U0010ffff-]{1,64}", 256)
-_PERSON = Name("a name: 1 to 64 letters, digits, spaces, _ - or '", _PHRASE.pattern, 256)
+# the schema's pattern for editors; PersonName has the rule, which is more than a pattern can say
+_PERSON = PersonName("a person's name", "(?!-)[^\u0000-\u001f\u007f-\u009f]{1,64}", 256)
 _GROUP = Name("the name of a Unix group", r"[A-Za-z_][0-9A-Za-z_.-]{0,30}\$?", 32)
 _HOURS = Text(
     'always, or from and to in local time such as "01:00-05:00"',
@@ -330,11 +346,21 @@ def _merge(readings: Sequence[Reading]) -> Config:
         raise ConfigError(_sorted(problems))
     values: dict[str, object] = {}
     places: dict[str, Place] = {}
+    first: dict[str, str] = {}
     for reading in readings:
-        values |= reading.values
-        places |= reading.places
+        values |= _respelled(reading.values, reading.spellings, first)
+        places |= _respelled(reading.places, reading.spellings, first)
     outdated = tuple(reading.outdated for reading in readings if reading.outdated)
     return _build(Config, values, "", places=MappingProxyType(places), outdated=outdated)
+
+
+def _respelled(given: Mapping[str, T], spellings: Mapping[str, str], first: dict[str, str]) -> dict[str, T]:
+    """Return a file's entries, each name in the spelling in which an earlier file has it; ``first`` remembers those."""
+    found: dict[str, T] = {}
+    for key, value in given.items():
+        own = next((each for each in prefixes(key) if each in spellings), "")
+        found[first.setdefault(spellings[own], own) + key.removeprefix(own) if own else key] = value
+    return found
 
 
 def _build(cls: type[T], values: Mapping[str, object], prefix: str, **given: object) -> T:
@@ -355,7 +381,8 @@ def _table(table: Table, values: Mapping[str, object], prefix: str) -> dict[str,
     kind = table.value
     if not isinstance(kind, Section):
         return inside
-    return {name: _build(kind.of, values, f"{prefix}{name}.") for name in inside if "." not in name}
+    names = [name for name, value in inside.items() if value is None]  # a section's fields have values
+    return {unescaped(name): _build(kind.of, values, f"{prefix}{name}.") for name in names}
 
 
 def _plain(value: object) -> object:

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from idiolect.configparse import FLAGS, NUMBER, Node, Place, Reading, describe, label
+from idiolect.values import name_key, person_name
 
 Schema = dict[str, object]
 
@@ -163,9 +164,38 @@ class Name(Text):
             return None
         return text if all(c.isascii() or unicodedata.category(c)[0] in "LMN" for c in text) else None
 
+    def key(self, text: str) -> str:
+        """Return what all spellings of a name have in common."""
+        return composed(text)
+
     def _rules(self) -> Schema:
         numbers = ["integer"] if self._fits("1") else []
         return super()._rules() | {"type": ["string", "boolean", *numbers]}
+
+
+@dataclass(frozen=True)
+class PersonName(Name):
+    """A person's name, by the rule that holds everywhere (``values.person_name``)."""
+
+    def _value(self, node: Node) -> str | None:
+        try:
+            return person_name(node.text) if node.shape == "scalar" else None
+        except ValueError:
+            return None
+
+    def _hint(self, node: Node) -> str:
+        try:
+            person_name(node.text)
+        except ValueError as error:
+            return f"; it {error}"
+        return ""
+
+    def key(self, text: str) -> str:
+        """Return what all spellings of a name have in common."""
+        return name_key(text)
+
+    def _fits(self, text: str) -> bool:
+        return text.isascii()  # asked by the schema only, whether an unquoted number can be one
 
 
 @dataclass(frozen=True)
@@ -210,15 +240,19 @@ class Mapped(Kind):
             return
         lines: dict[str, int] = {}
         for name, child in node.entries():
-            given = composed(name.text)
+            given = self._same(name.text)
             if name.shape != "scalar":
                 reading.add(name.line, key or "file", f"has {describe(name)} as a key, expected a name")
             elif given in lines:
                 first, again = sorted((lines[given], name.line))  # a translated file need not be in order
-                reading.add(again, dotted(key, label(given)), f"is given twice, first on line {first}")
+                reading.add(again, dotted(key, label(composed(name.text))), f"is given twice, first on line {first}")
             else:
                 lines[given] = name.line
                 self._entry(name, child, key, reading)
+
+    def _same(self, name: str) -> str:
+        """What two spellings of one entry's name have in common."""
+        return composed(name)
 
     def _entry(self, name: Node, child: Node, key: str, reading: Reading) -> None:
         """One entry of the mapping ``key``."""
@@ -244,10 +278,15 @@ class Table(Mapped):
     name: Name
     value: Kind
 
+    def _same(self, name: str) -> str:
+        return self.name.key(name)
+
     def _entry(self, name: Node, child: Node, key: str, reading: Reading) -> None:
-        given = composed(name.text)
-        if self.name.read(name, dotted(key, label(name.text)), reading) is None:
+        read = self.name.read(name, dotted(key, label(name.text)), reading)
+        if read is None:
             return
+        given = escaped(str(read))
+        reading.spellings[dotted(key, given)] = dotted(key, self._same(name.text))
         if isinstance(self.value, Mapped):
             reading.values[dotted(key, given)] = None
             reading.places[dotted(key, given)] = Place(reading.source, name.line)
@@ -298,6 +337,30 @@ class Section(Mapped):
 def dotted(key: str, name: str) -> str:
     """The name of an entry of the mapping ``key``, which is "" for the outermost."""
     return f"{key}.{name}" if key else name
+
+
+_PART = r"(?:[^.\\]|\\.)+"
+"""One name in a dotted key, as ``escaped`` leaves it."""
+
+
+def escaped(name: str) -> str:
+    """A name of somebody's own as a part of a dotted key, where its full stops are no borders."""
+    return name.replace("\\", r"\\").replace(".", r"\.")
+
+
+def unescaped(part: str) -> str:
+    """The name again that ``escaped`` was given."""
+    return re.sub(r"\\(.)", r"\1", part)
+
+
+def parts(key: str) -> list[str]:
+    """The names in a dotted key."""
+    return [unescaped(part) for part in re.findall(_PART, key)]
+
+
+def prefixes(key: str) -> list[str]:
+    """A dotted key's beginnings, each a key itself, the shortest first."""
+    return [key[: part.end()] for part in re.finditer(_PART, key)]
 
 
 def composed(text: str) -> str:

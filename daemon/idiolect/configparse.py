@@ -67,6 +67,7 @@ class Reading:
     """One file while it is read: ``values`` and ``places`` by dotted key, and every problem so far.
 
     ``unreliable_from`` is the first line that a syntax error may have garbled: problems from there on would mislead.
+    ``spellings`` maps the dotted key of what has a name of somebody's own to the same for every spelling of that name.
     ``homes`` maps the last part of each known key to the whole, to say where a misplaced key belongs.
     """
 
@@ -74,6 +75,7 @@ class Reading:
     homes: Mapping[str, str] = field(default_factory=dict)
     values: dict[str, object] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
+    spellings: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     outdated: Note | None = None
     unreliable_from: int | None = None

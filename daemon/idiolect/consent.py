@@ -1,6 +1,8 @@
 """Consent: who agreed to what. Over an open vault, on the thread that owns it.
 
-A person is a profile, an opaque id; the name they go by is kept encrypted like everything else. Agreeing has two
+A person is a profile, an opaque id; the name they go by is kept encrypted like everything else. Ids and names are two
+namespaces: whatever has an id at hand asks ``by_profile``, and only what people type is looked up with ``find``. No new
+name may look like an id (``values.person_name``), so that neither is ever taken for the other. Agreeing has two
 steps: ``begin`` gives the notice and a token, ``agree`` settles it within ``ANSWER_S``, either because the recogniser
 heard "yes" or because a Unix user who is paired with that name in the configuration said so. Nobody else can, root
 included: an administrator may erase, never agree.
@@ -19,13 +21,13 @@ from idiolect.errors import RequestError
 from idiolect.trust.change import Change
 from idiolect.trust.receipt import CATEGORIES, RETENTION, Receipt, parse
 from idiolect.trust.vault import Vault
+from idiolect.values import RESERVED_NAMES, is_id, name_key, person_name, visible_text
 
 CONSENT, ADAPTER = "consent", "adapter"
 """Purposes of the vault's own: names and receipts; and what was made from all the others."""
 ANSWER_S = 30.0
 MAX_PENDING = 4
 MAX_PEOPLE = 20
-NAME_LENGTH = 64
 _NAME_ID = "00"
 
 
@@ -52,16 +54,31 @@ class Pending:
 
 
 def clean_name(name: object) -> str:
-    """A display name in its one form (NFC); ``RequestError`` 422 when it is none."""
+    """Return a person's name in the form in which it is kept.
+
+    Raises:
+        RequestError: 422, it is no text, or no new person may have it (``values.person_name``).
+    """
+    text = _typed(name)
+    try:
+        return person_name(text)
+    except ValueError as error:
+        raise RequestError(422, "name", str(error)) from None
+
+
+def _typed(name: object) -> str:
     if not isinstance(name, str):
         raise RequestError(422, "name", "is needed, and must be text")
-    text = unicodedata.normalize("NFC", name).strip()
-    # Joiners make letters of some scripts and emoji what they are; all other invisible characters only mislead.
-    shown = text.replace("\u200c", "").replace("\u200d", "")
-    hidden = any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in shown)
-    if not 1 <= len(text) <= NAME_LENGTH or hidden:
-        raise RequestError(422, "name", f"must have 1 to {NAME_LENGTH} visible characters")
-    return text
+    return name.strip()
+
+
+def may_be_named(name: str) -> bool:
+    """Return whether a new person could have this name; those who have it already keep it."""
+    try:
+        person_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 class Consents:
@@ -76,7 +93,7 @@ class Consents:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.vault = vault
-        self._paired = {clean_name(name).casefold(): tuple(users) for name, users in paired.items()}
+        self._paired = {name_key(name): tuple(users) for name, users in paired.items()}
         self._wall, self._monotonic = wall, monotonic
         self._pending: dict[str, Pending] = {}
 
@@ -97,13 +114,58 @@ class Consents:
                 granted[receipt.purpose] = receipt
         return Person(profile, name, granted)
 
-    def find(self, name: object) -> Person:
-        """By name or id; ``RequestError`` 404 when there is nobody."""
-        wanted = clean_name(name)
-        for person in self.people():
-            if wanted.casefold() == person.name.casefold() or wanted == person.profile:
-                return person
-        raise RequestError(404, "profile", "there is nobody of that name: `idiolect consent show` lists who there is")
+    def by_profile(self, profile: str) -> Person:
+        """Return the person with this id, whatever names there are.
+
+        Raises:
+            RequestError: 404, there is nobody with it.
+        """
+        if profile not in self.vault.profiles():
+            raise RequestError(
+                404, "profile", "there is nobody with this id: `idiolect consent show` lists who there is"
+            )
+        return self._person(profile)
+
+    def look(self, typed: object) -> Person | None:
+        """Return whom somebody means who typed this: a name in any of its spellings, or an id; None for a stranger.
+
+        Text of the form of an id is an id. Somebody whose name was taken before names were held to that, or who is
+        called by a reserved word, is found by id only.
+
+        Raises:
+            RequestError: 422, it is no text, or holds what cannot be seen; 409, several people have this name, from
+                before spellings were compared.
+        """
+        text = _typed(typed)
+        key = name_key(text)
+        people = self.people()
+        if is_id(key):
+            return next((person for person in people if person.profile == text), None)
+        if key in RESERVED_NAMES:
+            return None
+        try:
+            visible_text(text)
+        except ValueError as error:
+            raise RequestError(422, "name", str(error)) from None
+        alike = [person for person in people if name_key(person.name) == key]
+        exact = [person for person in alike if person.name == unicodedata.normalize("NFC", text)]
+        if len(alike) > 1 and len(exact) != 1:
+            fix = "give the id that `idiolect consent show` lists"
+            raise RequestError(409, "profile", f"{len(alike)} people have names that differ in nothing visible: {fix}")
+        return next(iter(exact or alike), None)
+
+    def find(self, typed: object) -> Person:
+        """Return whom somebody means who typed this name or id (``look``).
+
+        Raises:
+            RequestError: 404, there is nobody of that name or id; else as ``look``.
+        """
+        person = self.look(typed)
+        if person is None:
+            raise RequestError(
+                404, "profile", "there is nobody of that name: `idiolect consent show` lists who there is"
+            )
+        return person
 
     def allowed(self, profile: str, purpose: str) -> Receipt | None:
         """The receipt under which something may be kept now, None without consent."""
@@ -122,18 +184,20 @@ class Consents:
 
     def users_of(self, name: str) -> tuple[str, ...]:
         """The Unix users paired with a name."""
-        return self._paired.get(name.casefold(), ())
+        return self._paired.get(name_key(name), ())
 
     # -- agreeing -----------------------------------------------------------------------------------------------
 
     def begin(self, name: object, purposes: Sequence[str], language: str = "en") -> Pending:
         """Put the question. Nothing is stored by it."""
-        known = clean_name(name)
+        person = self.look(name)
+        known = person.name if person else clean_name(name)
         self._check_wish(purposes, language)
         self._forget_old()
         if len(self._pending) >= MAX_PENDING:
             raise RequestError(429, "name", f"{MAX_PENDING} questions are open already: answer them, or wait")
-        profile, new = self._still_open(known, secrets.token_hex(8), tuple(dict.fromkeys(purposes)))
+        ident = person.profile if person else secrets.token_hex(8)
+        profile, new = self._still_open(known, ident, tuple(dict.fromkeys(purposes)))
         if not new:
             raise RequestError(409, "purposes", "all of these were agreed to already")
         text = notices.notice(new, language, RETENTION)
@@ -183,7 +247,8 @@ class Consents:
     def _still_open(self, name: str, profile: str, purposes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """The profile that a name has, or may have as a new one, and which of the purposes it has not agreed to."""
         people = self.people()
-        same = next((p for p in people if p.name.casefold() == name.casefold()), None)
+        same = next((p for p in people if p.profile == profile), None)
+        same = same or next((p for p in people if name_key(p.name) == name_key(name)), None)
         if same is not None:
             return same.profile, tuple(purpose for purpose in purposes if purpose not in same.purposes)
         if len(people) >= MAX_PEOPLE:

@@ -120,6 +120,14 @@ def earlier_encoder(standing: Mapping[str, Mapping[str, int]]) -> Iterable[Check
             yield Check("taught phrases", "warn", detail.format(what), fix)
 
 
+def names(refused: Sequence[str]) -> Iterable[Check]:
+    """Does somebody have a name that was kept before names were held to one rule? Told by id: no name is shown here."""
+    if refused:
+        detail = f"would be refused today for {', '.join(refused)}, who can be named by that id only"
+        fix = "idiolect export ID, agree under another name, idiolect import that copy for it, idiolect erase ID"
+        yield Check("names", "warn", detail, fix)
+
+
 def layers() -> tuple[Layer, ...]:
     """What confines a worker, asked of one (another than that of a round in course); empty where none starts."""
     try:

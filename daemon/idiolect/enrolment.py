@@ -90,9 +90,9 @@ class Enrolment:
         if speak and speak not in WORDS:
             raise RequestError(422, "speak", f"must be one of {', '.join(WORDS)}")
         text = clean_phrase(phrase)
-        await self._people.may_teach(name, text, user)
-        self._state = State(secrets.token_hex(4), str(name), samples, text)
-        self._task = asyncio.create_task(self._run(self._state, name, speak))
+        profile = await self._people.may_teach(name, text, user)
+        self._state = State(secrets.token_hex(4), profile, samples, text)
+        self._task = asyncio.create_task(self._run(self._state, speak))
         return self._state.public()
 
     def state(self) -> dict[str, object]:
@@ -115,13 +115,13 @@ class Enrolment:
         state.state, state.reason = to, reason
         self._hub.publish(StateChange(self._names(), time.time(), {"enrolment": state.public()}))
 
-    async def _run(self, state: State, name: object, speak: str) -> None:
+    async def _run(self, state: State, speak: str) -> None:
         try:
             spans = await self._collect(state, speak)
             if spans is None:
                 return
             self._move(state, "training")
-            state.result = await self._people.taught(name, state.phrase, [span[None] for span in spans])
+            state.result = await self._people.taught(state.profile, state.phrase, [span[None] for span in spans])
             used = bool(state.result.get("adapter"))
             self._move(state, "done", "" if used else str(_gate(state.result).get("reason", "")))
             if speak:

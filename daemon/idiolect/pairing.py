@@ -30,6 +30,7 @@ from idiolect.errors import RequestError
 from idiolect.learner import Learner
 from idiolect.personal import Personal
 from idiolect.trust import certificate
+from idiolect.values import is_id, name_key
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,11 @@ PAGE, _SESSION, _CERTIFICATE = "page", "session", "certificate"
 
 @dataclass(slots=True)
 class Open:
-    """A code that was given out."""
+    """A code that was given out. ``profile`` is "" for somebody who is not known yet."""
 
     code: str = field(repr=False)
     name: str = field(repr=False)
+    profile: str
     user: str = field(repr=False)
     uid: int
     until: float
@@ -78,14 +80,14 @@ class Pairing:
         """POST /v1/pair."""
         if not self._access:
             raise RequestError(409, "page", "is off: set page.enabled in the configuration, then restart idiolectd")
-        person = await self._personal.do(lambda learner: _named(learner, name, user))
+        person, profile = await self._personal.do(lambda learner: _named(learner, name, user))
         fingerprint = (await self._certificate())[1] if self._access == "lan" else ""
         self._forget_codes()
-        self._open = [each for each in self._open if each.name.casefold() != person.casefold()]
+        self._open = [each for each in self._open if name_key(each.name) != name_key(person)]
         if len(self._open) >= MAX_CODES:
             raise RequestError(429, "profile", f"{MAX_CODES} codes wait already: use one, or wait five minutes")
         code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
-        self._open.append(Open(code, person, user, uid, self._monotonic() + CODE_S))
+        self._open.append(Open(code, person, profile, user, uid, self._monotonic() + CODE_S))
         return {
             "code": f"{code[:4]}-{code[4:]}", "person": person, "expires_s": int(CODE_S), "access": self._access,
             "fingerprint": fingerprint,
@@ -99,12 +101,14 @@ class Pairing:
 
     async def forget(self, what: Mapping[str, object], user: str, admin: bool) -> dict[str, object]:
         """POST /v1/pair/forget."""
-        wanted = what.get("profile")
+        wanted = str(what.get("profile", ""))
+        key = name_key(wanted)
 
         def work(learner: Learner) -> list[str]:
             meant = [
                 s for s in self._all(learner)
-                if what.get("all") or s.ident == what.get("id") or wanted in (s.profile, s.person)
+                if what.get("all") or s.ident == what.get("id")
+                or (wanted and (s.profile == wanted or (not is_id(key) and name_key(s.person) == key)))
             ]  # fmt: skip
             gone = [s.ident for s in meant if admin or _may(learner, s.person, user)]
             if len(gone) < len(meant) and not what.get("all"):
@@ -131,7 +135,7 @@ class Pairing:
         self._open.remove(opened)
         token = secrets.token_urlsafe(32)
         digest, now = _digest(token), int(self._wall())
-        session = Session(digest[:16], opened.name, "", opened.user, opened.uid, now, now + SESSION_S)
+        session = Session(digest[:16], opened.name, opened.profile, opened.user, opened.uid, now, now + SESSION_S)
         session = await self._personal.do(lambda learner: self._keep(learner, digest, session))
         log.info("page: a browser was paired")
         return token, session
@@ -154,10 +158,13 @@ class Pairing:
     # -- in the vault, on the keys thread -----------------------------------------------------------------------
 
     def _keep(self, learner: Learner, digest: str, session: Session) -> Session:
-        """Keep a session: in the vault if its person has a profile, else in RAM until they do."""
-        try:
-            person = learner.consents.find(session.person)
-        except RequestError:
+        """Keep a session: in the vault if its person has a profile, else in RAM until they do.
+
+        Of somebody who had a profile when the code was given, and was erased since, nothing is kept at all.
+        """
+        consents = learner.consents
+        person = consents.by_profile(session.profile) if session.profile else consents.look(session.person)
+        if person is None:
             self._nameless[digest] = session
             while len(self._nameless) > MAX_BROWSERS:
                 del self._nameless[next(iter(self._nameless))]
@@ -195,7 +202,7 @@ class Pairing:
             return None
         if record["profile"] not in learner.vault.profiles():
             return None
-        person = learner.consents.find(record["profile"])
+        person = learner.consents.by_profile(record["profile"])
         return Session(
             ident, person.name, person.profile, record["user"], record["uid"], record["created"], record["expires"]
         )
@@ -243,17 +250,13 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
-def _named(learner: Learner, name: object, user: str) -> str:
-    """The name of somebody for whom ``user`` may ask: of the one who is known, or as it was given."""
-    wanted = clean_name(name)
-    try:
-        person = learner.consents.find(wanted)
-    except RequestError:
-        person = None
-    shown = person.name if person else wanted
+def _named(learner: Learner, name: object, user: str) -> tuple[str, str]:
+    """Return name and id of somebody for whom ``user`` may ask; the id is "" of who has not agreed to anything yet."""
+    person = learner.consents.look(name)
+    shown, profile = (person.name, person.profile) if person else (clean_name(name), "")
     if not _may(learner, shown, user):
         raise RequestError(403, "profile", "is somebody else's: only that person's Unix user may ask")
-    return shown
+    return shown, profile
 
 
 def _may(learner: Learner, name: str, user: str) -> bool:

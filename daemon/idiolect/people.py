@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from idiolect import observe
-from idiolect.consent import Person, clean_name
+from idiolect.consent import Person
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner
@@ -23,9 +23,8 @@ from idiolect.learning import rollout
 from idiolect.personal import Personal
 from idiolect.pipeline.space import offset_windows
 from idiolect.rights import Rights, told
-from idiolect.values import GUEST
+from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
 
-PHRASE_LENGTH = 64
 MAX_PHRASES = 100
 T = TypeVar("T")
 
@@ -106,7 +105,8 @@ class People:
 
     async def address(self, name: object) -> dict[str, object]:
         """POST /v1/profile: take somebody to be the one who speaks, until somebody else is."""
-        profile = GUEST if name == GUEST else (await self._personal.do(lambda x: x.consents.find(name))).profile
+        nobody = isinstance(name, str) and name_key(name) in NOBODY
+        profile = GUEST if nobody else (await self._personal.do(lambda x: x.consents.find(name))).profile
         self._personal.address(profile)
         return {"active": profile}
 
@@ -135,7 +135,7 @@ class People:
 
         def work(learner: Learner) -> dict[str, object]:
             profile = heard.event.detection.profile
-            _own(learner, learner.consents.find(profile), user)
+            _own(learner, learner.consents.by_profile(profile), user)
             known = self._known(learner, profile)
             if meant not in known:
                 raise RequestError(
@@ -159,7 +159,7 @@ class People:
             raise RequestError(422, "event", "was not understood: correct it instead")
 
         def work(learner: Learner) -> dict[str, object]:
-            _own(learner, learner.consents.find(detection.profile), user)
+            _own(learner, learner.consents.by_profile(detection.profile), user)
             session = f"{int(heard.event.time // 3600):x}"
             (number,) = learner.add(detection.profile, "confirmation", detection.phrase, [heard.span[None]], session)
             return _kept(learner, detection.profile, number)
@@ -247,10 +247,10 @@ class People:
 
         return await self._personal.do(work)
 
-    async def may_teach(self, name: object, phrase: str, user: str) -> None:
-        """Raise ``RequestError`` unless this person agreed to be taught from, and may have the phrase."""
+    async def may_teach(self, name: object, phrase: str, user: str) -> str:
+        """The id of this person; ``RequestError`` unless they agreed to be taught from, and may have the phrase."""
 
-        def work(learner: Learner) -> None:
+        def work(learner: Learner) -> str:
             person = learner.consents.find(name)
             _own(learner, person, user)
             if "enrol" not in person.purposes:
@@ -262,14 +262,15 @@ class People:
             taught = {e.phrase for e in learner.ledger(person.profile).examples}
             if phrase not in taught and len(taught) >= MAX_PHRASES:
                 raise RequestError(409, "phrase", f"{MAX_PHRASES} phrases are taught already: forget one first")
+            return person.profile
 
-        await self._personal.do(work)
+        return await self._personal.do(work)
 
-    async def centres(self, name: object, phrase: str) -> list[np.ndarray]:
+    async def centres(self, profile: str, phrase: str) -> list[np.ndarray]:
         """Where the person's other taught phrases lie, each (D,)."""
 
         def work(learner: Learner) -> list[np.ndarray]:
-            known = learner.ledger(learner.consents.find(name).profile)
+            known = learner.ledger(learner.consents.by_profile(profile).profile)
             rows: dict[str, list[np.ndarray]] = {}
             for example in known.examples:
                 if example.phrase not in (phrase, *learner.model.phrases):
@@ -279,11 +280,11 @@ class People:
 
         return await self._personal.do(work)
 
-    async def taught(self, name: object, phrase: str, spans: Sequence[np.ndarray]) -> dict[str, object]:
+    async def taught(self, profile: str, phrase: str, spans: Sequence[np.ndarray]) -> dict[str, object]:
         """Keep what was enrolled, and use it at once; who taught is from now on taken to be the one who speaks."""
 
         def work(learner: Learner) -> dict[str, object]:
-            person = learner.consents.find(name)
+            person = learner.consents.by_profile(profile)
             session = secrets.token_hex(4)
             numbers = learner.add(person.profile, "enrolment", phrase, spans, session)
             made = learner.round(person.profile, at_once=True)
@@ -311,9 +312,9 @@ def _kept(learner: Learner, profile: str, number: int) -> dict[str, object]:
 def clean_phrase(phrase: object) -> str:
     """A phrase in its one form; ``RequestError`` 422 when it is none."""
     try:
-        return clean_name(phrase).lower()
-    except RequestError:
-        raise RequestError(422, "phrase", f"must be text of 1 to {PHRASE_LENGTH} visible characters") from None
+        return visible_text(phrase if isinstance(phrase, str) else "").lower()
+    except ValueError:
+        raise RequestError(422, "phrase", f"must be text of 1 to {NAME_LENGTH} visible characters") from None
 
 
 def _own(learner: Learner, person: Person, user: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from idiolect import shelves, standing
-from idiolect.consent import Consents
+from idiolect.consent import Consents, may_be_named
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
 from idiolect.host import clock
@@ -34,7 +34,7 @@ from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.personal import Adapter, Household
 from idiolect.records import DAY_S
-from idiolect.values import GUEST, Detection, Event
+from idiolect.values import GUEST, Detection, Event, name_key
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,9 @@ class Personal:
         self.expired_day: int | None = None
         self.waiting_since: float | None = None
         self.profiles: dict[str, str] = {}
+        """Ids by the key of their person's name."""
+        self.refused_names: tuple[str, ...] = ()
+        """Ids of people whose name would be refused today."""
         """Whose profile is which, by name in small letters."""
         self._counts: dict[str, dict[str, int]] = {}
         self._said: list[Said] = []
@@ -188,7 +191,8 @@ class Personal:
             return
         files = await self._keys.ask(learner.files)
         people = await self._keys.ask(learner.consents.people)
-        self.profiles = {person.name.casefold(): person.profile for person in people}
+        self.profiles = {name_key(person.name): person.profile for person in people}
+        self.refused_names = tuple(person.profile for person in people if not may_be_named(person.name))
         adapters = [adapter for file in files if (adapter := _accepted(*file))]
         self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
         await self._carry(learner)

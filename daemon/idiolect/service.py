@@ -348,6 +348,7 @@ class Service:
             lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=self._model.signed),
             lambda: doctor.keys(self.proofs.view, findings),
             lambda: doctor.earlier_encoder(self.personal.standing),
+            lambda: doctor.names(self.personal.refused_names),
             lambda: doctor.state_directory(Path(self._config.state_dir)),
             lambda: doctor.idle(self._config.idle, sensed, leaving),
             lambda: doctor.confinement(process.confinement()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -114,3 +116,82 @@ def encodable(value: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+# -- people's names: one rule for consent, configuration, page and command line ---------------------------------------
+
+NAME_LENGTH = 64
+"""Characters that a person's name, or a phrase, may have."""
+NOBODY = frozenset({GUEST, "nobody"})
+"""Words that stand for no person at all."""
+RESERVED_NAMES = NOBODY | {"everybody", "other"}
+"""Names that no person may have: commands, answers and the page mean something else by them."""
+_ID = re.compile("[0-9a-f]{16,}")
+"""How ids look that we give to people, browsers and receipts: so a name must not."""
+_JOINERS = "\u200c\u200d"
+"""They make letters of some scripts, and emoji, what they are."""
+_SELECTORS = "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+"""Variation selectors: the form of an emoji or of a Han character."""
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U0001d159"
+"""Letters, marks and symbols by their category, and nothing to be seen (Unicode, Default_Ignorable_Code_Point)."""
+_ALIKE = str.maketrans(
+    {**dict.fromkeys("\u2018\u2019\u02bc\u02bb", "'"), **dict.fromkeys("\u2010\u2011\u2012\u2013", "-")}
+)
+"""The apostrophes and hyphens that keyboards put in each other's place."""
+
+
+def visible_text(text: str) -> str:
+    """Return a name or a phrase in the form in which it is kept: NFC, with single spaces.
+
+    Raises:
+        ValueError: It is empty, too long, or holds what cannot be seen; the message says which.
+    """
+    kept = re.sub(" {2,}", " ", unicodedata.normalize("NFC", text).strip())
+    shown = [c for c in kept if c not in _JOINERS and c not in _SELECTORS]
+    if any(c in _BLANK or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in shown):
+        raise ValueError("holds characters that cannot be seen: type it anew")
+    if len(kept) > NAME_LENGTH or not any(unicodedata.category(c)[0] in "LN" or _pictured(c) for c in shown):
+        raise ValueError(f"must have 1 to {NAME_LENGTH} visible characters, a letter, digit or emoji among them")
+    return kept
+
+
+def _pictured(character: str) -> bool:
+    return unicodedata.category(character) == "So"
+
+
+def person_name(text: str) -> str:
+    """Return a person's name in the form in which it is kept.
+
+    Raises:
+        ValueError: Nobody may have this name; the message says why, and goes on after the name of a field.
+    """
+    kept = visible_text(text)
+    key = name_key(kept)
+    if kept.startswith("-"):
+        raise ValueError("begins with a hyphen, which commands take for an option: choose another")
+    if key in RESERVED_NAMES:
+        raise ValueError(
+            f"is a word with a meaning of its own here ({', '.join(sorted(RESERVED_NAMES))}): choose another"
+        )
+    if is_id(key):
+        raise ValueError("looks like one of the ids that this device gives: choose another")
+    return kept
+
+
+def name_key(text: str) -> str:
+    """Return what two spellings of one name have in common; people are told apart by it, and by nothing else.
+
+    That is Unicode's compatibility form (NFKC) in folded case, without what cannot be seen (UAX 31, NFKC_Casefold),
+    with one apostrophe, one hyphen and single spaces.
+    """
+    folded = unicodedata.normalize("NFKC", _seen(text)).casefold()
+    return " ".join(_seen(unicodedata.normalize("NFKC", folded)).translate(_ALIKE).split())
+
+
+def _seen(text: str) -> str:
+    return "".join(c for c in text if not (c in _BLANK or c in _SELECTORS or unicodedata.category(c) == "Cf"))
+
+
+def is_id(text: str) -> bool:
+    """Return whether text has the form of an id: it is looked up among ids, and never among names."""
+    return _ID.fullmatch(text) is not None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from idiolect.control import api, learn_api
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
-from idiolect.values import GUEST
+from idiolect.values import GUEST, NOBODY, name_key
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -53,7 +54,7 @@ def routes() -> api.Routes:
     found: dict[str, dict[str, api.Route]] = {path: {"GET": route} for path, route in _files().items()}
     for method, path in SHARED:
         known = api.ROUTES[path][method]
-        answer = None if known.answer is None else partial(_confined, _CUT.get((method, path), known.answer))
+        answer = None if known.answer is None else partial(_confined, _CUT.get((method, path), known.answer), path)
         found.setdefault(path, {})[method] = api.Route(Role.USER, answer, known.body_bytes)
     return found
 
@@ -82,21 +83,32 @@ async def _file(file: Traversable, kind: str, daemon: api.Daemon, call: api.Call
     return api.Reply(body, kind, headers)
 
 
-async def _confined(answer: _Asked, daemon: api.Daemon, call: api.Call) -> dict[str, object] | api.Reply:
-    """An answer for a session's person, and for nobody else."""
-    caller = call.caller
-    for given in (call.query, call.body):
+async def _confined(answer: _Asked, path: str, daemon: api.Daemon, call: api.Call) -> dict[str, object] | api.Reply:
+    """An answer for a session's person, by the id that is then used, and for nobody else."""
+    caller, query, body = call.caller, dict(call.query), dict(call.body)
+    for given in (query, body):
         for name in ("profile", "name"):
-            _check_person(given.get(name, caller.person), caller, name)
-    if "event" in call.body:
-        _check_event(daemon, str(call.body["event"]), caller)
-    return await answer(daemon, call)
+            if _mine(given.get(name), caller, name, nobody=path == "/v1/profile") and caller.profile:
+                given[name] = caller.profile
+    if "event" in body:
+        _check_event(daemon, str(body["event"]), caller)
+    return await answer(daemon, replace(call, query=query, body=body))
 
 
-def _check_person(named: object, caller: api.Caller, field: str) -> None:
-    mine = (caller.person.casefold(), caller.profile, GUEST)  # that nobody speaks whom it knows, anybody may say
-    if isinstance(named, str) and named and named.casefold() not in mine:
-        raise RequestError(403, field, "is somebody else: this browser is paired for one person only")
+def _mine(named: object, caller: api.Caller, field: str, *, nobody: bool) -> bool:
+    """Return whether somebody is named, the session's person; False for nobody.
+
+    Raises:
+        RequestError: 403, it is another person, or a word for nobody where ``nobody`` does not allow that.
+    """
+    if not isinstance(named, str) or not named:
+        return False  # the request itself says what is wrong with it
+    key = name_key(named)
+    if named == caller.profile or key == name_key(caller.person):
+        return True
+    if nobody and key in NOBODY:  # that nobody speaks whom it knows, anybody may say
+        return False
+    raise RequestError(403, field, "is somebody else: this browser is paired for one person only")
 
 
 def _check_event(daemon: api.Daemon, ident: str, caller: api.Caller) -> None:

@@ -22,6 +22,10 @@ export function dialog(title, body, actions, { wide = false } = {}) {
   return { box, closed };
 }
 
+// What spellings of one name have in common, as the device compares them.
+const key = (name) => name.replace(/\p{Default_Ignorable_Code_Point}/gu, "").normalize("NFKC").toLowerCase()
+  .replace(/[\u2018\u2019\u02bb\u02bc]/g, "'").replace(/[\u2010-\u2013]/g, "-").trim().replace(/\s+/g, " ");
+
 // Whether somebody really wants it. With `typed` that has to be typed first.
 export async function sure(title, body, action, { danger = true, typed = "" } = {}) {
   const go = h(danger ? "button.danger" : "button.main", { type: "button" }, action);
@@ -30,7 +34,7 @@ export async function sure(title, body, action, { danger = true, typed = "" } = 
   const wrong = h("p.hint.bad", { role: "alert" });
   const asked = dialog(title,
     [h("p", {}, body), input && field([t("typed"), " ", own(typed)], input), wrong], [keep, go]);
-  const same = () => !typed || input.value.trim().toLowerCase() === typed.toLowerCase();
+  const same = () => !typed || key(input.value) === key(typed);
   const decide = () => {
     if (same()) return asked.box.close("yes");
     wrong.textContent = t("typed.wrong");
