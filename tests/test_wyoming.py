@@ -302,13 +302,16 @@ async def test_many_clients_at_once_hear_what_each_would_alone(folder):
 @story
 async def test_one_more_than_max_clients_is_told_so_and_the_others_stay(folder):
     async with serving(folder, max_clients=2), client(folder) as one, client(folder) as other:
-        await describe(one)
-        await describe(other)
+        for busy in (one, other):
+            await busy.write_event(Transcribe().event())
+            await say(busy, words(5), stop=False)
+            await until(busy, "transcript")
         async with client(folder) as third:
             (error,) = await hung_up(third)
             assert error.data["code"] == "too-many-clients"
             assert "wyoming.max_clients" in error.data["text"]
-        assert (await transcript(one, words(5))).text == "five"
+        await one.write_event(Event("audio-stop"))
+        assert (await transcript(one, words(5), start=True)).text == "five"
         await other.disconnect()
         async with client(folder) as fourth:
             await asyncio.sleep(0.05)

@@ -3,21 +3,23 @@
 The microphone's thread has nothing to do with it: it tells no event, counts nothing, learns nothing, and is not kept.
 What is listened for, who is addressed and what people taught is the microphone's, from the next chunk of sound on. A
 chain costs 0.3 MiB and, where several clients speak at once, half a millisecond a block; encoders are shared
-(``pipeline.encoderpool``). Sound that the thread has not come to yet is bounded for each client; who sends more waits.
+(``pipeline.encoderpool``). What the thread has not come to yet is bounded for each client, whatever it is: who sends
+more waits (``control.backlog``).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from idiolect.assembly import Recognizer
+from idiolect.control.backlog import Backlog, Job, Piece, Turns
 from idiolect.control.hearing import Heard, Known, Sound, SoundError
 from idiolect.host.convert import MIN_RATE, AudioConverter
 from idiolect.pipeline.beside import Carried
@@ -29,14 +31,15 @@ from idiolect.values import BLOCK, GUEST, SAMPLE_RATE, WINDOW, Captured, Detecti
 
 MAX_RATE = 192_000
 MAX_CHANNELS = 8
-PENDING_BYTES = 131_072
-"""Sound of one client that waits for the thread: two of the longest chunks there are."""
-TURN_BYTES = 16_384
-"""What one client's turn on the thread takes: half a second of 16 kHz, so that a file sent at once delays nobody."""
+PIECE_BYTES = 4_096
+"""Sound, at 16 kHz, that is heard without looking whether the client's turn is over."""
+FIT_BYTES = 4_096
+"""Price of a change of what is waited for: that of as much sound."""
 MARKS = 256
 """Time stamps remembered per stream."""
 PAD_S = 0.2
 """Silence behind the end, through the resampler: what it and an unfinished block hold back comes out."""
+PAD_BYTES = round(2 * PAD_S * SAMPLE_RATE)
 TAIL = np.zeros(12 * BLOCK, np.int16)
 """More of it, for the chain: by its end every phrase that was begun has been decided."""
 LEAD = np.zeros(WINDOW * BLOCK, np.int16)
@@ -55,7 +58,7 @@ class Wish:
     carried: Carried | None = None
 
 
-def for_detection(base: Listening, names: Sequence[str] | None) -> Listening:
+def for_detection(base: Listening, names: Collection[str] | None) -> Listening:
     """The phrases of these names at any time, each with its threshold of an open room; None: the wake words.
 
     A wake word opens a turn for one block and no more: somebody else will listen to what follows.
@@ -87,9 +90,14 @@ class Streams:
         self._texts = {phrase.name: phrase.text for phrase in bundle.phrases}
         self.wish = Wish(listening)
         self.worker = ThreadPoolExecutor(1, "streams")  # has no thread before the first client sends sound
+        self.turns = Turns(self.worker, self.counted)
         self.pool = EncoderPool(bundle.encoder)
         before = bundle.previous
         self.earlier = EncoderPool(before.encoder, name="previous-encoder.tflite") if before else None
+
+    def counted(self) -> int:
+        """The work done so far, in bytes of sound that went through an encoder, once more or for the first time."""
+        return 2 * BLOCK * self.pool.steps
 
     def listen_for(
         self, listening: Listening, household: Household | None, profile: str, carried: Carried | None
@@ -131,7 +139,12 @@ class _Ear:
         self.fit: Fit = lambda base: for_detection(base, None)
         self._marks: deque[tuple[int, int]] = deque(maxlen=MARKS)
 
-    def start(self, sound: Sound) -> None:
+    def take_over(self, fit: Fit) -> Iterator[Piece[Heard]]:
+        """Wait for something else from the next sound on."""
+        self.fit = fit
+        yield Piece(FIT_BYTES)
+
+    def start(self, sound: Sound) -> Iterator[Piece[Heard]]:
         """Everything anew, but for what is listened for."""
         self._sound, self._converter = sound, AudioConverter(sound.rate, sound.channels)
         self._frames = 0
@@ -144,21 +157,30 @@ class _Ear:
         else:
             chain.reset()
         self._adopt(chain)
-        chain.process(LEAD)
+        for silence in _in_pieces(LEAD):
+            chain.process(silence)
+            yield Piece(2 * len(silence))
         self._origin = chain.position
 
-    def hear(self, data: bytes, timestamp: int | None) -> list[Heard]:
+    def hear(self, data: bytes, timestamp: int | None) -> Iterator[Piece[Heard]]:
         """Whole frames; what became certain."""
+        sound, frame = self._sound, self._sound.width * self._sound.channels
         if timestamp is not None:
-            self._marks.append((self._frames * SAMPLE_RATE // self._sound.rate, timestamp))
-        self._frames += len(data) // (self._sound.width * self._sound.channels)
-        return self._take(self._converter.feed(as_16_bit(data, self._sound.width)))
+            self._marks.append((self._frames * SAMPLE_RATE // sound.rate, timestamp))
+        most = max(1, min(PIECE_BYTES // frame, PIECE_BYTES // 2 * sound.rate // SAMPLE_RATE)) * frame
+        for first in range(0, len(data), most):
+            part = data[first : first + most]
+            self._frames += len(part) // frame
+            heard = self._take(self._converter.feed(as_16_bit(part, sound.width)))
+            yield Piece(price_of(sound, part), heard)
 
-    def end(self) -> list[Heard]:
+    def end(self) -> Iterator[Piece[Heard]]:
         """Silence, until everything is certain."""
         frames = round(PAD_S * self._sound.rate) * self._sound.channels
-        heard = self._take(self._converter.feed(bytes(2 * frames)))
-        return heard if self._chain is None else heard + self._told(self._chain.process(TAIL))
+        yield Piece(PAD_BYTES, self._take(self._converter.feed(bytes(2 * frames))))
+        if (chain := self._chain) is not None:
+            for silence in _in_pieces(TAIL):
+                yield Piece(2 * len(silence), self._told(chain.process(silence)))
 
     def release(self) -> None:
         """Leave the encoders to others."""
@@ -209,87 +231,54 @@ class ClientStream:
     """One client's sound. Implements ``control.hearing.Stream``."""
 
     def __init__(self, streams: Streams, heard: Callable[[Heard], Awaitable[None]]) -> None:
-        self._streams, self._heard = streams, heard
+        self._streams = streams
         self._ear = _Ear(streams)
-        self._todo: deque[tuple[int, Callable[[], list[Heard] | None]]] = deque()  # bytes, and what to do with them
-        self._pending = 0
-        self._room = asyncio.Event()
-        self._job: asyncio.Task[None] | None = None
+        self._sound = Sound(SAMPLE_RATE, 2, 1)
+        self.backlog = Backlog(streams.turns, heard)
 
-    def detect(self, names: Sequence[str] | None) -> None:
+    async def detect(self, names: Sequence[str] | None) -> None:
         """See ``Stream``."""
-        wanted = None if names is None else tuple(names)
-        self._fit(lambda base: for_detection(base, wanted))
+        wanted = None if names is None else frozenset(names)
+        await self._wait_for(lambda base: for_detection(base, wanted))
 
-    def transcribe(self) -> None:
+    async def transcribe(self) -> None:
         """See ``Stream``."""
-        self._fit(for_transcription)
+        await self._wait_for(for_transcription)
 
-    def _fit(self, fit: Fit) -> None:
-        self._do(0, lambda: setattr(self._ear, "fit", fit))
+    async def _wait_for(self, fit: Fit) -> None:
+        await self.backlog.put(Job(FIT_BYTES, lambda: self._ear.take_over(fit), "fit"))
 
-    def start(self, sound: Sound) -> None:
+    async def start(self, sound: Sound) -> None:
         """See ``Stream``."""
         check_sound(sound)
-        self._do(0, lambda: self._ear.start(sound))
+        self._sound = sound
+        await self.backlog.put(Job(2 * len(LEAD), lambda: self._ear.start(sound), "start"))
 
     async def feed(self, data: bytes, timestamp: int | None) -> None:
         """See ``Stream``."""
-        while self._pending > PENDING_BYTES - len(data) and self._pending:
-            self._room.clear()
-            await self._room.wait()
-        self._do(len(data), lambda: self._ear.hear(data, timestamp))
+        if data:
+            await self.backlog.put(Job(price_of(self._sound, data), lambda: self._ear.hear(data, timestamp)))
 
     async def finish(self) -> None:
         """See ``Stream``."""
-        self._do(0, self._ear.end)
-        while self._job is not None:
-            await asyncio.shield(self._job)
+        await self.backlog.put(Job(2 * len(TAIL) + PAD_BYTES, self._ear.end))
+        await self.backlog.drained()
 
     def close(self) -> None:
         """See ``Stream``."""
-        self._todo.clear()
-        job, self._job = self._job, None  # no circle: a chain's memory is to come back now
-        if job is not None and not job.cancel() and not job.cancelled():
-            job.exception()  # nobody else will ask, and asyncio would put it into the journal with its text
+        self.backlog.close()
         with suppress(RuntimeError):  # the interpreter is going down
             self._streams.worker.submit(self._ear.release)
 
-    def _do(self, size: int, what: Callable[[], list[Heard] | None]) -> None:
-        """Put something at the end of what the thread has to do for us. Raises what went wrong with it before."""
-        if self._job is not None and self._job.done():
-            self._job.result()
-        self._todo.append((size, what))
-        self._pending += size
-        if self._job is None:
-            self._job = asyncio.ensure_future(self._work_off())
 
-    async def _work_off(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._todo:
-                size, heard = await loop.run_in_executor(self._streams.worker, self._turn)
-                self._pending -= size
-                self._room.set()
-                for each in heard:
-                    await self._heard(each)
-        except BaseException:
-            self._room.set()  # who waits for room is to find out
-            self._pending = 0
-            raise
-        self._job = None
+def price_of(sound: Sound, data: bytes) -> int:
+    """What hearing ``data`` costs: its bytes, or those that it becomes at 16 kHz, 16 bits, where that is more."""
+    frames = len(data) // (sound.width * sound.channels)
+    return max(len(data), 2 * frames * SAMPLE_RATE // sound.rate)
 
-    def _turn(self) -> tuple[int, list[Heard]]:
-        """On the thread: some of what is to do; the bytes that this took, and what was heard in them."""
-        done, heard = 0, list[Heard]()
-        while done < TURN_BYTES:
-            try:
-                size, what = self._todo.popleft()
-            except IndexError:
-                break
-            heard += what() or ()
-            done += size
-        return done, heard
+
+def _in_pieces(silence: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
+    return (silence[first : first + PIECE_BYTES // 2] for first in range(0, len(silence), PIECE_BYTES // 2))
 
 
 def check_sound(sound: Sound) -> None:

@@ -5,7 +5,7 @@
     scripts/torture/everything.py --out DIR --share 10  a tenth of the counts: some twenty minutes
 
 Writes ``DIR/NAME.json`` and ``DIR/NAME.log`` for each, and prints a line when one has ended. Those that measure time
-(``load``, ``hours``) come last and alone. Exit code 1 if any found something, 2 if any could not run.
+(``load``, ``flood``, ``hours``) come last and alone. Exit code 1 if any found something, 2 if any could not run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TOGETHER = (
     Part("clock", (("--days", 3_000), ("--pauses", 2_000))),
     Part("mutants"),
 )
-ALONE = (Part("adversary"), Part("hours", (("--minutes", 1_440),)), Part("load"))
+ALONE = (Part("adversary"), Part("hours", (("--minutes", 1_440),)), Part("load"), Part("flood"))
 
 
 def run(part: Part, out: Path, share: float, seed: int) -> int:

@@ -12,7 +12,6 @@ import numpy as np
 
 from idiolect.control.hearing import Heard, Known, Sound
 from idiolect.control.hub import Hub
-from idiolect.control.limits import Bucket
 from idiolect.control.wire import Pieces
 from idiolect.values import BLOCK, Detection, Event
 from tests.fuzz.engine import MARK
@@ -44,13 +43,13 @@ class Hears:
     def __init__(self, heard: Callable[[Heard], Awaitable[None]]) -> None:
         self._heard, self._fed, self._sound = heard, 0, Sound(16_000, 2, 1)
 
-    def detect(self, names: Sequence[str] | None) -> None:
+    async def detect(self, names: Sequence[str] | None) -> None:
         assert names is None or all(isinstance(name, str) for name in names)
 
-    def transcribe(self) -> None:
+    async def transcribe(self) -> None:
         """Anything counts."""
 
-    def start(self, sound: Sound) -> None:
+    async def start(self, sound: Sound) -> None:
         from idiolect.streams import check_sound
 
         check_sound(sound)
@@ -74,11 +73,12 @@ class Hears:
 @kept
 def _wyoming(kind: str):
     from idiolect.control.wyoming import WyomingServer
+    from idiolect.control.wyoming_wire import Limits
     from tests.wyoming_talk import streams
 
-    made = WyomingServer(streams() if kind == "real" else Ears(), Hub(), unopened, microphone=kind == "microphone")
-    made._bucket = Bucket(ENDLESS)
-    return made
+    limits = Limits(connections=ENDLESS, events=ENDLESS, describes=ENDLESS, chunks=ENDLESS)
+    ears = streams() if kind == "real" else Ears()
+    return WyomingServer(ears, Hub(), unopened, microphone=kind == "microphone", limits=limits)
 
 
 async def _events(server, data: bytes) -> None:

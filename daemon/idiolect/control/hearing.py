@@ -44,19 +44,19 @@ class Heard:
 
 
 class Stream(Protocol):
-    """One client's sound. All methods belong to the event loop."""
+    """One client's sound. All methods belong to the event loop, and wait while too much has not been done yet."""
 
-    def detect(self, names: Sequence[str] | None) -> None:
+    async def detect(self, names: Sequence[str] | None) -> None:
         """Wait for these phrases from here on, None: for every wake word."""
 
-    def transcribe(self) -> None:
+    async def transcribe(self) -> None:
         """Wait for any phrase from here on, as in a turn."""
 
-    def start(self, sound: Sound) -> None:
+    async def start(self, sound: Sound) -> None:
         """Sound in this format follows, after silence. ``SoundError``."""
 
     async def feed(self, data: bytes, timestamp: int | None) -> None:
-        """Whole frames; waits while too much is unheard. ``timestamp`` is the first frame's, in ms."""
+        """Whole frames. ``timestamp`` is the first frame's, in ms."""
 
     async def finish(self) -> None:
         """That was all: returns when everything has been heard and told."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from idiolect.control.listener import Listener
+from idiolect.control.listener import BACKLOG, Listener
 from idiolect.control.wire import Pieces
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _GRACE_S = 0.05
 """What connections get to end by themselves when told so, and again when they are cut off."""
 MINUTE_S = 60.0
+_AT_ONCE = 4
+"""Connections taken before anybody else has a turn: asyncio would take a hundred, and all others wait that long."""
 
 
 class Seldom:
@@ -55,8 +57,9 @@ class Acceptor:
         self._listener = self._opening()
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: Pieces(self._accept), sock=self._listener.socket, ssl=self._tls,
-            ssl_handshake_timeout=self._handshake_s if self._tls else None,
+            ssl_handshake_timeout=self._handshake_s if self._tls else None, backlog=_AT_ONCE,
         )  # fmt: skip
+        self._listener.socket.listen(BACKLOG)  # to asyncio, the one number is the other
 
     def spawn(self, work: Coroutine[Any, Any, None], *counted: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         """Run ``work`` until it ends or the server stops; meanwhile it is in each of ``counted``, too."""

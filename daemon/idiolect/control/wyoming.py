@@ -16,18 +16,21 @@ Home Assistant reads a transcript after its audio-stop; who streams on is not ke
 authentication in Wyoming and nobody knows who is at the other end of a TCP proxy, so nothing here changes anything:
 what clients send is not learnt from, counted or kept. What one of them can do to us is bounded, in this order:
 
-1. new connections: 20 a second in the long run, 64 at once, beyond that they are cut off;
-2. ``max_clients`` connections; one more gets an `error` "too-many-clients";
+1. new connections of one uid: 200 a second in the long run, 256 at once, beyond that they are cut off;
+2. ``max_clients`` connections: for one more the oldest that does nothing has to go, or where all are at something the
+   newcomer (``wyoming_guests``); either gets an `error` "too-many-clients";
 3. events are capped and have to be complete in time (``wyoming_wire``); one that is not ends the connection with an
    `error` whose code names the field, and nobody else notices;
-4. sound that has not been heard yet is bounded, and its sender waits (``streams``);
-5. who asks for nothing is cut off after a minute, and who does not take what is sent after ten seconds.
+4. who asks too often is read more slowly (``wyoming_guests``);
+5. what has been asked for and is not done yet is bounded, whatever it is, and its sender waits (``backlog``);
+6. who asks for nothing is cut off after a minute, and who does not take what is sent after ten seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,16 +43,19 @@ from wyoming.wake import Detection, NotDetected
 
 from idiolect.control.hearing import Heard, Hearing, Sound, SoundError, Stream
 from idiolect.control.hub import Hub, LaggedError
-from idiolect.control.limits import Bucket, Rate
 from idiolect.control.listener import Listener
+from idiolect.control.peers import peer_of
 from idiolect.control.serving import Acceptor, Seldom
+from idiolect.control.wyoming_guests import Guest, Pace, Places
 from idiolect.control.wyoming_info import info, speaks
 from idiolect.control.wyoming_wire import EventError, Limits, Wire, text, whole
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = Rate(20.0, 64)
-"""New ones: a second in the long run, and at once."""
+REFUSED = 8
+"""Connections that are being told that there is no place for them."""
+SEND_BYTES = 32_768
+"""What the kernel holds of answers that a client does not read."""
 MAX_NAMES = 128
 NAME_LENGTH = 128
 LANGUAGE_LENGTH = 35
@@ -83,8 +89,7 @@ class WyomingServer:
         self.hearing, self.limits = hearing, limits or Limits()
         self.hub = hub if microphone else None
         self.refusals = Refusals()
-        self._max_clients = max_clients
-        self._bucket = Bucket(CONNECTIONS)
+        self.places = Places(max_clients, self.limits)
         self._clients: set[asyncio.Task[None]] = set()
         self._refused: set[asyncio.Task[None]] = set()
         self._acceptor = Acceptor(opening, self._accept)
@@ -103,28 +108,45 @@ class WyomingServer:
         await self._acceptor.stop()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._bucket.take() or len(self._refused) >= self._max_clients:  # 1
-            self.refusals.note("too many connections at once")
-            writer.transport.abort()
-            return
         wire = Wire(reader, writer, self.limits)
-        full = len(self._clients) >= self._max_clients
-        serving = self._refuse(wire) if full else Client(self, wire).serve()
-        self._acceptor.spawn(serving, self._refused if full else self._clients)
+        uid = peer_of(wire.socket).uid
+        if not self.places.knock(uid):  # 1
+            self.refusals.note("too many connections at once")
+            wire.abort()
+            return
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        guest = self.places.enter(uid)
+        if guest is not None:
+            self._serve(guest, wire)
+        elif len(self._refused) < REFUSED:
+            self._acceptor.spawn(self._refuse(wire), self._refused)
+        else:
+            wire.abort()
+
+    def _serve(self, guest: Guest, wire: Wire) -> None:
+        task = self._acceptor.spawn(Client(self, wire, guest).serve(), self._clients)
+        task.add_done_callback(lambda _: self.places.leave(guest))
+
+        def go() -> None:
+            self.refusals.note("max_clients")
+            wire.dismiss(_too_many())
+            task.cancel()
+
+        guest.go = go
 
     async def _refuse(self, wire: Wire) -> None:
         self.refusals.note("max_clients")
         with suppress(ConnectionError):
-            error = Error("too many clients: close one, or raise wyoming.max_clients", "too-many-clients")  # 2
-            await wire.write(error.event())
+            await wire.write(_too_many())  # 2
         await wire.close()
 
 
 class Client:
     """One connection, and what it has asked for."""
 
-    def __init__(self, server: WyomingServer, wire: Wire) -> None:
-        self._server, self._wire, self._hearing = server, wire, server.hearing
+    def __init__(self, server: WyomingServer, wire: Wire, guest: Guest) -> None:
+        self._server, self._wire, self._hearing, self._guest = server, wire, server.hearing, guest
+        self._pace = Pace(server.limits)
         self._stream: Stream | None = None
         self._sound: Sound | None = None
         self._transcribing = self._told = False  # what was asked for, and whether it has been answered
@@ -135,9 +157,8 @@ class Client:
     async def serve(self) -> None:
         """From the first event to the last; never raises but when cancelled."""
         try:
-            while (event := await self._wire.read(self._patience)) is not None:
-                if answer := _ANSWERS.get(event.type):
-                    await answer(self, event)
+            while (kind := await self._answer_one()) is not None:
+                await self._pace.keep(kind)  # 4
                 await asyncio.sleep(0)  # what has already come would not let anybody else run
         except EventError as error:
             await self._complain(error.code, str(error))
@@ -153,6 +174,16 @@ class Client:
                 self._stream.close()
                 self._stream = None  # which knows us: its memory would come back when Python looks for circles
             self._wire.abort()
+
+    async def _answer_one(self) -> str | None:
+        """Read an event and answer it; its type, None at the end."""
+        event = await self._wire.read(self._patience)
+        if event is None:
+            return None
+        self._guest.spoke = True
+        if answer := _ANSWERS.get(event.type):
+            await answer(self, event)
+        return event.type
 
     @property
     def _patience(self) -> float | None:
@@ -175,13 +206,13 @@ class Client:
 
     async def _detect(self, event: Event) -> None:
         self._names = self._wanted(event.data)
-        self._ask(transcribing=False)
+        await self._ask(transcribing=False)
 
     async def _transcribe(self, event: Event) -> None:
         language = text(event.data, "language", LANGUAGE_LENGTH)
         if language and not speaks(self._hearing, language):
             raise EventError("language", f"phrases are in {self._hearing.language}: ask for that, or for none")
-        self._ask(transcribing=True)
+        await self._ask(transcribing=True)
 
     def _wanted(self, data: Mapping[str, object]) -> Sequence[str] | None:
         names = data.get("names") or None
@@ -194,21 +225,23 @@ class Client:
             raise EventError("unknown-name", "names holds one that nothing is heard for: ask with describe")
         return tuple(names)
 
-    def _ask(self, *, transcribing: bool) -> None:
+    async def _ask(self, *, transcribing: bool) -> None:
         """From here on something else is waited for, in the sound that is coming or else with the microphone."""
         self._transcribing, self._told = transcribing, False
         if self._stream is not None and self._sound:
-            self._set()
+            await self._set()
         elif self._server.hub and not self._following:
+            if not self._server.places.may_follow(self._guest):
+                raise EventError("too-many-clients", "too many wait for the microphone: raise wyoming.max_clients")
             self._following = asyncio.ensure_future(self._follow(self._server.hub))
 
-    def _set(self) -> None:
+    async def _set(self) -> None:
         if self._stream is None:
             return
         if self._transcribing:
-            self._stream.transcribe()
+            await self._stream.transcribe()
         else:
-            self._stream.detect(self._names)
+            await self._stream.detect(self._names)
 
     # -- a client's sound ---------------------------------------------------------------------------------------
 
@@ -217,8 +250,9 @@ class Client:
         self._stream = self._stream or self._hearing.open(self._heard)
         self._sound = None
         sound = _sound(event.data)
-        self._set()
-        self._stream.start(sound)
+        self._guest.announces(self._server.places.clock())
+        await self._set()
+        await self._stream.start(sound)
         self._sound, self._told = sound, False
 
     async def _chunk(self, event: Event) -> None:
@@ -230,14 +264,17 @@ class Client:
         if len(payload) % (sound.width * sound.channels):
             raise EventError("payload_length", "must be whole samples of every channel")
         timestamp = None if stamp is None else whole(event.data, "timestamp", 0, LATEST_MS)
+        frames = len(payload) // (sound.width * sound.channels)
+        self._guest.sends(frames / sound.rate, self._server.places.clock())
         if self._stream is not None and not (self._transcribing and self._told):
             await self._stream.feed(payload, timestamp)
 
     async def _stop(self, _: Event) -> None:
         if self._stream is None or self._sound is None:
             return
-        self._sound = None
+        self._sound, self._guest.finishing = None, True
         await self._stream.finish()
+        self._guest.finishing, self._guest.sending_until = False, 0.0
         if self._transcribing and not self._told:
             await self._transcript("")
         elif not self._told:
@@ -269,6 +306,7 @@ class Client:
         if self._following is not None:
             self._following.cancel()
             self._following = None
+            self._guest.following = False
 
     async def _follow(self, hub: Hub) -> None:
         try:
@@ -317,6 +355,10 @@ _ANSWERS = {
     "audio-chunk": Client._chunk,
     "audio-stop": Client._stop,
 }
+
+
+def _too_many() -> Event:
+    return Error("too many clients: close one, or raise wyoming.max_clients", "too-many-clients").event()
 
 
 def _sound(data: Mapping[str, object]) -> Sound:

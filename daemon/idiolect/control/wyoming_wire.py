@@ -17,10 +17,12 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
-from wyoming.event import Event, async_write_event
+from wyoming.event import Event, async_write_event, write_event
 
+from idiolect.control.limits import Rate
 from idiolect.errors import IdiolectError
 from idiolect.values import encodable
 
@@ -28,6 +30,12 @@ HEADER_BYTES = 4_096
 DATA_BYTES = 16_384
 PAYLOAD_BYTES = 65_536
 TYPE_LENGTH = 64
+CONNECTIONS = Rate(200.0, 256)
+"""New ones of one uid."""
+EVENTS, DESCRIBES = Rate(10.0, 30), Rate(2.0, 8)
+"""Of one connection; EVENTS are all but describe and audio-chunk: what is short to ask may be long to answer."""
+CHUNKS = Rate(128.0, 512)
+"""audio-chunk of one connection: in real time there are 16 a second of the usual size, 100 of the smallest."""
 _UNSENT_BYTES = 16_384
 """What a client may leave unread in our memory, beside one event."""
 
@@ -42,7 +50,7 @@ class EventError(IdiolectError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds a client gets; other values than these are for tests."""
+    """Seconds a client gets, and how often it may do what; other values than these are for tests."""
 
     event_s: float = 5.0
     """From an event's first byte to its last."""
@@ -52,6 +60,10 @@ class Limits:
     """To take what is sent."""
     linger_s: float = 0.5
     """To read why it is cut off, while it may be sending."""
+    connections: Rate = CONNECTIONS
+    events: Rate = EVENTS
+    describes: Rate = DESCRIBES
+    chunks: Rate = CHUNKS
 
 
 class Wire:
@@ -59,6 +71,7 @@ class Wire:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits) -> None:
         self._reader, self._writer, self._limits = reader, writer, limits
+        self._closing = False
         self._writing = asyncio.Lock()  # what is heard and what is asked are answered by different tasks
         writer.transport.set_write_buffer_limits(_UNSENT_BYTES)
 
@@ -114,6 +127,7 @@ class Wire:
 
     async def close(self) -> None:
         """Close after all is sent. A client still at sending would lose our answer to a reset: that is let pass."""
+        self._closing = True
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(self._limits.linger_s):
                 await self._writer.drain()
@@ -121,6 +135,14 @@ class Wire:
                     self._writer.write_eof()
                 while await self._reader.read(8_192):
                     pass
+        self.abort()
+
+    def dismiss(self, event: Event) -> None:
+        """Close now, after a last word if there is room for it."""
+        if not self._writing.locked() and not self._closing:
+            last = BytesIO()
+            write_event(event, last)
+            self._writer.write(last.getvalue())
         self.abort()
 
     def abort(self) -> None:

@@ -35,6 +35,8 @@ class EncoderPool:
         self._free: list[Encoder] = []
         self.switches = 0
         """How often an encoder went from one stream to another, or to its first."""
+        self.steps = 0
+        """What encoders had to do: blocks, and those that were replayed."""
 
     @property
     def made(self) -> int:
@@ -91,6 +93,7 @@ class PooledEncoder:
     def step(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take one block's features, float32 (8, 32); return its embedding, float32 (96,)."""
         encoder, mine = self._pool.lend(self)
+        self._pool.steps += 1 if mine else 1 + REPLAYED
         if not mine:
             for i in range(REPLAYED):
                 encoder.step(self._frames[(self._next + i) % REPLAYED])

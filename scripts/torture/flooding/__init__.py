@@ -1,0 +1,1 @@
+"""The parts of ``flood.py``: who floods, whom, and who looks on."""

@@ -1,0 +1,591 @@
+"""A share for everybody at the Wyoming socket: what one client may have waiting, how long its turns are, and who gets
+a place when there are more connections than places. Counted in queued jobs, blocks and connections, never in seconds.
+"""
+
+import asyncio
+import fcntl
+import json
+import socket
+import sys
+import termios
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+pytest.importorskip("wyoming", reason="pip install '.[wyoming]'")
+
+from wyoming.info import Describe
+from wyoming.ping import Ping
+from wyoming.wake import Detect
+
+from idiolect.control.backlog import LEAST, MOST, TURN, Backlog, Job, Piece, Turns
+from idiolect.control.hearing import Sound
+from idiolect.control.hub import Hub
+from idiolect.control.limits import Rate
+from idiolect.control.listener import make_listener
+from idiolect.control.serving import Acceptor
+from idiolect.control.wyoming import SEND_BYTES
+from idiolect.control.wyoming_guests import GRACE_S, KEPT, KEPT_EACH, STALLED_S, Places
+from idiolect.control.wyoming_wire import CONNECTIONS, Limits
+from idiolect.pipeline.chain import MEMORY
+from idiolect.pipeline.encoderpool import REPLAYED
+from idiolect.streams import PIECE_BYTES
+from idiolect.values import BLOCK
+from tests import speech
+from tests.wyoming_talk import client, hung_up, say, serving, spoken, story, streams, until
+
+BARE = Limits(idle_s=20.0)
+LOUD = (np.random.default_rng(3).standard_normal(32_000) * 3_000).astype("<i2").tobytes()
+ENDLESS = Rate(1e9, 1_000_000_000)
+FREELY = Limits(connections=ENDLESS, events=ENDLESS, describes=ENDLESS, chunks=ENDLESS)
+USUAL = {"rate": 16_000, "width": 2, "channels": 1}
+FORMATS = (Sound(16_000, 2, 1), Sound(8_000, 1, 1), Sound(192_000, 4, 8))
+
+
+# -- work has a price -------------------------------------------------------------------------------------------------
+
+
+async def starts(stream, number):
+    await stream.start(FORMATS[number % 3])
+
+
+async def detects(stream, number):
+    await stream.detect(None if number % 2 else ["computer"])
+
+
+async def transcribes(stream, number):
+    await stream.transcribe()
+
+
+async def changes(stream, number):
+    await (stream.transcribe() if number % 2 else stream.detect(None))
+    await stream.start(FORMATS[number % 3])
+
+
+async def empty(stream, number):
+    await stream.feed(b"", number)
+
+
+async def one_sample(stream, number):
+    await stream.feed(b"xx", number)
+
+
+async def samples_and_starts(stream, number):
+    await stream.start(FORMATS[0])
+    await stream.feed(b"xx", None)
+
+
+async def samples_and_wishes(stream, number):
+    await stream.detect(None)
+    await stream.feed(b"xx", None)
+
+
+async def longest(stream, number):
+    await stream.feed((LOUD * 2)[:65_536], None)
+
+
+FLOODS = (starts, detects, transcribes, changes, empty, one_sample, samples_and_starts, samples_and_wishes, longest)
+
+
+class Held:
+    """The thread of some ears, which does nothing until it is let go."""
+
+    def __init__(self, ears):
+        self._go = threading.Event()
+        ears.worker.submit(self._go.wait)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._go.set()
+
+
+async def nobody(_):
+    """Is told what was heard."""
+
+
+async def poured(stream, flood, count=3_000):
+    """Have a client do it so often; how often it got, before it had to wait."""
+    done = 0
+
+    async def pour():
+        nonlocal done
+        await stream.start(FORMATS[0])
+        for number in range(count):
+            await flood(stream, number)
+            done += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(pour())
+    for _ in range(6 * count):
+        await asyncio.sleep(0)
+    return done, task
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_whatever_a_client_sends_its_backlog_is_bounded(flood, sounds):
+    async def scenario():
+        ears = streams()
+        stream = ears.open(nobody)
+        with Held(ears):
+            done, task = await poured(stream, flood)
+            waiting = len(stream.backlog._todo) + len(stream.backlog._begun)
+            assert done == 3_000 or task.done() is False
+            assert waiting <= 256
+            assert stream.backlog.pending <= MOST
+            task.cancel()
+        stream.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_backlog_delays_another_client_by_one_turn(flood, sounds):
+    """Of blocks that went through the encoder, replays after silence included."""
+
+    async def scenario():
+        ears = streams(always_on=["seven"])
+        first, other = ears.open(nobody), ears.open(nobody)
+        with Held(ears):
+            _, task = await poured(first, flood)
+            before, at = ears.pool.steps, []
+            ears.worker.submit(lambda: at.append(ears.pool.steps))  # the next in line
+            await other.start(FORMATS[0])
+            await asyncio.sleep(0)
+        while not at:
+            await asyncio.sleep(0.001)
+        await other.backlog.drained()
+        task.cancel()
+        first.close()
+        other.close()
+        assert at[0] - before <= (TURN + PIECE_BYTES) // (2 * BLOCK) + MEMORY + REPLAYED
+
+    asyncio.run(scenario())
+
+
+def test_everything_costs_at_least_something_and_a_turn_ends():
+    """Jobs that call themselves free, and jobs that cost more than they say."""
+
+    async def turns(price, steps):
+        counted, turned = 0, []
+
+        def pieces():
+            nonlocal counted
+            counted += steps
+            yield Piece(price)
+
+        worker = ThreadPoolExecutor(1)
+        backlog = Backlog(Turns(worker, lambda: counted), nobody)
+        turn = backlog._turn
+
+        def watched():
+            done = turn()
+            turned.append(done[0])
+            return done
+
+        backlog._turn = watched
+        for _ in range(200):
+            await backlog.put(Job(price, pieces))
+        await backlog.drained()
+        assert sum(turned) == 200 * LEAST
+        return len(turned)
+
+    assert asyncio.run(turns(0, 0)) >= 200 * LEAST // TURN
+    assert asyncio.run(turns(0, TURN)) >= 200
+
+
+@story
+async def test_who_speaks_in_real_time_is_next_however_many_have_sent_too_much(folder):
+    """Counted in turns of others between a chunk's coming and its being heard."""
+    ears, ended = streams(), []
+    run = ears.turns.run
+
+    async def watched(used, turn):
+        made = await run(used, turn)
+        ended.append(turn.__self__)
+        return made
+
+    ears.turns.run = watched
+    floods = [ears.open(nobody) for _ in range(16)]
+    pouring = [asyncio.ensure_future(poured(flood, longest)) for flood in floods]
+    one = ears.open(nobody)
+    await one.start(FORMATS[0])
+    await one.backlog.drained()
+    waited = []
+    for first in range(0, 12 * 2_048, 2_048):
+        before = len(ended)
+        while len(ended) < before + 20:  # sound comes more slowly than its share could be heard
+            await asyncio.sleep(0.001)
+        begun = len(ended)
+        await one.feed(LOUD[first : first + 2_048], None)
+        await one.backlog.drained()
+        waited.append(ended[begun:].index(one.backlog))
+    for task in pouring:
+        task.cancel()
+    for each in (one, *floods):
+        each.close()
+    assert sorted(waited)[len(waited) // 2] <= 1
+    assert sum(waited) <= 3 * len(waited)  # one after another it would be sixteen each
+
+
+@story
+async def test_who_comes_again_and_again_is_not_always_next(folder):
+    ears, used = streams(), []
+    one = ears.open(nobody)
+    await one.start(FORMATS[0])
+    await one.backlog.drained()
+    for _ in range(5):
+        again = ears.open(nobody)
+        used.append(again.backlog._used)
+        await again.start(FORMATS[0])
+        await again.backlog.drained()
+        again.close()
+    assert used == sorted(set(used))
+    assert one.backlog._used <= used[0]
+    one.close()
+
+
+@story
+async def test_what_is_set_twice_before_its_turn_is_done_once_and_the_last_counts(folder):
+    ears, heard = streams(), []
+
+    async def hear(each):
+        heard.append(each.known.name)
+
+    stream = ears.open(hear)
+    with Held(ears):
+        await stream.detect(["jarvis"])
+        for _ in range(50):
+            await stream.start(FORMATS[1])
+            await stream.detect(["alexa"])
+            await stream.start(FORMATS[0])
+            await stream.detect(["computer"])
+        await asyncio.sleep(0)
+        assert len(stream.backlog._todo) + len(stream.backlog._begun) <= 4
+        await stream.feed(spoken("computer").astype("<i2").tobytes(), None)
+    await stream.finish()
+    assert heard == ["computer"]
+    stream.close()
+
+
+KINDS = ("audio-start", "detect", "transcribe", "audio-stop", "audio-chunk", "describe", "ping")
+
+
+@story
+async def test_another_clients_word_is_found_while_many_do_all_of_that(folder):
+    async def flood(number):
+        it = client(folder)
+        await it.connect()
+        try:
+            while True:
+                it._writer.write(wire_bytes(KINDS[number % 7]))
+                it._writer.write(wire_bytes("audio-chunk", b"xx") if number % 2 else wire_bytes("audio-start"))
+                await it._writer.drain()
+        finally:
+            it._writer.transport.abort()
+
+    async with serving(folder):
+        floods = [asyncio.ensure_future(flood(number)) for number in range(14)]
+        await asyncio.sleep(0.3)
+        async with client(folder) as it:
+            await it.write_event(Detect(names=["computer"]).event())
+            await say(it, spoken("computer"), stop=False)
+            event = await asyncio.wait_for(it.read_event(), 50)
+            assert event.data["name"] == "computer"
+        for task in floods:
+            task.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+
+
+def wire_bytes(kind, payload=None):
+    head = {"type": kind, "data": USUAL} | ({"payload_length": len(payload)} if payload else {})
+    return json.dumps(head).encode() + b"\n" + (payload or b"")
+
+
+# -- how often --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ping", "describe", "unheard-of", "detect", "audio-stop", "audio-chunk"])
+def test_who_asks_faster_than_it_may_is_read_no_further(kind, tmp_path, sounds):
+    slow = Rate(0.001, 5)
+    limits = Limits(events=slow, describes=slow, chunks=slow)
+
+    async def scenario():
+        taken = []
+        async with serving(tmp_path, limits=limits), client(tmp_path) as it, client(tmp_path) as other:
+            read = Counting(taken)
+            it._writer.write(wire_bytes(kind) * 60)
+            await read.still()
+            assert taken.count(kind) == 6  # the burst, and the one whose price is waited for
+            await other.write_event(Ping("well").event())
+            assert (await until(other, "pong"))[0].data["text"] == "well"
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+class Counting:
+    """Notes the type of each event that clients send and a server takes."""
+
+    def __init__(self, taken):
+        from idiolect.control import wyoming
+
+        answer = wyoming.Client._answer_one
+        self.taken = taken
+
+        async def noted(one):
+            kind = await answer(one)
+            taken.append(kind)
+            return kind
+
+        server_clients = wyoming.Client
+        self._undo = lambda: setattr(server_clients, "_answer_one", answer)
+        server_clients._answer_one = noted
+
+    async def still(self):
+        """Wait until nothing more is taken, and undo."""
+        before = -1
+        while before != len(self.taken):
+            before = len(self.taken)
+            await asyncio.sleep(0.3)
+        self._undo()
+
+
+@story
+async def test_answers_that_nobody_reads_are_few(folder):
+    """Of thousands that were asked for: what lies in the kernel, and one more."""
+    limits = Limits(describes=Rate(1.0, 10_000), write_s=30.0)
+    async with serving(folder, limits=limits):
+        raw = socket.socket(socket.AF_UNIX)
+        raw.connect(str(folder / "wyoming.sock"))
+        raw.setblocking(False)
+        rest = wire_bytes("describe") * 20_000
+        for _ in range(200):
+            with suppress(BlockingIOError):
+                rest = rest[raw.send(rest) :]
+            await asyncio.sleep(0.005)
+        unread = fcntl.ioctl(raw.fileno(), termios.FIONREAD, bytes(4))
+        assert int.from_bytes(unread, sys.byteorder) <= 4 * SEND_BYTES
+        assert len(rest) > 1_000  # it is read no further than it is answered
+        raw.close()
+
+
+# -- places -----------------------------------------------------------------------------------------------------------
+
+
+async def idle(folder, count, *, say_something=False):
+    """So many connections that do nothing; to be closed."""
+    made = []
+    for _ in range(count):
+        it = client(folder)
+        await it.connect()
+        made.append(it)
+        if say_something:
+            await it.write_event(Ping().event())
+            await until(it, "pong")
+    return made
+
+
+def leave(connections):
+    for it in connections:
+        it._writer.transport.abort()
+
+
+async def is_served(folder):
+    async with client(folder) as it:
+        await it.write_event(Describe().event())
+        await until(it, "info")
+        await say(it, spoken("computer"))
+        return (await until(it, "detection"))[0].data["name"] == "computer"
+
+
+@pytest.mark.parametrize("say_something", [False, True])
+def test_hundreds_of_idle_connections_keep_nobody_out(say_something, tmp_path, sounds):
+    async def scenario():
+        async with serving(tmp_path, max_clients=8) as server:
+            stranger = await idle(tmp_path, 200, say_something=say_something)
+            for _ in range(5):
+                assert await is_served(tmp_path)
+                stranger += await idle(tmp_path, 20, say_something=say_something)
+            assert server.connected <= 8 + KEPT
+            (error,) = [event for event in await hung_up(stranger[0]) if event.type == "error"]
+            assert error.data["code"] == "too-many-clients"
+            leave(stranger)
+
+    asyncio.run(asyncio.wait_for(scenario(), 100))
+
+
+@story
+async def test_connections_opened_without_pause_keep_nobody_out(folder):
+    async with serving(folder) as server:
+        over, opened = False, 0
+
+        async def storm():
+            nonlocal opened
+            kept = []
+            while not over:
+                kept += await idle(folder, 1)
+                opened += 1
+                await asyncio.sleep(1 / 150)
+            leave(kept)
+
+        storming = asyncio.ensure_future(storm())
+        served = [await is_served(folder) for _ in range(10)]
+        over = True
+        await storming
+        assert all(served)
+        assert opened > 50
+        assert server.connected <= 32 + KEPT + 1
+
+
+@story
+async def test_new_connections_are_taken_few_at_a_time_and_the_kernel_holds_the_others(folder):
+    taken, rounds = [], 0
+    acceptor = Acceptor(lambda: make_listener(folder / "some.sock", "wyoming"), lambda *_: taken.append(rounds))
+    await acceptor.start()
+    waiting = []
+    for _ in range(100):  # the loop does not run meanwhile
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        sock.connect(str(folder / "some.sock"))
+        waiting.append(sock)
+    while len(taken) < 100:
+        rounds += 1
+        await asyncio.sleep(0)
+    assert max(Counter(taken).values()) <= 8
+    for sock in waiting:
+        sock.close()
+    await acceptor.stop()
+
+
+@story
+async def test_who_sends_sound_or_waits_for_the_microphone_keeps_its_place(folder):
+    hub = Hub()
+    async with serving(folder, hub=hub, microphone=True, max_clients=8), client(folder) as it, client(folder) as waits:
+        await waits.write_event(Detect().event())
+        await say(it, speech.silence(0.5), stop=False)
+        await it.write_event(Ping().event())
+        await until(it, "pong")
+        stranger = await idle(folder, 100)
+        assert hub.subscribers == 1
+        await say(it, spoken("computer"), start=False)
+        assert (await until(it, "detection"))[0].data["name"] == "computer"
+        await waits.write_event(Ping().event())
+        await until(waits, "pong")
+        leave(stranger)
+
+
+@story
+async def test_who_waits_for_the_microphone_leaves_places_for_others(folder):
+    async with serving(folder, microphone=True, max_clients=8):
+        waiting = await idle(folder, 8)
+        refused = 0
+        for it in waiting:
+            await it.write_event(Detect().event())
+            await it.write_event(Ping().event())
+            refused += (await it.read_event()).type == "error"
+        assert refused == 2
+        assert await is_served(folder)
+        leave(waiting)
+
+
+class Time:
+    """A clock that is set."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def places(most=8):
+    clock = Time()
+    return Places(most, Limits(), clock), clock
+
+
+def entered(where, uid, count, gone):
+    """So many connections of ``uid``; the ones that have to go note themselves in ``gone``."""
+    guests = []
+    for _ in range(count):
+        guest = where.enter(uid)
+        if guest is not None:
+            guest.go = lambda guest=guest: gone.append(guest)
+            guests.append(guest)
+        where.clock.now += 0.01
+    return guests
+
+
+def test_a_uid_that_holds_all_places_leaves_some_to_others_and_to_root():
+    where, _ = places()
+    gone = []
+    greedy = entered(where, 7, 100, gone)
+    assert len(gone) == 92
+    for guest in greedy:
+        guest.following = True
+    assert where.enter(7) is None
+    assert len(entered(where, 8, 10, gone)) >= KEPT_EACH
+    for guest in where._guests:
+        guest.following = True
+    entered(where, 9, 10, gone)
+    for guest in where._guests:
+        guest.following = True
+    assert where.enter(10) is None
+    assert where.enter(0) is not None
+
+
+def test_nobody_goes_for_a_uid_that_holds_more():
+    where, _ = places()
+    gone = []
+    (few,) = entered(where, 8, 1, gone)
+    for guest in entered(where, 7, 7, gone):
+        guest.following = True
+    assert where.enter(7) is None
+    assert gone == []
+    assert few in where._guests
+
+
+def test_who_has_said_nothing_goes_before_who_has_and_then_the_oldest():
+    where, clock = places(3)
+    gone = []
+    spoke, silent, young = entered(where, 7, 3, gone)
+    spoke.spoke = True
+    clock.now += GRACE_S
+    young.since = clock.now
+    entered(where, 7, 1, gone)
+    assert gone == [silent]
+    entered(where, 7, 1, gone)
+    assert gone == [silent, spoke]
+
+
+def test_sound_keeps_a_place_while_it_comes_and_pretence_does_not():
+    where, clock = places(1)
+    (guest,) = entered(where, 7, 1, gone := [])
+    guest.announces(clock.now)
+    for _ in range(100):
+        clock.now += 0.064
+        guest.sends(0.064, clock.now)
+        assert where.enter(7) is None
+    for _ in range(100):  # a sample now and then is no sound
+        clock.now += 1.0
+        guest.sends(1 / 16_000, clock.now)
+    clock.now += 0.1
+    assert not guest.busy(clock.now)
+    assert where.enter(7) is not None
+    assert gone == [guest]
+    guest.sends(3_600.0, clock.now)
+    assert not guest.busy(clock.now + STALLED_S)
+
+
+def test_new_connections_are_counted_for_each_uid():
+    where, clock = places()
+    assert sum(where.knock(7) for _ in range(1_000)) == CONNECTIONS.burst
+    assert where.knock(8)
+    clock.now += 1.0
+    assert sum(where.knock(7) for _ in range(1_000)) == CONNECTIONS.per_s
+    for uid in range(1_000, 2_000):
+        where.knock(uid)
+    assert len(where._knocks) <= 16
