@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 _GRACE_S = 0.05
 """What connections get to end by themselves when told so, and again when they are cut off."""
 MINUTE_S = 60.0
+_FILES_STAY: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""From Python 3.13 on asyncio removes a socket's file when its server closes, unless told not to. One that systemd made
+outlives us, and one of ours is removed by its ``Listener``, which looks whether it still is ours."""
 
 
 class Seldom:
@@ -55,7 +59,7 @@ class Acceptor:
         self._listener = self._opening()
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: Pieces(self._accept), sock=self._listener.socket, ssl=self._tls,
-            ssl_handshake_timeout=self._handshake_s if self._tls else None,
+            ssl_handshake_timeout=self._handshake_s if self._tls else None, **_FILES_STAY,
         )  # fmt: skip
 
     def spawn(self, work: Coroutine[Any, Any, None], *counted: set[asyncio.Task[None]]) -> asyncio.Task[None]:
