@@ -30,7 +30,7 @@ from report import Number, Report  # noqa: E402
 from targets.base import Target, TargetError, Unavailable  # noqa: E402
 
 REPORT = pytest.StashKey[Report]()
-ORDER = ("install", "service", "budgets", "microphone", "sandbox", "learning", "faults", "tpm", "package")
+ORDER = ("install", "service", "ports", "budgets", "microphone", "sandbox", "learning", "faults", "tpm", "package")
 """Files in this order: what takes the machine apart comes last."""
 
 
@@ -38,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The suite's own options."""
     group = parser.getgroup("idiolect on a machine")
     group.addoption("--target", default="local", metavar="KIND", help="local (default), board or device:HOST")
+    group.addoption(
+        "--release", choices=machines.roots.RELEASES, default="bookworm", help="Debian's: whose root, whose package"
+    )
     group.addoption(
         "--deb", type=Path, metavar="FILE", help="the package; default: dist/idiolect_*_ARCH.deb, built if absent"
     )
@@ -130,7 +133,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def deb(pytestconfig: pytest.Config) -> Path:
     """The package to test."""
-    return machines.package(pytestconfig.getoption("--deb"))
+    return machines.package(pytestconfig.getoption("--deb"), pytestconfig.getoption("--release"))
 
 
 @pytest.fixture(scope="session")

@@ -15,39 +15,42 @@ from targets.base import Target, TargetError
 
 ROOT = Path(__file__).resolve().parents[1]
 REMOTE_DEB = "/root/idiolect.deb"
+PYTHON = {"bookworm": "python3 (>= 3.11)", "trixie": "python3 (>= 3.13)"}
+"""What a package for the release depends on."""
 
 
-def package(given: Path | None) -> Path:
-    """The package: the one that was named, or the newest in dist/, or a new one."""
+def package(given: Path | None, release: str) -> Path:
+    """The package: the one that was named, or the newest in dist/ for that release, or a new one."""
     if given:
         return given.resolve(strict=True)
     found = sorted((ROOT / "dist").glob(f"{PACKAGE}_*_{roots.ARCH}.deb"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        subprocess.run([ROOT / "scripts/build_deb", "--arch", roots.ARCH], check=True, cwd=ROOT)
-        return package(None)
-    return found[-1]
+    if fitting := [path for path in found if PYTHON[release] in roots.shell("dpkg-deb", "--field", path, "Depends")]:
+        return fitting[-1]
+    subprocess.run([ROOT / "scripts/build_deb", "--arch", roots.ARCH, "--release", release], check=True, cwd=ROOT)
+    return package(None, release)
 
 
 def make(config: pytest.Config, deb: Path) -> Target:
     """The machine that --target names."""
     kind, _, host = config.getoption("--target").partition(":")
+    release = config.getoption("--release")
     if kind == "local":
         from targets.local import Local
 
-        return Local()
-    if kind == "board":
+        return Local(release=release)
+    if kind == "board" and release == roots.RELEASES[0]:
         from targets.board import Board
 
         return Board(deb)
     if (kind, host) == ("device", "loopback"):
         from targets.loopback import LoopbackDevice
 
-        return LoopbackDevice()
+        return LoopbackDevice(release)
     if kind == "device" and host:
         from targets.device import Device
 
         return Device(host, config.getoption("--loudspeaker") or "", config.getoption("--power") or "")
-    raise pytest.UsageError("--target is local, board or device:HOST")
+    raise pytest.UsageError(f"--target is local, board (of {roots.RELEASES[0]} only) or device:HOST")
 
 
 def install(target: Target, deb: Path) -> Product:

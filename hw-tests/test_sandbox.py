@@ -9,7 +9,7 @@ from product import SETTINGS, SOCKET, UNIT
 
 PROBE = "/usr/local/lib/hw-escape.py"
 COPY = "hw-probe"
-FREE = {"own state", "own runtime directory", "interfaces"}
+FREE = {"own state", "own runtime directory", "interfaces", "lock a page"}
 """What it may do."""
 PORT = 19
 ELSEWHERE = 20
@@ -77,6 +77,7 @@ def test_nothing_is_possible_from_inside_but_its_own_work(product, probes):
     bare = json.loads(probes.check(f"python3 {PROBE} 127.0.0.1:1", timeout=90).partition("PROBE ")[2])
     possible = {name for name, how in bare.items() if how == "allowed"} - FREE
     real = {"socket inet", "socket netlink", "memory writable and executable", "ptrace own child", "write /etc"}
+    real |= {"give a file to root", "give a file to a group that is not its own", "lock a lot of memory"}
     assert real <= possible, f"without the unit these must work, or the probe proves nothing: {real - possible}"
     print(f"{len(possible)} of {len(bare)} attempts succeed without the unit, none in it")
 
@@ -140,6 +141,38 @@ def test_the_running_daemon_has_what_the_unit_promises(product):
     held = product.target.check(f"ls -l /proc/{product.pid}/fd")
     assert "/dev/mem" not in held
     assert "TCP" not in held
+
+
+@pytest.mark.quick
+def test_its_keys_are_on_locked_pages(product):
+    """Where swap is on and the kernel has no memory controller, nothing else keeps them off the disk."""
+    product.target.wait(lambda: product.status()["keys"]["state"] == "released", 30, "keys")
+    status = product.target.check(f"cat /proc/{product.pid}/status")
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    assert 0 < int(fields["VmLck"].split()[0]) <= 4096, "KiB"
+    assert int(product.show("LimitMEMLOCK")) == 4 << 20
+
+
+@pytest.mark.quick
+def test_swap_without_a_limit_on_it_fails_in_doctor(product):
+    """What Raspberry Pi OS ships: swap is on, and the kernel has no memory controller for the unit."""
+    (before,) = [each for each in product.api("/v1/doctor")["checks"] if each["check"] == "swap"]
+    assert before["level"] == "ok", before
+    if product.target.facts.enforces_cgroups:
+        group = product.show("ControlGroup")
+        assert product.target.check(f"cat /sys/fs/cgroup{group}/memory.swap.max") == "0"
+        return
+    swaps = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/var/swap  file\t\t102396\t\t0\t\t-2\n"
+    product.target.put(swaps, "/usr/local/lib/hw-swaps")
+    product.drop_in("[Service]\nBindReadOnlyPaths=/usr/local/lib/hw-swaps:/proc/swaps\n")
+    product.restart()
+    product.running()
+    doctor = product.idiolect("doctor")
+    assert doctor.rc == 1, doctor.said
+    (line,) = [each for each in doctor.out.splitlines() if "swap is on (/var/swap)" in each]
+    assert "no memory controller" in line
+    assert "cgroup_enable=memory" in doctor.out
+    product.target.unlink("/usr/local/lib/hw-swaps")
 
 
 def test_no_file_of_its_is_open_to_others(product):

@@ -4,7 +4,7 @@ import statistics
 import time
 
 import pytest
-from product import SETTINGS, SOCKET, UNIT, Unanswered
+from product import SETTINGS, SOCKET, UNIT, Refused, Unanswered
 
 READY_S, STOP_S, BACK_S = 2.0, 1.0, 3.0
 
@@ -110,7 +110,20 @@ def test_it_stays_up_under_a_short_watchdog_without_a_microphone(product):
 
 
 @pytest.mark.quick
+@pytest.mark.anywhere
+def test_its_socket_is_there_after_every_restart(product):
+    """It is systemd's file, and outlives the daemon, whatever Python that runs on."""
+    for restart in (product.restart, product.restart, lambda: (product.stop(), product.start())):
+        restart()
+        product.running()
+        assert product.target.check("stat -c '%a %U:%G' /run/idiolect/control.sock") == "660 idiolect:idiolect"
+        assert product.idiolect("status").rc == 0
+
+
+@pytest.mark.quick
 def test_a_reload_takes_new_settings_over_and_loses_no_audio(product):
+    if "fresh" not in product.target.facts.lacks and not product.emulated:
+        assert product.target.run("test -e /bin/kill").rc, "a minimal Debian has no procps, and a reload works on it"
     pid, before = product.pid, product.status()["microphone"]
     product.configure(product.baseline().replace("zero, one, two, three,", "three,"))
     product.target.check(f"systemctl reload {UNIT}")
@@ -169,16 +182,35 @@ def test_a_start_with_a_mistake_fails_once_and_says_where(product, measure):
     assert product.show("ActiveState") == "failed"
     assert "60-bad.yaml:3" in product.line, product.line
     assert "60-bad.yaml:3" in product.told
-    # a client starts it again, and again, until systemd has had enough: not for ever
-    for _ in range(4):
-        with pytest.raises(Unanswered):
-            product.api("/v1/status", seconds=5)
-    starts = product.journal().count("did not start")
-    measure("starts that one wrong configuration leads to", starts, "", 12, timing=False)
-    time.sleep(3)
-    with pytest.raises(Unanswered):
-        product.api("/v1/status", seconds=5)
-    assert product.journal().count("did not start") == starts
+    # a client wakes it again, and is told why it does not come up: one start for each, and the socket stays
+    for client in range(1, 4):
+        done = product.idiolect("status")
+        assert done.rc == 69
+        assert "idiolectd did not start: " in done.err, done.said
+        assert "60-bad.yaml:3" in done.err
+        assert "systemctl restart idiolectd" in done.err
+        assert product.journal().count("did not start") == 1 + client
+    assert product.idiolect("doctor").rc == 1
+    assert product.show("ActiveState", SOCKET) == "active"
+    # somebody who asks all the time is stopped by systemd, not for ever, and nobody is told a wrong reason then
+    starts = 0
+    while product.show("ActiveState", SOCKET) == "active" and starts < 40:
+        with pytest.raises((Unanswered, Refused)):
+            product.api("/v1/status", seconds=10)
+        starts += 1
+    before = product.journal().count("did not start")
+    measure("starts that one wrong configuration leads to", before, "", 16, timing=False)
+    assert product.show("Result", SOCKET) == "trigger-limit-hit"
+    done = product.idiolect("status")
+    assert done.rc == 69
+    assert "idiolectd failed (exit-code, exit status 78): did not start: " in done.err, done.said
+    assert product.journal().count("did not start") == before
+    # mended and restarted, both are back
+    product.target.unlink("/etc/idiolect/conf.d/60-bad.yaml")
+    product.target.check(f"systemctl restart {UNIT}", timeout=90)
+    product.running()
+    assert product.target.check(f"systemctl is-active {UNIT} {SOCKET}").split() == ["active", "active"]
+    assert product.idiolect("status").rc == 0
 
 
 @pytest.mark.anywhere

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +18,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from idiolect import boot
+from idiolect.client import Client
+from idiolect.client_wire import UnreachableError
 from idiolect.config import Config, Trust
 from idiolect.errors import BundleError
 from tests import bundles
@@ -72,6 +77,11 @@ class Activation:
         self._passed.append((name, sock))
         return path
 
+    def client(self, path: Path) -> socket.socket:
+        sock = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        sock.connect(str(path))
+        return sock
+
     def tcp(self, name: str) -> None:
         sock = self._stack.enter_context(socket.socket())
         sock.bind(("127.0.0.1", 0))
@@ -116,6 +126,39 @@ def test_without_any_the_configured_one_is_made_and_under_systemd_that_is_said(a
     assert json.loads(answer.stdout)["path"] == str(activation.folder / "own.sock")
     assert "is idiolectd.socket masked?" in answer.stderr
     assert "masked" not in activation.run(NOTIFY_SOCKET="").stderr
+
+
+SERVES = (
+    CHILD[: CHILD.index("from idiolect")]
+    + """
+import asyncio
+from idiolect.control.listener import open_listener
+from idiolect.control.serving import Acceptor
+async def serve():
+    acceptor = Acceptor(lambda: open_listener(Path(sys.argv[1])), lambda reader, writer: None)
+    await acceptor.start()
+    for path in filter(None, [os.environ.get("REPLACED")]):
+        os.unlink(path)
+        Path(path).touch()
+    await acceptor.stop()
+asyncio.run(serve())
+"""
+)
+
+
+def test_systemds_socket_is_still_there_when_the_daemon_has_gone(activation):
+    """Else nobody could talk to the next one. (asyncio of Python 3.13 removes the file unless told not to.)"""
+    control = activation.unix("control")
+    activation.run(SERVES)
+    assert control.is_socket()
+
+
+def test_a_socket_of_ones_own_goes_with_the_daemon_and_somebody_elses_in_its_place_stays(activation):
+    own = activation.folder / "own.sock"
+    activation.run(SERVES)
+    assert not own.exists()
+    activation.run(SERVES, REPLACED=str(own))
+    assert own.is_file()
 
 
 class Outside:
@@ -203,3 +246,58 @@ def test_a_damaged_copy_refuses_all(credentials):
     (credentials / "keys.d_vendor.pem").write_bytes(b"garbage")
     with pytest.raises(BundleError, match=r"keys.d_vendor.pem"):
         boot.trusted_keys(Config())
+
+
+# -- a start that fails ------------------------------------------------------------------------------------------------
+
+TURNS_AWAY = (
+    CHILD[: CHILD.index("from idiolect")]
+    + "from idiolect.control.turning_away import turn_away\nprint(turn_away('/etc/idiolect/x.yaml:3: no'))\n"
+)
+
+
+def test_all_who_wait_for_a_daemon_that_cannot_start_are_told_why(activation):
+    """Also who has not asked yet. Nobody is left for whom systemd would start it again."""
+    path = activation.unix("control")
+    asked, silent = (activation.client(path) for _ in range(2))
+    asked.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert activation.run(TURNS_AWAY).stdout.strip() == "2"
+    for client in (asked, silent):
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        answer = json.loads(response.read())
+        assert (response.status, response.headers["Connection"]) == (503, "close")
+        assert answer["error"]["message"].startswith("idiolectd did not start: /etc/idiolect/x.yaml:3: no; see 'journ")
+    assert activation.run(TURNS_AWAY).stdout.strip() == "0"
+
+
+def test_a_daemon_that_a_client_woke_tells_it_which_line_is_wrong(activation):
+    """The whole program, as systemd starts it: exit status 78, and whoever asks through the library hears of it."""
+    path = activation.unix("control")
+    (activation.folder / "wrong.yaml").write_text("schema: 2\nlistening:\n  timeout_s: 0\n")
+    ready = CHILD[: CHILD.index("from idiolect")].replace("sys.argv[2:]", "sys.argv[2:3]")
+    program = ready + (
+        "from idiolect.service import start\n"
+        f"code = start([Path({str(activation.folder / 'wrong.yaml')!r})])\n"
+        "print(code)\n"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(Client(str(path)).status)
+        wait_until_somebody_connects(path)
+        assert activation.run(program).stdout.strip() == "78"
+        told = asking.exception(60)
+    assert isinstance(told, UnreachableError)
+    assert told.message == "idiolectd did not start"
+    assert "wrong.yaml:3" in told.fix
+    assert "systemctl restart idiolectd" in told.fix
+
+
+def wait_until_somebody_connects(path):
+    """Until the kernel lists a connection to the socket that nobody has accepted, proc_net(5): state 2, connecting."""
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith(str(path))]
+        if any(fields[5] != "01" for fields in lines):
+            return
+        time.sleep(0.01)
+    raise TimeoutError("nobody connects")

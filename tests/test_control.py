@@ -274,6 +274,40 @@ def test_closing_leaves_the_socket_of_a_successor(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's place")
+@pytest.mark.parametrize(("member", "filtered"), [(True, False), (False, False), (True, True)])
+def test_a_socket_for_a_group_is_the_groups_or_it_is_said_why_not(member, filtered):
+    """As a user without privileges, by the one system call that the unit allows, or with that forbidden as well."""
+    group = grp.getgrnam("daemon")
+    forbid = "sandbox = ctypes.CDLL('libseccomp.so.2')\nsandbox.seccomp_init.restype = ctypes.c_void_p\n"
+    forbid += "made = ctypes.c_void_p(sandbox.seccomp_init(0x7fff0000))\n"  # all is allowed, but
+    calls = ["chown", "lchown", "fchown", *(["fchownat"] if filtered else [])]
+    forbid += "".join(
+        f"sandbox.seccomp_rule_add(made, 0x00050001, sandbox.seccomp_syscall_resolve_name({name.encode()!r}), 0)\n"
+        for name in calls
+    )
+    program = (
+        "import ctypes, logging, os, sys\nfrom pathlib import Path\n"
+        "logging.basicConfig(stream=sys.stderr)\n"
+        "from idiolect.control.listener import make_listener\n"
+        f"os.setgroups([{group.gr_gid}] if {member} else [])\n"
+        f"os.setresgid({NOBODY}, {NOBODY}, {NOBODY})\nos.setresuid({NOBODY}, {NOBODY}, {NOBODY})\n"
+        f"{forbid}assert sandbox.seccomp_load(made) == 0\n"
+        f"listener = make_listener(Path(sys.argv[1]), 'wyoming', group={group.gr_name!r})\n"
+        "print(os.stat(sys.argv[1]).st_gid)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        path = Path(folder) / "wyoming.sock"
+        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+        mode = stat.S_IMODE(path.stat().st_mode)
+    assert mode == 0o660
+    assert int(done.stdout) == (group.gr_gid if member and not filtered else NOBODY)
+    told = "group daemon cannot connect to the wyoming socket: "
+    told += "the unit's filter forbids fchownat" if filtered else "the daemon is no member of it"
+    assert (told in done.stderr) == (not member or filtered), done.stderr
+
+
 def test_systemds_socket_is_used_and_kept(tmp_path):
     """A child, as the descriptor must be number 3 and LISTEN_PID its own."""
     path = tmp_path / "activated.sock"

@@ -66,6 +66,10 @@ def test_whatever_is_relaxed_has_its_reason_beside_it():
     text = (UNITS / "idiolectd.service").read_text()
     for wanted in ("PrivateUsers=yes", "ProcSubset=pid", "PrivateDevices=yes", "ProtectClock=yes", "RemoveIPC=yes"):
         assert re.search(rf"^# {wanted} is left out", text, re.MULTILINE), wanted
+    assert re.search(
+        r"^# To lock pages with keys.*\n(# .*\n)*SystemCallFilter=mlock mlock2 munlock$", text, re.MULTILINE
+    )
+    assert re.search(r"^# To give the sockets.*\n(# .*\n)*SystemCallFilter=fchownat$", text, re.MULTILINE)
     assert re.search(r"^# With these the training worker.*\n(# .*\n)?SystemCallFilter=prlimit64", text, re.MULTILINE)
 
 
@@ -96,6 +100,23 @@ def test_a_configuration_that_is_wrong_is_not_tried_again_and_a_crash_is():
     assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "78")
     assert service["OOMPolicy"] == "continue"
     assert int(service["WatchdogSec"]) >= 2 * 8 + 4  # twice capture's longest backoff, and an open
+
+
+def test_every_program_that_a_unit_runs_is_on_a_minimal_debian():
+    """The package's own, systemd's, and the shell, which is always there. /bin/kill, say, is not."""
+    ours, always = ("/usr/sbin/idiolectd", "/usr/bin/idiolect"), ("/bin/sh", "systemd-sysusers")
+    proxy = "/lib/systemd/systemd-socket-proxyd"
+    for unit in UNITS.glob("*.service"):
+        run = {value.split()[0] for key, value in directives(unit.name) if key.startswith("Exec")}
+        assert run <= {*ours, *always, proxy}, unit.name
+
+
+def test_keys_can_be_locked_and_not_much_more():
+    service = dict(directives("idiolectd.service"))
+    assert service["LimitMEMLOCK"] == "4M"
+    assert service["MemorySwapMax"] == "0"
+    allowed = [value for key, value in directives("idiolectd.service") if key == "SystemCallFilter"]
+    assert "mlockall" not in " ".join(allowed)
 
 
 def test_every_account_that_a_unit_names_is_made(tmp_path):

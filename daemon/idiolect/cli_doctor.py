@@ -18,7 +18,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "audio": ("sound", "microphone", "audio lost", "level", "listening"),
     "model": ("bundle", "taught phrases"),
     "tpm": ("tpm", "pcr", "keys", "keystore"),
-    "vault": ("vault", "state directory", "names"),
+    "vault": ("vault", "state directory", "swap", "names"),
     "power": ("power", "heat", "pressure", "resources", "sleep"),
     "service": ("config", "unit", "daemon"),
     "sandbox": ("confinement", "sandbox"),

@@ -22,6 +22,10 @@ _MAX_ANSWER = 32 * 1024 * 1024
 _MAX_LINE = 65_536
 """Bytes of one line in the event stream."""
 _JOURNAL = "journalctl -u idiolectd -n 50"
+_OF_THE_UNIT = "/run/idiolect/control.sock"
+"""The socket that systemd has for the daemon: of another one it knows nothing."""
+_SYSTEMD = Path("/run/systemd/system")
+"""There where systemd is the service manager, sd_booted(3)."""
 _SILENCE_S = 40.0
 """A stream without a line for so long is dead: the daemon sends a heartbeat every 15 s."""
 
@@ -158,19 +162,41 @@ def explain(path: str, error: Exception) -> NoAnswerError:
     """Why the daemon at ``path`` did not answer, and what to do."""
     if isinstance(error, PermissionError):
         return NotPermittedError(f"no permission to use {path}", _which_group(path))
+    if isinstance(error, FileNotFoundError | ConnectionError) and (failed := _failed(path)):
+        return UnreachableError(failed, f"see '{_JOURNAL}'; once that is mended: sudo systemctl restart idiolectd")
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return UnreachableError(f"idiolectd is not running (nobody answers at {path})", how_to_start())
     if isinstance(error, TimeoutError):
         return UnreachableError(f"idiolectd at {path} does not answer in time", f"see '{_JOURNAL}'")
     if isinstance(error, ConnectionError):
-        return UnreachableError(f"idiolectd at {path} hung up", "it is stopping, or has too many clients; try again")
+        fix = f"it is stopping, or has too many clients; try again, or see '{_JOURNAL}'"
+        return UnreachableError(f"idiolectd at {path} hung up", fix)
     reason = (error.strerror or str(error)) if isinstance(error, OSError) else type(error).__name__
     return UnreachableError(f"idiolectd at {path} cannot be asked ({reason})", "is --socket right?")
 
 
+def _failed(path: str) -> str:
+    """How the service failed, as systemd has it; "" where it did not, or where systemd does not say."""
+    if path != _OF_THE_UNIT or not _SYSTEMD.is_dir():
+        return ""
+    import subprocess  # slow to import, and seldom needed
+
+    wanted = "--property=ActiveState,Result,ExecMainStatus,StatusText"
+    command = ["systemctl", "show", "idiolectd.service", wanted]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    state = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    if state.get("ActiveState") != "failed":
+        return ""
+    reason = f": {state['StatusText']}" if state.get("StatusText") else ""
+    return f"idiolectd failed ({state.get('Result')}, exit status {state.get('ExecMainStatus')}){reason}"
+
+
 def how_to_start() -> str:
     """The next step for somebody without a running daemon."""
-    if Path("/run/systemd/system").is_dir():
+    if _SYSTEMD.is_dir():
         return f"start it with 'sudo systemctl start idiolectd', or see why it stopped with '{_JOURNAL}'"
     return "start it with 'idiolectd', or name the socket of a running one with --socket"
 

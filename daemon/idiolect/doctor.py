@@ -14,6 +14,7 @@ from idiolect.errors import LearningError
 from idiolect.host import clock
 from idiolect.host.process import Confinement
 from idiolect.host.sandbox import ESSENTIAL, Layer
+from idiolect.host.swap import Swapping
 from idiolect.host.worker import Worker
 from idiolect.idle import Sensed
 from idiolect.values import MicrophoneHealth
@@ -167,6 +168,19 @@ def confinement(found: Confinement) -> Iterable[Check]:
     ]
     fix = "start it as the service: sudo systemctl enable --now idiolectd; see drop-ins with systemctl cat idiolectd"
     yield Check("confinement", "warn", "; ".join(missing), fix)
+
+
+def swap(found: Swapping) -> Iterable[Check]:
+    """Can what is in memory, keys and sound, get on a disk? In a service that is a fault, as its unit forbids it."""
+    if found.open:
+        where = f" ({', '.join(found.devices)})" if any(found.devices) else ""
+        detail = f"swap is on{where}, and what is in memory may get there: {found.open}"
+        yield Check("swap", "fail" if found.service else "warn", detail, found.fix)
+    elif not found.locks:
+        yield Check("swap", "warn", "the kernel locks no page with a key on it", "LimitMEMLOCK=4M in the unit")
+    else:
+        kept = "kept out of it by memory.swap.max" if found.devices else "off"
+        yield Check("swap", "ok", f"{kept}; keys are on locked pages")
 
 
 def keys(view: View, findings: Sequence[Finding]) -> Iterable[Check]:

@@ -34,12 +34,14 @@ from idiolect.configfiles import installed_files
 from idiolect.connections import SECTIONS, Connections
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import control_server
+from idiolect.control.turning_away import turn_away
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError
 from idiolect.host import process, systemd
 from idiolect.host.capture import BlockQueue, Capture, Source
 from idiolect.host.microphone import list_devices, open_source
+from idiolect.host.swap import read_swapping
 from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
@@ -63,6 +65,8 @@ QUEUE_BLOCKS = 25
 """Two seconds of audio: longer than any hiccup that leaves a board usable."""
 STOP_S = 0.4
 """What each thread gets to end."""
+REFUSED = 78
+"""Exit code of a start that comes to the same when it is tried again (EX_CONFIG); the unit does not try."""
 HELPERS = 2
 """Threads for what may block for a moment, such as sensors and prompts: each costs memory for as long as it runs."""
 
@@ -350,6 +354,7 @@ class Service:
             lambda: doctor.earlier_encoder(self.personal.standing),
             lambda: doctor.names(self.personal.refused_names),
             lambda: doctor.state_directory(Path(self._config.state_dir)),
+            lambda: doctor.swap(read_swapping(Path("/"))),
             lambda: doctor.idle(self._config.idle, sensed, leaving),
             lambda: doctor.confinement(process.confinement()),
             lambda: doctor.sandbox(layers),
@@ -389,6 +394,8 @@ def start(given: Sequence[Path] | None, installed: Callable[[], Sequence[Path]] 
         if notifier:
             notifier.status(f"did not start: {failure(error)}")
         _complain(error, journal=handler is not None)
+        if error.exit_code == REFUSED:
+            turn_away(failure(error))
         return error.exit_code
 
 

@@ -25,7 +25,8 @@ CALLS = {
     "perf_event_open": (298, 241), "process_vm_readv": (310, 270), "memfd_secret": (447, 447), "setns": (308, 268),
     "unshare": (272, 97), "chroot": (161, 51), "sethostname": (170, 161), "settimeofday": (164, 170),
     "init_module": (175, 105), "kexec_load": (246, 104), "reboot": (169, 142), "io_uring_setup": (425, 425),
-    "setuid": (105, 146), "mlock": (149, 228), "userfaultfd": (323, 282), "personality": (135, 92),
+    "setuid": (105, 146), "mlock": (149, 228), "mlockall": (151, 230), "userfaultfd": (323, 282),
+    "personality": (135, 92),
     "open_by_handle_at": (304, 265), "fsopen": (430, 430), "pivot_root": (155, 41), "swapon": (167, 224),
     "syslog": (103, 116), "pidfd_getfd": (438, 438),
 }  # fmt: skip
@@ -87,6 +88,17 @@ def files(state: str) -> None:
     attempt("own state", lambda: write(f"{state}/hw-escape"))
     attempt("own runtime directory", lambda: write("/run/idiolect/hw-escape"))
     attempt("set a file's owner bit", lambda: setuid_file(f"{state}/hw-suid"))
+    attempt("give a file to root", lambda: give_away(f"{state}/hw-given", 0, -1))
+    attempt("give a file to a group that is not its own", lambda: give_away(f"{state}/hw-given", -1, 0))
+
+
+def give_away(path: str, owner: int, group: int) -> None:
+    """A file of its own that is somebody else's from then on."""
+    write(path, remove=False)
+    try:
+        os.chown(path, owner, group, dir_fd=os.open("/", os.O_RDONLY))  # fchownat(2)
+    finally:
+        os.unlink(path)
 
 
 def setuid_file(path: str) -> None:
@@ -144,7 +156,16 @@ def memory() -> None:
 
     attempt("memory writable and executable", wx)
     attempt("memory made executable", later)
-    attempt("mlock", lambda: call("mlock", ctypes.c_void_p(id(attempt) & ~4095), 4096))
+    attempt("lock a page", lambda: call("mlock", ctypes.c_void_p(id(attempt) & ~4095), 4096))
+    attempt("lock a lot of memory", lock_much)
+    attempt("lock all memory", lambda: call("mlockall", 3))
+
+
+def lock_much() -> None:
+    """More than its keys need: memory that the system would miss."""
+    held = mmap.mmap(-1, 64 << 20)
+    where = ctypes.addressof((ctypes.c_char * (64 << 20)).from_buffer(held))
+    call("mlock", ctypes.c_void_p(where), ctypes.c_size_t(64 << 20))
 
 
 def kernel() -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import socket
+
+    from .neighbour import Neighbour
     from .sound import Room
     from .tpm import Chip
 
@@ -119,6 +122,14 @@ class Target(ABC):
     def plug(self) -> None:
         """Put the microphone back."""
         raise Unavailable("nobody here to put it back")
+
+    def neighbour(self) -> Neighbour:
+        """Somebody else in its network, to be plugged in."""
+        raise Unavailable("nobody else is in this machine's network")
+
+    def connect(self, port: int) -> socket.socket:
+        """Connect to a port of its loopback, from the machine itself. Raises ``OSError``."""
+        raise Unavailable("this machine's loopback cannot be reached from here")
 
     def suspend(self) -> float:
         """Sleep and wake up again; returns the seconds asleep."""

@@ -81,6 +81,8 @@ def install_into(tree: Path, package: Path) -> None:
         container.run(
             "apt-get update -q && apt-get install -y -q /root/idiolect.deb", timeout=300, network=True
         ).checked()
+        tools = " ".join(roots.BOARD_PACKAGES)  # after the package, which has to bring all that it needs
+        container.run(f"apt-get install -y -q --no-install-recommends {tools}", timeout=300, network=True).checked()
         # What a first start made belongs to the container; what only this kind of machine needs, too.
         container.check(
             "systemctl stop idiolectd.socket idiolectd.service; rm -rf /var/lib/idiolect/* /root/idiolect.deb"

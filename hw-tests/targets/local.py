@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from . import roots
 from .base import Done, Target, TargetError
+from .neighbour import Neighbour, connect
 from .sound import WavRoom
 from .tpm import SoftwareTpm
 
@@ -59,9 +61,9 @@ LACKS = {
 class Local(Target):
     """One container, running."""
 
-    def __init__(self, *, label: str = "local") -> None:
+    def __init__(self, *, label: str = "local", release: str = roots.RELEASES[0]) -> None:
         self.name = label
-        lower = roots.debian()
+        lower = roots.debian(release)
         self._folder = Path(tempfile.mkdtemp(prefix="idiolect-hw-"))
         self._folder.chmod(0o755)
         self._leader = 0
@@ -97,8 +99,8 @@ class Local(Target):
             *("systemd-nspawn", "-q", "-D", self._folder / "overlay/root", f"--machine=hw-{os.getpid()}-{id(self):x}"),
             *("--register=no", "--keep-unit", "--link-journal=no", "--console=pipe", "--private-network"),
             # The probes must meet the unit's filter and not the container's.
-            "--system-call-filter=@keyring bpf io_uring_setup io_uring_enter io_uring_register perf_event_open "
-            "landlock_create_ruleset landlock_add_rule landlock_restrict_self memfd_secret pidfd_getfd",
+            "--system-call-filter=@keyring @memlock bpf io_uring_setup io_uring_enter io_uring_register "
+            "perf_event_open landlock_create_ruleset landlock_add_rule landlock_restrict_self memfd_secret pidfd_getfd",
             *(f"--bind={self._folder}/hw:{INSIDE}", f"--hostname={roots.HOSTNAME}", "--boot"),
         ]
         with (self._folder / "console.log").open("ab") as log:
@@ -178,6 +180,12 @@ class Local(Target):
         self._nspawn.wait(30)
         inside = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt"]
         roots.shell(*inside, "cp", "-ax", f"{self._folder}/overlay/root/.", tree)
+
+    def neighbour(self) -> Neighbour:
+        return Neighbour(self._leader)
+
+    def connect(self, port: int) -> socket.socket:
+        return connect(self._leader, "127.0.0.1", port)
 
     def unplug(self) -> None:
         self.room.fault("gone")

@@ -21,8 +21,8 @@ LOGIN = "hw-operator"
 class LoopbackDevice(Device):
     """A container in the place of a device; it has the container's microphone and TPM."""
 
-    def __init__(self) -> None:
-        self._container = box = Local(label="device")
+    def __init__(self, release: str = roots.RELEASES[0]) -> None:
+        self._container = box = Local(label="device", release=release)
         try:
             self._keys = tempfile.TemporaryDirectory(prefix="idiolect-hw-ssh-")
             key = Path(self._keys.name) / "id"

@@ -20,14 +20,17 @@ from .base import TargetError
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "hw"
-SUITE = "bookworm"
+RELEASES = ("bookworm", "trixie")
+"""Debian's, oldest first: what the package is installed on here."""
 ARCH = "amd64"
-PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "iproute2", "ca-certificates"),
-    # what the tests themselves use: probes and the agent, arecord, a hardware clock that wakes it
-    *("python3", "alsa-utils", "util-linux-extra"),
+PACKAGES = ("systemd", "systemd-sysv")
+"""Beyond a minimal Debian, so that it boots. All else the package brings by its Depends: what it lacks shows."""
+BOARD_PACKAGES = (
+    *("dbus", "kmod", "iproute2", "ca-certificates"),
+    # what the tests themselves use: arecord, a hardware clock that wakes it
+    *("alsa-utils", "util-linux-extra"),
 )
-"""Beyond a minimal Debian: what any image for a board has, too. Nothing of what the package depends on by itself."""
+"""What the virtual board has besides, as any image for a board."""
 MODULES = (
     *("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "virtio_console", "virtio_net", "virtio_rng"),
     *("snd-hda-codec-generic", "snd-hda-intel", "snd-aloop", "snd-usb-audio"),
@@ -90,18 +93,18 @@ def part(name: str, made_from: object, make: Callable[[Path], None]) -> Path:
     return CACHE / name
 
 
-def debian() -> Path:
+def debian(release: str) -> Path:
     """A fresh Debian with systemd; nobody writes to it."""
-    return part(f"root-{ARCH}", (SUITE, PACKAGES), _debootstrap)
+    return part(f"root-{release}-{ARCH}", (release, PACKAGES), lambda folder: _debootstrap(folder, release))
 
 
-def _debootstrap(folder: Path) -> None:
+def _debootstrap(folder: Path, release: str) -> None:
     if os.geteuid():
         raise TargetError("virtual machines need root on this one")
     include = f"--include={','.join(PACKAGES)}"
     # In mount points of its own: one that it leaves behind would be copied, or deleted, with the rest.
     alone = ("unshare", "-m", "--propagation", "private")
-    shell(*alone, "debootstrap", "--variant=minbase", f"--arch={ARCH}", include, SUITE, folder, mirror())
+    shell(*alone, "debootstrap", "--variant=minbase", f"--arch={ARCH}", include, release, folder, mirror())
     for path in (folder / "var/cache/apt/archives").glob("*.deb"):
         path.unlink()
     (folder / "etc/hostname").write_text(f"{HOSTNAME}\n")
@@ -186,7 +189,8 @@ def disk(extra: Path, package: Path, install: Callable[[Path], None]) -> Path:
     folder, version = kernel()
     files = sorted(path for path in extra.rglob("*") if path.is_file())
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
-    made_from = (SUITE, PACKAGES, version, MODULES, digest, [(str(f.relative_to(extra)), f.read_text()) for f in files])
+    packages = (RELEASES[0], PACKAGES, BOARD_PACKAGES)
+    made_from = (packages, version, MODULES, digest, [(str(f.relative_to(extra)), f.read_text()) for f in files])
 
     def make(out: Path) -> None:
         tree = out / "tree"

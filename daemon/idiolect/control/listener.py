@@ -49,9 +49,9 @@ class Listener:
 
 def open_listener(path: Path) -> Listener:
     """The control socket: systemd's if it passed one, else a new one at ``path``. Raises ``ListenError``."""
-    inherited = _from_systemd()
-    if inherited is not None:
-        return Listener(inherited, None)
+    given = inherited()
+    if given is not None:
+        return Listener(given, None)
     if os.environ.get("NOTIFY_SOCKET"):
         log.warning("systemd passed no control socket (is idiolectd.socket masked?): making %s", path)
     return make_listener(path, CONTROL)
@@ -72,16 +72,7 @@ def make_listener(path: Path, section: str, *, group: str = "") -> Listener:
     return listener
 
 
-def _give(path: Path, section: str, group: str) -> None:
-    try:
-        os.chown(path, -1, grp.getgrnam(group).gr_gid)
-    except KeyError:
-        log.warning("there is no group %s: only our own may connect to the %s socket", group, section)
-    except PermissionError:
-        log.warning("the daemon is no member of %s, which may not connect to the %s socket then", group, section)
-
-
-def _from_systemd() -> socket.socket | None:
+def inherited() -> socket.socket | None:
     """The control socket among systemd's descriptors: the one of that name, else the first; None if there is none.
 
     All others are closed. A client of one that nobody serves is refused then, and does not wait; and from a socket of
@@ -104,6 +95,28 @@ def _from_systemd() -> socket.socket | None:
     for unserved in ours.values():
         unserved.close()
     return chosen
+
+
+def _give(path: Path, section: str, group: str) -> None:
+    """Make ``group`` the socket's; where that fails it is said who is refused now, and what to mend.
+
+    By ``fchownat(2)`` and no other call, as our unit's filter allows this one alone of its kind.
+    """
+    try:
+        number = grp.getgrnam(group).gr_gid
+    except KeyError:
+        log.warning("there is no group %s: only our own may connect to the %s socket", group, section)
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chown(path.name, -1, number, dir_fd=directory, follow_symlinks=False)
+    except PermissionError:
+        if number in (os.getegid(), *os.getgroups()):
+            log.warning("group %s cannot connect to the %s socket: the unit's filter forbids fchownat", group, section)
+        else:
+            log.warning("group %s cannot connect to the %s socket: the daemon is no member of it", group, section)
+    finally:
+        os.close(directory)
 
 
 def _unix_listener(fd: int) -> socket.socket | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ _GRACE_S = 0.05
 MINUTE_S = 60.0
 _AT_ONCE = 4
 """Connections taken before anybody else has a turn: asyncio would take a hundred, and all others wait that long."""
+_FILES_STAY: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""From Python 3.13 on asyncio removes a socket's file when its server closes, unless told not to. One that systemd made
+outlives us, and one of ours is removed by its ``Listener``, which looks whether it still is ours."""
 
 
 class Seldom:
@@ -57,7 +61,7 @@ class Acceptor:
         self._listener = self._opening()
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: Pieces(self._accept), sock=self._listener.socket, ssl=self._tls,
-            ssl_handshake_timeout=self._handshake_s if self._tls else None, backlog=_AT_ONCE,
+            ssl_handshake_timeout=self._handshake_s if self._tls else None, backlog=_AT_ONCE, **_FILES_STAY,
         )  # fmt: skip
         self._listener.socket.listen(BACKLOG)  # to asyncio, the one number is the other
 

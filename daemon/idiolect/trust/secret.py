@@ -80,11 +80,21 @@ class Secret:
         self.wipe()
 
 
-def _protect(page: mmap.mmap) -> None:
-    """Keep a page out of swap, core dumps and children. Where the kernel refuses (RLIMIT_MEMLOCK), go on without."""
+def lockable() -> bool:
+    """Whether the kernel would lock one more page of this process."""
+    with mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        return _protect(page)
+
+
+def _protect(page: mmap.mmap) -> bool:
+    """Keep a page out of swap, core dumps and children. Where the kernel refuses (RLIMIT_MEMLOCK), go on without.
+
+    Returns whether it is locked.
+    """
     buffer = (ctypes.c_char * _PAGE).from_buffer(page)
     address = ctypes.c_void_p(ctypes.addressof(buffer))
-    _libc.mlock(address, ctypes.c_size_t(_PAGE))
+    locked: bool = _libc.mlock(address, ctypes.c_size_t(_PAGE)) == 0
     for advice in (_MADV_DONTDUMP, _MADV_WIPEONFORK):
         _libc.madvise(address, ctypes.c_size_t(_PAGE), advice)
     del buffer  # or the page could not be closed
+    return locked
