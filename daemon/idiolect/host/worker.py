@@ -12,7 +12,6 @@ says too much, too little or nothing is killed.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import subprocess
@@ -22,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from idiolect import frames
+from idiolect import frames, structure
 from idiolect.errors import NONSENSE, LearningError, Preempted, WorkerFailed
 from idiolect.host.sandbox import IDLE, Layer
 
@@ -170,7 +169,9 @@ class Worker:
         """What confines the child, in its own words, spoken before it has seen anything of ours."""
         said = pipes.receive(HELLO_CAP)
         try:
-            self._layers = tuple(Layer(str(n)[:32], bool(held), str(d)[:80]) for n, held, d in json.loads(said)[:32])
+            self._layers = tuple(
+                Layer(str(n)[:32], bool(held), str(d)[:80]) for n, held, d in structure.load(said)[:32]
+            )
         except NONSENSE:
             raise WorkerFailed("garbled", "the training worker does not say what confines it") from None
 
