@@ -68,7 +68,7 @@ class Worker:
         self._child: subprocess.Popen[bytes] | None = None
         self._patient = False
         self._called_off = False
-        self._ended = False
+        self._ended = self._closed = False
         self._layers: tuple[Layer, ...] = ()
 
     @property
@@ -116,6 +116,12 @@ class Worker:
         with self._lock:
             self._end()
 
+    def close(self) -> None:
+        """End whatever runs, and let nothing run any more."""
+        with self._lock:
+            self._closed = True
+            self._end()
+
     def _end(self) -> None:
         self._ended = True
         if self._child is not None:
@@ -151,7 +157,7 @@ class Worker:
             raise WorkerFailed("start", f"the training worker cannot be started: {error.strerror}") from None
         with self._lock:
             self._child = child
-            if self._ended:
+            if self._ended or self._closed:
                 child.kill()
         try:
             yield child
