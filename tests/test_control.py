@@ -21,6 +21,7 @@ import pytest
 
 from idiolect.client import Client, NotPermittedError, UnreachableError
 from idiolect.config import Roles
+from idiolect.control import shares
 from idiolect.control.listener import ListenError, open_listener
 from idiolect.control.peers import Peer, Role, role_of
 from idiolect.errors import RequestError
@@ -96,7 +97,7 @@ def test_streams_take_all_places_and_pausing_still_works(path):
 
 def test_short_requests_have_a_cap_too(path):
     with running(path, FakeDaemon(hanging=True), max_clients=1) as run:
-        socks = [run.connect() for _ in range(5)]
+        socks = [run.connect() for _ in range(1 + shares.SHORT + shares.KEPT)]
         for sock in socks:
             sock.sendall(b"GET /v1/devices HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: run.ask("GET", "/v1/status")[0] == 503)

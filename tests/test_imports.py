@@ -17,12 +17,13 @@ import pytest
 
 DAEMON = Path(__file__).parents[1] / "daemon"
 
-EVERYBODY_MAY = {"errors", "values"}
+EVERYBODY_MAY = {"errors", "values", "structure"}
 # part -> the parts it may import, beside itself and EVERYBODY_MAY. Nobody but __main__ lists the service.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "values": set(),
+    "structure": set(),  # bounds what is parsed, wherever that is
     "config": set(),
     "pipeline": set(),
     "frames": set(),
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"config", "custody", "host", "idle"},
     "supervision": {"custody", "host"},  # what systemd hears
     "pausing": {"host"},
-    "worker": {"frames", "host", "learning"},  # host only for the sandbox that it puts on
+    "worker": {"frames", "host", "learning", "trust"},  # host only for the sandbox; trust for a key from a passphrase
     "idle": {"config", "host"},  # conditions in, obstacles out; of the host only the shape of what it measures
     "assembly": {"config", "custody", "learning", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
@@ -100,6 +101,7 @@ SAME_PART = {
     **dict.fromkeys(("jobs", "observe", "records", "rights", "shelves", "standing"), "learner"),
     **dict.fromkeys(("box", "enrolment", "measuring", "pairing", "people", "windows"), "personal"),
     "tally": "inference",
+    "stretching": "worker",
     **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
 }
 

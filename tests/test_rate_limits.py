@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -102,9 +103,37 @@ def test_a_browser_counts_as_its_person_whoever_let_it_in():
 def test_memory_is_bounded():
     rates = Rates(clock=Clock())
     for uid in range(STRANGER, STRANGER + 5000):
-        rates.check(api.Caller("", uid), "/v1/status")
+        with suppress(TooOften):
+            rates.check(api.Caller("", uid), "/v1/status")
     assert len(rates._buckets) == CALLERS
-    assert allowed(rates, api.Caller("", STRANGER + 4999)) == 199  # the last ones are remembered
+
+
+def test_a_flood_of_names_gives_nobody_a_fresh_bucket():
+    """Who comes as one user after another, to have those before forgotten, shares one bucket with himself."""
+    clock = Clock()
+    rates = Rates(clock=clock)
+    known = [api.Caller("", STRANGER + n) for n in range(CALLERS)]
+    for caller in known:
+        allowed(rates, caller)
+    assert sum(allowed(rates, api.Caller("", STRANGER + 1000 + n)) for n in range(1000)) == 200
+    assert allowed(rates, known[0]) == 0  # nobody was pushed out
+    clock.now += 10  # 50 a second fill all of them, which are forgotten as they are like fresh ones then
+    assert allowed(rates, api.Caller("", STRANGER + 9999)) == 200
+
+
+def test_whoever_asked_too_much_can_still_pause():
+    rates = Rates(clock=Clock())
+    allowed(rates, SOMEBODY)
+    rates.check(SOMEBODY, "/v1/listening")
+    assert allowed(rates, SOMEBODY, "/v1/listening") == 19
+
+
+def test_strangers_at_the_page_have_one_bucket_that_no_paired_browser_needs():
+    rates = Rates(clock=Clock())
+    assert allowed(rates, api.Caller(), "/js/main.js") == 400
+    rates.check(api.Caller(), "/v1/session")  # a code may be tried all the same: see `pairing`
+    paired = api.Caller("", STRANGER, Role.USER, Session("i", "ann", "", "", STRANGER, 0, 1))
+    assert allowed(rates, paired, "/js/main.js") == 200
 
 
 # -- over the socket --------------------------------------------------------------------------------------------------

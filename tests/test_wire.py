@@ -270,10 +270,10 @@ def test_a_request_is_answered_though_the_caller_says_no_more(run):
 def test_a_caller_that_floods_while_it_waits_is_cut_off(path):
     with running(path, FakeDaemon(hanging=True)) as run, run.connect() as sock:
         sock.sendall(b"GET /v1/devices HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_for(lambda: run.server._busy == 1)
+        wait_for(lambda: run.server.busy == 1)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             sock.sendall(b"x" * 10_000_000)
-        wait_for(lambda: run.server._busy == 0, 2)
+        wait_for(lambda: run.server.busy == 0, 2)
 
 
 def test_an_answer_that_nobody_reads_is_dropped_in_time(path, monkeypatch):
@@ -298,7 +298,7 @@ def test_a_bug_in_the_middle_of_a_stream_ends_it(run, caplog, monkeypatch):
     assert not got.endswith(b"0\r\n\r\n")  # cut off, not ended
     assert "/v1/events failed: ValueError" in caplog.text
     assert "secret" not in caplog.text
-    wait_for(lambda: run.server._busy == 0)
+    wait_for(lambda: run.server.busy == 0)
 
 
 # -- any bytes at all -------------------------------------------------------------------------------------------
@@ -349,5 +349,5 @@ def test_any_bytes_get_one_answer_or_a_closed_connection(fuzzed, pieces):
 
 def test_after_all_that_nothing_is_left_open(fuzzed):
     wait_for(lambda: not fuzzed.run.server.connected, 3)
-    assert fuzzed.run.server._busy == 0
+    assert fuzzed.run.server.busy == 0
     assert fuzzed.run.client.get("/v1/status")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from idiolect import structure
 from idiolect.client import Client
 from idiolect.client_types import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
@@ -19,6 +20,8 @@ from idiolect.trust.receipt import RETENTION
 from idiolect.values import name_key
 
 Add = Callable[..., argparse.ArgumentParser]
+_COPY_BYTES, _COPY_PARTS = 20 << 20, 1 << 16
+"""Of a person's copy, written with more spaces than it is sent with."""
 METER_FROM, METER_TO = -60.0, 0.0
 _POLL_S = 0.1
 _TTY_WIDTH = 30
@@ -295,8 +298,16 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
+    with Path(options.file).open("rb") as file:
+        raw = file.read(_COPY_BYTES + 1)
+    if len(raw) > _COPY_BYTES:
+        raise RequestError(
+            413, "document", f"is larger than {_COPY_BYTES >> 20} MiB, which is all that the daemon takes"
+        )
     try:
-        document = json.loads(Path(options.file).read_bytes())
+        document = structure.load(raw, parts=_COPY_PARTS)
+    except structure.StructureError as error:
+        raise RequestError(422, "document", str(error)) from None
     except (ValueError, RecursionError):
         raise RequestError(422, "document", "is not JSON: make one with `idiolect export`") from None
     answer = _client(options).import_copy(options.name, document, _passphrase(options))

@@ -15,10 +15,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from idiolect import structure
 from idiolect.errors import IdiolectError, RequestError
 
 _MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of one answer: more is no answer of ours. The longest is a person's copy."""
+_MAX_PARTS = 1 << 18
+"""Brackets and commas in one."""
 _MAX_LINE = 65_536
 """Bytes of one line in the event stream."""
 _JOURNAL = "journalctl -u idiolectd -n 50"
@@ -138,7 +141,7 @@ def frames(answer: Exchange, deadline: float | None) -> Iterator[tuple[str, str,
 
 def _parse(raw: bytes) -> dict[str, object]:
     try:
-        answer = json.loads(raw)
+        answer = structure.load(raw, parts=_MAX_PARTS)
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):

@@ -115,7 +115,7 @@ def _metrics(daemon: api.Daemon, wish: Metrics) -> Serving:
         return make_listener(wish.socket, "metrics", group=TCP_GROUP)
 
     door = OpenDoor({"/metrics": {"GET": api.Route(Role.OBSERVER, metrics.show)}})
-    return Server(daemon, door, opening, max_clients=METRICS_CLIENTS)
+    return Server(daemon, door, opening, max_clients=METRICS_CLIENTS, proxied=True)
 
 
 def _page(daemon: api.Daemon, wish: Page) -> Serving:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LOUD_DBFS, QUIET_DBFS = -3.0, -75.0
 """Levels of a block beyond which a microphone is over-driven or as good as dead."""
+PROBED_S = 60.0
+"""How long what a worker said of its confinement holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +133,38 @@ def names(refused: Sequence[str]) -> Iterable[Check]:
         yield Check("names", "warn", detail, fix)
 
 
-def layers() -> tuple[Layer, ...]:
-    """What confines a worker, asked of one (another than that of a round in course); empty where none starts."""
-    try:
-        return Worker().probe()
-    except LearningError as error:
-        log.warning("the training worker: %s", error)
-        return ()
+class Prober:
+    """What confines a worker, asked of one that is started for it (another than that of a round in course).
+
+    That costs half a second of a core, so what it said holds for ``PROBED_S``, whoever asks. Any thread may ask; the
+    second to ask waits for the first.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._worker, self._turn = clock, Worker(), threading.Lock()
+        self._layers: tuple[Layer, ...] = ()
+        self._until, self._ended = float("-inf"), False
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers; empty where no worker starts."""
+        with self._turn:
+            if self._clock() >= self._until and not self._ended:
+                self._layers = self._probe()
+                self._until = self._clock() + PROBED_S
+            return self._layers
+
+    def _probe(self) -> tuple[Layer, ...]:
+        try:
+            return self._worker.probe()
+        except LearningError as error:
+            if not self._ended:
+                log.warning("the training worker: %s", error)
+            return ()
+
+    def stop(self) -> None:
+        """End a worker that is being asked, and start none any more."""
+        self._ended = True
+        self._worker.close()
 
 
 def sandbox(layers: Sequence[Layer]) -> Iterable[Check]:

@@ -1,13 +1,18 @@
 """Browsers: which may show the page, and for whom. A code that somebody reads off at the device lets one in.
 
 Theory of operation. `idiolect pair NAME` asks over the control socket, so the kernel says who asks: whoever may ask
-about that person (`Consents.may_withdraw`) gets a code of 8 letters, good once and for five minutes. A browser that
+about that person (`Consents.may_withdraw`) gets a code of 10 letters, good once and for five minutes. A browser that
 sends it gets a token of 256 bits in a cookie; we keep its SHA-256 and the profile, in the vault, under the device's own
 key. From then on the browser may do for that one person what the Unix user who asked may. A person who is not known yet
 has no profile: such a session lives in RAM until they agree to something. Whoever is erased takes their browsers along,
 as no profile is found for these any more.
 
-A code has 39 bits; the page tries one a second at most (`_TRIES`), 300 while a code is good: one in 2*10^9.
+A code has 49 bits. Its first four letters say which of those that wait is meant, the other six are its secret; a code
+whose secret was tried wrongly `TRIES` times is good no more. So however many try, at whatever rate, and if they knew
+those four letters, one in 1.4*10^8 codes (30^6 / 5) is guessed. Who does not know them spoils nobody's code: it would
+take 30^4 * 5 tries within five minutes, 13,500 a second, which is more than is answered. For the same reason nobody
+who tries keeps the right one from being taken: the answer to a wrong one may be 429 (`_WRONG`), to the right one never.
+Both are answered alike whether a code of these four letters waits or not.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import logging
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -37,13 +43,18 @@ log = logging.getLogger(__name__)
 CODE_S = 300.0
 SESSION_S = 90 * 86_400
 MAX_BROWSERS = 16
-"""The one that expires first makes room."""
-MAX_CODES = 8
+"""Of whoever let in the most of them, the one that expires first makes room."""
+MAX_CODES, MAX_CODES_OF_ONE = 16, 4
+"""Codes that wait at once, of all and of one Unix user; root is no exception."""
 ALPHABET = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
 """Without what looks like another: I, L, O, U, 0, 1."""
-CODE_LENGTH = 8
-_TRIES = Rate(1.0, 5)
-"""Codes that may be tried: one a second, and five at once."""
+CODE_LENGTH = 10
+NAMING = 4
+"""Letters of a code that say which one it is."""
+TRIES = 5
+"""How often the rest of a code may be wrong."""
+_WRONG = Rate(1.0, 5)
+"""Wrong codes that are told so: one a second, and five at once. All others are told to wait."""
 PAGE, _SESSION, _CERTIFICATE = "page", "session", "certificate"
 """Purpose and kinds of our records in the vault; their profile is the device's own, ""."""
 
@@ -58,6 +69,7 @@ class Open:
     user: str = field(repr=False)
     uid: int
     until: float
+    tries: int = TRIES
 
 
 class Pairing:
@@ -72,7 +84,7 @@ class Pairing:
         self._wall, self._monotonic = wall, monotonic
         self._open: list[Open] = []
         self._nameless: dict[str, Session] = {}  # of people without a profile, by the token's digest
-        self._tries = Bucket(_TRIES, monotonic)
+        self._wrong = Bucket(_WRONG, monotonic)
 
     # -- at the device ------------------------------------------------------------------------------------------
 
@@ -83,14 +95,17 @@ class Pairing:
         person, profile = await self._personal.do(lambda learner: _named(learner, name, user))
         fingerprint = (await self._certificate())[1] if self._access == "lan" else ""
         self._forget_codes()
-        self._open = [each for each in self._open if name_key(each.name) != name_key(person)]
-        if len(self._open) >= MAX_CODES:
-            raise RequestError(429, "profile", f"{MAX_CODES} codes wait already: use one, or wait five minutes")
-        code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
+        # Another user's code for the same person stays: nobody takes it away by asking for one of his own.
+        key = name_key(person)
+        self._open = [each for each in self._open if (name_key(each.name), each.uid) != (key, uid)]
+        own = sum(each.uid == uid for each in self._open)
+        if len(self._open) >= MAX_CODES or own >= MAX_CODES_OF_ONE:
+            raise RequestError(429, "profile", f"{own} codes of yours wait already: use one, or wait five minutes")
+        code = self._unlike_others()
         self._open.append(Open(code, person, profile, user, uid, self._monotonic() + CODE_S))
         return {
-            "code": f"{code[:4]}-{code[4:]}", "person": person, "expires_s": int(CODE_S), "access": self._access,
-            "fingerprint": fingerprint,
+            "code": f"{code[:NAMING]}-{code[NAMING:]}", "person": person, "expires_s": int(CODE_S),
+            "access": self._access, "fingerprint": fingerprint,
         }  # fmt: skip
 
     async def browsers(self, user: str, admin: bool) -> dict[str, object]:
@@ -124,14 +139,13 @@ class Pairing:
 
     async def redeem(self, code: object) -> tuple[str, Session]:
         """POST /v1/session on the page: a token, once, for a code that was given out."""
-        if self._tries.take():
-            raise RequestError(429, "code", "was tried too often: wait a few seconds")
         given = code.upper().replace("-", "").replace(" ", "") if isinstance(code, str) and len(code) < 32 else ""
         self._forget_codes()
-        found = [each for each in self._open if hmac.compare_digest(each.code.encode(), given.encode())]
-        if not found:
+        opened = self._right(given)
+        if opened is None:
+            if self._wrong.take():
+                raise RequestError(429, "code", "was tried too often: wait a few seconds")
             raise RequestError(401, "code", "is wrong, or older than five minutes: get another with `idiolect pair`")
-        opened = found[0]
         self._open.remove(opened)
         token = secrets.token_urlsafe(32)
         digest, now = _digest(token), int(self._wall())
@@ -151,6 +165,24 @@ class Pairing:
         self._nameless.pop(digest, None)
         await self._personal.do(lambda learner: _delete(learner, [digest[:16]]))
 
+    def _right(self, given: str) -> Open | None:
+        """The code that was given, if it waits; a wrong secret counts against the one that it names."""
+        right = None
+        for each in self._open:
+            same = hmac.compare_digest(each.code.encode(), given.encode(errors="replace"))
+            named = hmac.compare_digest(each.code[:NAMING].encode(), given[:NAMING].encode(errors="replace"))
+            right = each if same else right
+            each.tries -= int(named and not same)
+        self._open = [each for each in self._open if each.tries > 0 or each is right]
+        return right
+
+    def _unlike_others(self) -> str:
+        """A new code, whose first letters no other has that waits."""
+        while True:
+            code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
+            if all(each.code[:NAMING] != code[:NAMING] for each in self._open):
+                return code
+
     def _forget_codes(self) -> None:
         now = self._monotonic()
         self._open = [each for each in self._open if each.until > now]
@@ -166,8 +198,8 @@ class Pairing:
         person = consents.by_profile(session.profile) if session.profile else consents.look(session.person)
         if person is None:
             self._nameless[digest] = session
-            while len(self._nameless) > MAX_BROWSERS:
-                del self._nameless[next(iter(self._nameless))]
+            for ident in _too_many(list(self._nameless.values()), MAX_BROWSERS):
+                self._nameless = {known: s for known, s in self._nameless.items() if s.ident != ident}
             return session
         kept = replace(session, person=person.name, profile=person.profile)
         record = {
@@ -175,8 +207,7 @@ class Pairing:
             "user": kept.user,
         }  # fmt: skip
         vault, before = learner.vault, self._stored(learner)
-        for old in sorted(before, key=lambda s: s.expires)[: max(0, len(before) - MAX_BROWSERS + 1)]:
-            _delete(learner, [old.ident])
+        _delete(learner, _too_many(before, MAX_BROWSERS - 1))
         with vault.change("browser-paired", False, profile=kept.profile) as change:
             if PAGE not in vault.purposes(""):
                 change.add_key("", PAGE, "")
@@ -262,6 +293,18 @@ def _named(learner: Learner, name: object, user: str) -> tuple[str, str]:
 def _may(learner: Learner, name: str, user: str) -> bool:
     users = learner.consents.users_of(name)
     return not users or user in users
+
+
+def _too_many(sessions: list[Session], most: int) -> list[str]:
+    """Which of them make room where there are more than ``most``: of whoever has the most, the first to expire."""
+    left, gone = sorted(sessions, key=lambda session: session.expires), []
+    while len(left) > most:
+        counts = Counter(session.uid for session in left)
+        greedy = max(counts, key=lambda uid: counts[uid])
+        out = next(session for session in left if session.uid == greedy)
+        left.remove(out)
+        gone.append(out.ident)
+    return gone
 
 
 def _delete(learner: Learner, idents: list[str]) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from idiolect import shelves, standing
+from idiolect import shelves, standing, structure
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import NONSENSE, RequestError, TrustError
+from idiolect.host.stretch import stretch
 from idiolect.learner import Learner, Made
 from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
@@ -29,6 +30,10 @@ from idiolect.values import EMBEDDING, encodable
 
 SCHEMA = "idiolect/person/v1"
 IMPORT_CAP = 2000
+PARTS, AROUND = 1 << 16, 1 << 20
+"""Of the plain text of a sealed copy: its brackets and commas, and its bytes beside the embeddings."""
+AT_ONCE = 32
+"""Examples that are unpacked together: 55 KB each at most."""
 RETIRED = {
     "bundle": "another version of the model runs; it is learnt anew from what is kept",
     "encoder": "the model hears with another encoder, which what is kept does not fit: teach the phrases again; what is"
@@ -48,9 +53,11 @@ def date(day: int) -> str:
 class Rights:
     """See the module."""
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Learner, stretch: sealedcopy.Stretch = stretch) -> None:
+        """``stretch`` makes a key of a passphrase."""
         self._learner = learner
         self._vault = learner.vault
+        self._stretch = stretch
 
     # -- seeing -------------------------------------------------------------------------------------------------
 
@@ -303,17 +310,12 @@ class Rights:
             "adapters": self.history(person)["versions"],
         }  # fmt: skip
         self._vault.log("exported", profile=person.profile, count=len(kept))
-        return sealedcopy.seal(json.dumps(document).encode(), passphrase) if passphrase else document
+        return sealedcopy.seal(json.dumps(document).encode(), passphrase, self._stretch) if passphrase else document
 
     def bring(self, person: Person, document: Mapping[str, Any], passphrase: str = "") -> dict[str, object]:
         """Bring an export back, for a person who agreed here: what no consent covers here is left out, and counted."""
         if document.get("schema") == sealedcopy.SCHEMA:
-            try:
-                document = json.loads(sealedcopy.open_(document, passphrase))
-            except TrustError as error:
-                raise RequestError(422, "passphrase", str(error)) from None
-            except (ValueError, RecursionError):
-                document = {}
+            document = self._opened(document, passphrase)
         if (
             not isinstance(document, Mapping)
             or document.get("schema") != SCHEMA
@@ -322,20 +324,42 @@ class Rights:
             raise RequestError(422, "document", "is no export of a person: make one with `idiolect export`")
         if len(document["examples"]) > IMPORT_CAP:
             raise RequestError(422, "document", f"holds more than {IMPORT_CAP} examples")
-        rows = [_example_of(row) for row in document["examples"]]
         groups: dict[tuple[Any, ...], list[Any]] = {}
-        for *group, spans in rows:
-            groups.setdefault(tuple(group), []).append(spans)
+        for row in document["examples"]:  # all are looked at before one is taken over
+            *group, _ = _example_of(row)
+            groups.setdefault(tuple(group), []).append(row)
         taken = left = 0
         for (source, phrase, session, heard, encoder), several in groups.items():
             if person.purposes.get(PURPOSES[source]) is None:
                 left += len(several)
                 continue
-            self._learner.add(person.profile, source, phrase, several, session, heard, encoder)
+            for few in (several[at : at + AT_ONCE] for at in range(0, len(several), AT_ONCE)):
+                spans = [_example_of(row)[-1] for row in few]
+                self._learner.add(person.profile, source, phrase, spans, session, heard, encoder)
             taken += len(several)
+        _release(document["examples"])
         self._vault.log("imported", profile=person.profile, count=taken)
         made = self._learner.round(person.profile, at_once=True) if taken else Made(0, "base", None)
         return {"imported": taken, "left_out_without_consent": left, **told(made)}
+
+    def _opened(self, document: Mapping[str, Any], passphrase: str) -> Any:
+        """What was sealed, None where that is no JSON. ``RequestError`` where it does not open, or is too much."""
+        try:
+            plain = structure.Source(sealedcopy.open_(document, passphrase, self._stretch))
+            return structure.load_apart(plain, parts=PARTS, depth=structure.DEPTH, around=AROUND)
+        except TrustError as error:
+            raise RequestError(422, "passphrase", str(error)) from None
+        except structure.StructureError as error:
+            raise RequestError(422, "document", str(error)) from None
+        except (ValueError, RecursionError):
+            return None
+
+
+def _release(rows: list[Any]) -> None:
+    """Give back the bytes in which the rows' embeddings lie; a round takes memory of its own."""
+    for row in rows:
+        if isinstance(text := row["embeddings_float16"], structure.Text):
+            text.release()
 
 
 def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
@@ -343,7 +367,8 @@ def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
     try:
         if row["source"] not in PURPOSES or not 1 <= int(row["copies"]) <= 8:
             raise ValueError
-        raw = base64.b64decode(row["embeddings_float16"], validate=True)
+        given = row["embeddings_float16"]
+        raw = given.base64() if isinstance(given, structure.Text) else base64.b64decode(given, validate=True)
         spans = np.frombuffer(raw, "<f2").reshape(int(row["copies"]), SPAN, EMBEDDING).astype(np.float32)
         phrase, heard, session = str(row["phrase"]), str(row["heard"]), str(row["session"])
         encoder = str(row.get("encoder", ""))

@@ -34,6 +34,7 @@ from idiolect.configfiles import installed_files
 from idiolect.connections import SECTIONS, Connections
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import control_server
+from idiolect.control.shared import Shared
 from idiolect.control.turning_away import turn_away
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
@@ -96,7 +97,8 @@ class Service:
         self.box = Box(self.hub, self._names, self._inference)
         self._server = control_server(self, config.control)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
-        self._worker = Worker()
+        self._worker, self._prober = Worker(), doctor.Prober()
+        self._asked_devices, self._asked_doctor = Shared(self._look_for_devices), Shared(self._examine)
         model = model_of(recognizer)
         self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
@@ -132,7 +134,8 @@ class Service:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(HELPERS, "helper"))
+        self._helpers = ThreadPoolExecutor(HELPERS, "helper")
+        self._loop.set_default_executor(self._helpers)
         self._stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
@@ -164,15 +167,16 @@ class Service:
             keeping.cancel()
             tending.cancel()
             self._worker.kill()
+            self._prober.stop()
             with contextlib.suppress(IdiolectError, TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await self.personal.flush()
             self.proofs.stop()
             for thread in threads:
-                if thread.ident:
-                    await asyncio.to_thread(thread.join, STOP_S)
+                await _ended(thread)
             await self._connections.stop()
             await self._server.stop()
+            self._helpers.shutdown(wait=False, cancel_futures=True)  # those who waited for one are gone
             log.info("stopped")
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
@@ -338,14 +342,21 @@ class Service:
         }
 
     async def devices(self) -> list[dict[str, object]]:
-        """Capture devices; asking libasound may take a moment, so it happens aside."""
+        """Capture devices; one look is for all who ask meanwhile."""
+        return await self._asked_devices.get()
+
+    async def _look_for_devices(self) -> list[dict[str, object]]:
+        """Ask libasound, which may take a moment, so it happens aside."""
         return [{"name": d.name, "description": d.description} for d in await asyncio.to_thread(list_devices)]
 
     async def doctor(self) -> list[dict[str, object]]:
         """Findings about the running daemon."""
+        return await self._asked_doctor.get()
+
+    async def _examine(self) -> list[dict[str, object]]:
         wish, findings = self._config.listening, await self.proofs.examine()
         sensed, leaving = await self.windows.examine()
-        layers = await asyncio.to_thread(doctor.layers)
+        layers = await asyncio.to_thread(self._prober.layers)
         return doctor.examine(
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
@@ -359,6 +370,13 @@ class Service:
             lambda: doctor.confinement(process.confinement()),
             lambda: doctor.sandbox(layers),
         )
+
+
+async def _ended(thread: threading.Thread) -> None:
+    """Wait for a thread's end, ``STOP_S`` at most; without a helper thread, as these may all be busy."""
+    until = time.monotonic() + STOP_S
+    while thread.is_alive() and time.monotonic() < until:
+        await asyncio.sleep(0.005)
 
 
 def _warn_of_age(config: Config) -> None:

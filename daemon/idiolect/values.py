@@ -112,7 +112,7 @@ class MicrophoneHealth:
 def encodable(value: object) -> bool:
     """Whether all text in a JSON value can be written as UTF-8: JSON can spell half a character (RFC 8259, 8.2)."""
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, default=lambda _: None).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -27,18 +27,18 @@ def main() -> int:
 
     protocol.load()
     held += sandbox.enter()
-    _write(frames.pack(json.dumps([astuple(layer) for layer in held]).encode()))
+    write(frames.pack(json.dumps([astuple(layer) for layer in held]).encode()))
     try:
-        header = _read(frames.HEADER)
-        asked = frames.body(header, _read(frames.size(header, protocol.REQUEST_CAP)))
+        header = read(frames.HEADER)
+        asked = frames.body(header, read(frames.size(header, protocol.REQUEST_CAP)))
         answer, code = protocol.work(protocol.read_request(protocol.unpack(asked, protocol.REQUEST_CAP))), 0
     except (LearningError, MemoryError, EOFError) as error:
         answer, code = {"v": protocol.VERSION, "error": type(error).__name__}, 65
-    _write(frames.pack(protocol.packed(answer)))
+    write(frames.pack(protocol.packed(answer)))
     return code
 
 
-def _read(size: int) -> bytes:
+def read(size: int) -> bytes:
     """So many bytes. ``EOFError`` when there are fewer."""
     data = bytearray()
     while len(data) < size:
@@ -49,7 +49,8 @@ def _read(size: int) -> bytes:
     return bytes(data)
 
 
-def _write(data: bytes) -> None:
+def write(data: bytes) -> None:
+    """All of it."""
     left = memoryview(data)
     while left:
         left = left[os.write(OUT, left) :]

@@ -28,7 +28,9 @@ from idiolect.learning.ledger import Example
 from idiolect.pausing import PAUSE_FILE, Pausing
 from idiolect.personal import STATE_FILE, Personal
 from idiolect.rights import SCHEMA, Rights
+from idiolect.structure import Source
 from idiolect.trust import bundle, receipt, sealedcopy
+from idiolect.trust.passphrase import stretch
 from idiolect.trust.verify import Verified
 from idiolect.values import EMBEDDING
 from tests.bundles import signed
@@ -249,9 +251,9 @@ def copy(data: bytes) -> None:
     """A copy as POST /v1/import has it: JSON of anybody."""
     from idiolect.control import api
 
-    document = api.parse_body(data)
+    document = api.parse_copy(Source(bytearray(data)))
     purposes: Mapping[str, Any] = {"enrol": True, "adapt_corrections": True}
-    answer = Rights(_Taking()).bring(Person("aa" * 8, "ann", purposes), document, PASSPHRASE)  # type: ignore[arg-type]
+    answer = Rights(_Taking(), stretch).bring(Person("aa" * 8, "ann", purposes), document, PASSPHRASE)  # type: ignore[arg-type]
     assert isinstance(answer["imported"], int)
 
 

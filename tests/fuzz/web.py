@@ -93,7 +93,7 @@ def _page(tls: bool) -> Server:
 async def _http(server: Server, data: bytes) -> None:
     got = await converse(lambda: Pieces(server._accept), data)
     await settled(lambda: server.connected)
-    assert server._busy == 0, "a place is lost"
+    assert server.busy == 0, "a place is lost"
     if got:
         head = _ANSWER.match(got)
         assert head, "no answer of HTTP, or of a bug"

@@ -54,7 +54,7 @@ def test_every_other_spelling_is_refused_and_read_by_strict(value):
         (b"[" * 9 + b"]" * 9, "nested deeper"),
         (b"[" * 60_000, "nested deeper"),
         (b'{"a":' * 10_000, "nested deeper"),
-        (b"[" + b"1," * 4096 + b"1]", "entries"),
+        (b"[" + b"1," * 4096 + b"1]", "parts"),
         (b'"\xff"', "UTF-8"),
         (b'"\xed\xa0\x80"', "UTF-8"),
         (b'"\\ud800"', "surrogate"),

@@ -59,15 +59,14 @@ def test_another_passphrase_does_not_open(sealed):
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": "idiolect/sealed/v2"}, {"cost": 1}, {"cost": 0}, {"cost": -2}, {"cost": 1 << 18}, {"cost": 3},
+        {"schema": "idiolect/sealed/v2"}, {"cost": 1}, {"cost": 0}, {"cost": -2}, {"cost": 1 << 16}, {"cost": 3},
         {"cost": 32_767}, {"cost": "much"}, {"salt": "00" * 15}, {"salt": "00" * 17}, {"salt": "zz"}, {"salt": ""},
         {"nonce": "00" * 11}, {"nonce": "00" * 13}, {"box": "?"}, {"box": None}, {"cost": float("inf")},
     ],
 )  # fmt: skip
-def test_a_damaged_copy_is_refused_before_any_work_is_done(sealed, change, monkeypatch):
-    monkeypatch.setattr(sealedcopy, "_key", lambda *_: pytest.fail("worked on it"))
+def test_a_damaged_copy_is_refused_before_any_work_is_done(sealed, change):
     with pytest.raises(VaultError, match="damaged") as refusal:
-        sealedcopy.open_({**sealed, **change}, PASSPHRASE)
+        sealedcopy.open_({**sealed, **change}, PASSPHRASE, lambda *_: pytest.fail("worked on it"))
     assert refusal.value.state == "damaged"
 
 
@@ -79,11 +78,10 @@ def test_a_copy_with_a_field_missing_is_refused(sealed, field):
 
 def test_costs_and_sizes_at_their_limits_are_tried(sealed, monkeypatch):
     tried = []
-    monkeypatch.setattr(sealedcopy, "_key", lambda _passphrase, _salt, cost: tried.append(cost) or bytes(32))
-    for cost in (2, 1 << 17):
+    for cost in (2, 1 << 15):
         with pytest.raises(VaultError, match="does not open"):
-            sealedcopy.open_({**sealed, "cost": cost}, PASSPHRASE)
-    assert tried == [2, 1 << 17]
+            sealedcopy.open_({**sealed, "cost": cost}, PASSPHRASE, lambda *_: tried.append(_[2]) or bytes(32))
+    assert tried == [2, 1 << 15]
     monkeypatch.setattr(sealedcopy, "CAP", 40)
     for size, state in ((40, "failed"), (41, "damaged")):
         with pytest.raises(VaultError) as refusal:

@@ -76,7 +76,7 @@ def test_counts():
     assert (audit.SEGMENT, audit.MAX_SEGMENTS, audit.MAX_ENTRIES, audit.MAX_NUMBER) == (256, 16, 4352, 2**53 - 1)
     assert (schema.MAX_RECORDS, schema.MAX_WRAPS) == (20_000, 2048)
     assert (rotation.COST, rotation.FULL_CREDIT) == (14_400, 86_400)  # one in four hours, six at once
-    assert (sealedcopy.COST, sealedcopy.MOST, sealedcopy.SHORTEST) == (32_768, 131_072, 8)
+    assert (sealedcopy.COST, sealedcopy.MOST, sealedcopy.SHORTEST) == (32_768, 32_768, 8)
     assert range(8, 65) == attestation.NONCE_BYTES
 
 

@@ -30,11 +30,17 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import NoReturn, Protocol
 
+from idiolect import structure
 from idiolect.control import box_api, idle_api, learn_api, metrics, pairing_api, trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
 from idiolect.values import GUEST, MAX_PAUSE_S, encodable
+
+BODY_PARTS = 1000
+"""Brackets and commas in a request's body."""
+COPY_BYTES, COPY_PARTS, COPY_AROUND = 16 << 20, 1 << 16, 1 << 20
+"""Of a request that brings a person's copy: all of it, its brackets and commas, its bytes beside the long texts."""
 
 
 class Daemon(Protocol):
@@ -153,12 +159,13 @@ Answer = Callable[[Daemon, Call], Awaitable[dict[str, object] | Reply]]
 class Route:
     """Who may ask (``role`` or more), and how it is answered; ``answer`` is None for the event stream.
 
-    ``body_bytes`` is the longest body, 0 for the usual.
+    ``body_bytes`` is the longest body, 0 for the usual. What is ``large`` either way is asked for one at a time.
     """
 
     role: Role
     answer: Answer | None
     body_bytes: int = 0
+    large: bool = False
 
 
 async def _openapi(daemon: Daemon, call: Call) -> Reply:  # noqa: ARG001 - the same for every daemon
@@ -244,7 +251,7 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/doctor": {"GET": Route(Role.OBSERVER, _doctor)},
     "/v1/audit": {"GET": Route(Role.USER, trust_api.show)},
     "/v1/audit/verify": {"GET": Route(Role.USER, trust_api.verify)},
-    "/v1/audit/export": {"GET": Route(Role.ADMIN, trust_api.export)},
+    "/v1/audit/export": {"GET": Route(Role.ADMIN, trust_api.export, large=True)},
     "/v1/attest": {"GET": Route(Role.ADMIN, trust_api.attest)},
     "/v1/consent": {"GET": Route(Role.USER, learn_api.people), "POST": Route(Role.USER, learn_api.ask)},
     "/v1/consent/agree": {"POST": Route(Role.USER, learn_api.agree)},
@@ -268,8 +275,8 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/adapters/verify": {"GET": Route(Role.USER, learn_api.verify)},
     "/v1/forget": {"POST": Route(Role.USER, learn_api.forget)},
     "/v1/rollback": {"POST": Route(Role.USER, learn_api.rollback)},
-    "/v1/export": {"POST": Route(Role.USER, learn_api.export)},
-    "/v1/import": {"POST": Route(Role.USER, learn_api.bring, body_bytes=16 << 20)},
+    "/v1/export": {"POST": Route(Role.USER, learn_api.export, large=True)},
+    "/v1/import": {"POST": Route(Role.USER, learn_api.bring, body_bytes=COPY_BYTES, large=True)},
     "/v1/playback": {"POST": Route(Role.USER, box_api.playback)},
     "/metrics": {"GET": Route(Role.OBSERVER, metrics.show)},
     "/v1/pair": {"GET": Route(Role.USER, pairing_api.show), "POST": Route(Role.USER, pairing_api.begin)},
@@ -312,15 +319,33 @@ def encode(answer: Mapping[str, object]) -> bytes:
     return json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
-def parse_body(raw: bytes) -> dict[str, object]:
-    """A JSON object without duplicate names, NaN or infinities. ``RequestError`` 400 (not JSON), 422 (no object)."""
+def parse_body(raw: bytes | bytearray) -> dict[str, object]:
+    """A JSON object without duplicate names, NaN or infinities.
+
+    ``RequestError`` 400 (not JSON), 422 (no object, or of more than BODY_PARTS parts or DEPTH levels).
+    """
+    return _object(lambda: structure.load(
+        raw, parts=BODY_PARTS, pairs=_unique, constant=_refuse_constant
+    ))  # fmt: skip
+
+
+def parse_copy(source: structure.Source) -> dict[str, object]:
+    """The same for a body with a person's copy in it, whose long texts stay in ``source``."""
+    return _object(lambda: structure.load_apart(
+        source, parts=COPY_PARTS, depth=structure.DEPTH, around=COPY_AROUND, pairs=_unique
+    ))  # fmt: skip
+
+
+def _object(load: Callable[[], object]) -> dict[str, object]:
     try:
-        body = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        body = load()
+    except structure.StructureError as error:
+        raise RequestError(422, "body", str(error)) from None
     except (ValueError, RecursionError):
         raise RequestError(400, "body", "is not valid JSON in UTF-8") from None
     if not isinstance(body, dict):
         raise RequestError(422, "body", "must be a JSON object")
-    if b"\\ud" in raw.lower() and not encodable(body):
+    if not encodable(body):
         raise RequestError(400, "body", "holds half of a surrogate pair, which is no character")
     return body
 

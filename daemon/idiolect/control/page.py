@@ -56,7 +56,7 @@ class PageServer:
 
     async def _serve(self, tls: ssl.SSLContext | None) -> None:
         door = PageDoor(self._pairing, tls=self._tls)
-        server = Server(self._daemon, door, self._opening, max_clients=MAX_CLIENTS, tls=tls)
+        server = Server(self._daemon, door, self._opening, max_clients=MAX_CLIENTS, tls=tls, proxied=True)
         await server.start()
         self._server = server
         log.info("serving the page%s", " under TLS" if tls else "")

@@ -55,7 +55,7 @@ def routes() -> api.Routes:
     for method, path in SHARED:
         known = api.ROUTES[path][method]
         answer = None if known.answer is None else partial(_confined, _CUT.get((method, path), known.answer), path)
-        found.setdefault(path, {})[method] = api.Route(Role.USER, answer, known.body_bytes)
+        found.setdefault(path, {})[method] = api.Route(Role.USER, answer, known.body_bytes, known.large)
     return found
 
 

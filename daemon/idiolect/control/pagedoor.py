@@ -8,7 +8,8 @@ What is checked, in this order:
    SameSite=Strict besides;
 3. the path exists (404) and takes the method (405);
 4. everything but the page's own files and the exchange of a code for a session needs a session (401), which is for one
-   person: `page_api` confines it.
+   person: `page_api` confines it. The files are for everybody, and a browser that is paired gets them as its person, so
+   that strangers who load them without end do not keep it from them (`limits`).
 
 Every answer carries a Content-Security-Policy without a single external source.
 """
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 
 from idiolect.control import api, page_api
+from idiolect.control.limits import Bucket, Rate
 from idiolect.control.pairing_api import Pairing, Session
 from idiolect.control.peers import Credentials, Role
 from idiolect.control.wire import Request
@@ -33,6 +35,10 @@ POLICY = (
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]{1,5})?")
 _ADDRESS = re.compile(r"\[[0-9a-f:.]+\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_SEEN = 32
+"""Sessions that are known without a look into the vault: twice as many as there may be."""
+_LOOKS = Rate(5.0, 20)
+"""How often the vault is asked for whoever loads a file with a token that is not known."""
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")
 
 
@@ -41,6 +47,8 @@ class PageDoor:
 
     def __init__(self, pairing: Pairing, *, tls: bool) -> None:
         self._pairing, self._tls = pairing, tls
+        self._seen: dict[str, Session] = {}
+        self._looks = Bucket(_LOOKS)
         # The prefix binds it to this host, to TLS and to no domain above: RFC 6265bis, 4.1.3.2.
         self._cookie = "__Host-idiolect" if tls else "idiolect"
         session = {
@@ -62,14 +70,38 @@ class PageDoor:
         self._check_host(request)  # 1
         self._check_origin(request)  # 2
         route = api.find_route(self.routes, request.method, request.path)  # 3
+        token = self._token(request)
         if route.role < Role.USER:
-            return api.Caller(), route
-        session = await self._pairing.session(self._token(request))  # 4
+            return await self._visitor(token), route
+        session = await self._pairing.session(token)  # 4
         if session is None:
             raise RequestError(
                 401, "session", "this browser is not paired, or no more: get a code with `idiolect pair`"
             )
-        return api.Caller(session.user, session.uid, Role.USER, session, self._token(request)), route
+        self._remember(token, session)
+        return api.Caller(session.user, session.uid, Role.USER, session, token), route
+
+    async def _visitor(self, token: str) -> api.Caller:
+        """Who loads a file: a person, where that is known or may be looked up, else nobody."""
+        session = self._seen.get(token) if token else None
+        if session is None and token and not self._looks.take():
+            session = await self._look(token)
+        return api.Caller(session.user, session.uid, Role.OBSERVER, session) if session else api.Caller()
+
+    async def _look(self, token: str) -> Session | None:
+        try:
+            session = await self._pairing.session(token)
+        except RequestError:  # no keys yet: the files are there all the same
+            return None
+        if session is not None:
+            self._remember(token, session)
+        return session
+
+    def _remember(self, token: str, session: Session) -> None:
+        """For files only: whether a session still holds is asked anew for everything else."""
+        self._seen[token] = session
+        while len(self._seen) > _SEEN:
+            del self._seen[next(iter(self._seen))]
 
     def _check_host(self, request: Request) -> None:
         host = request.headers.get("host", "").lower()

@@ -67,6 +67,14 @@ def peer_of(sock: Credentials) -> Peer:
     return Peer(uid, frozenset({gid, *_groups(sock, uid, gid)}))
 
 
+def uid_of(sock: Credentials) -> int:
+    """The user of the process at the other end; -1 where the kernel does not say."""
+    try:
+        return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+    except OSError:
+        return -1
+
+
 def _groups(sock: Credentials, uid: int, gid: int) -> Sequence[int]:
     """Supplementary groups: of the process itself, or those of its user where the kernel cannot say."""
     try:

@@ -5,14 +5,17 @@ control API, the page, metrics.
 
 What a caller can do to us is bounded here, in the order in which it is met:
 
-1. connections: at most twice ``max_clients`` + 16 are open; more are cut off at once;
+1. connections: at most twice ``max_clients`` + 16 are open, of one Unix user half of them; the oldest that has said
+   nothing yet makes room for one more (``shares``);
 2. the request's head must have come within 5 s (408, or not a word where nothing came) and is at most 8 KiB a line and
    16 KiB in all (400, ``wire``);
 3. the door refuses strangers (401, 403), then unknown paths (404) and methods (405); and who asks too often is told
    to wait (429, ``limits``);
-4. at most ``max_clients`` requests are served at once, event streams included (503); a few places beyond are kept
-   for short requests, so that listening can be paused however many streams are open;
-5. a body is JSON (415), at most 16 KiB (413), and complete within 5 s (408);
+4. a body is JSON (415), at most 16 KiB (413), and complete within 5 s (408); of the requests with a large body or
+   answer one is taken at a time (503), a person's copy say;
+5. at most ``max_clients`` requests are served at once, event streams included (503); of one caller three quarters of
+   these; a few places beyond are kept for short requests, for pausing and for root, so that listening can be paused
+   whoever has opened how many streams;
 6. an answer has 10 s to be made (503) and the connection 30 s in all; a stream has 10 s to take each event.
 
 Whatever else goes wrong is a 500 that says nothing, and its type in the log. Nothing of a request is ever logged.
@@ -23,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -33,18 +36,17 @@ from idiolect.control.doors import Door, KernelDoor
 from idiolect.control.hub import GAPS, LaggedError, Subscription, frame
 from idiolect.control.limits import Rates, TooOften
 from idiolect.control.listener import Listener, open_listener
-from idiolect.control.peers import Roles, missing_groups
+from idiolect.control.peers import Roles, missing_groups, uid_of
 from idiolect.control.serving import Acceptor, Seldom
+from idiolect.control.shares import Guest, Guests, Places, Stage
 from idiolect.control.wire import Request, Wire
 from idiolect.errors import RequestError
+from idiolect.structure import Source
 
 if TYPE_CHECKING:
     import ssl  # only where it is used: it costs memory
 
 log = logging.getLogger(__name__)
-
-_KEPT_FREE = 4
-"""Places for short requests beyond ``max_clients``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +97,33 @@ class Server:
     def __init__(
         self, daemon: api.Daemon, door: Door, opening: Callable[[], Listener], *, max_clients: int = 32,
         limits: Limits | None = None, tls: ssl.SSLContext | None = None, rates: Rates | None = None,
+        proxied: bool = False,
     ) -> None:  # fmt: skip
-        """``max_clients`` requests are served at once, 1 or more; with ``tls`` nobody is heard in clear text."""
+        """``max_clients`` requests are served at once, 1 or more; with ``tls`` nobody is heard in clear text.
+
+        ``proxied``: all connections come from one program, so that the kernel does not tell who it is.
+        """
         self._daemon = daemon
         self._door = door
-        self._max_clients = max_clients
         self._limits = limits or Limits()
         self._rates = rates or Rates()
         self._seldom = Seldom()
-        self._most = 2 * max_clients + 16
-        self._busy = 0
-        self._acceptor = Acceptor(opening, self._accept, tls=tls, handshake_s=self._limits.request_s)
+        self._guests, self._places = Guests(2 * max_clients + 16, known=not proxied), Places(max_clients)
+        self._known: dict[object, Guest] = {}  # by socket
+        self._copying = False
+        self._acceptor = Acceptor(
+            opening, self._accept, tls=tls, handshake_s=self._limits.request_s, admit=self._admit, lost=self._lost
+        )  # fmt: skip
 
     @property
     def connected(self) -> int:
         """Connections that are open, whatever they do."""
         return self._acceptor.busy
+
+    @property
+    def busy(self) -> int:
+        """Requests that are being served."""
+        return self._places.taken
 
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
@@ -120,24 +133,35 @@ class Server:
         """End event streams, finish or drop the rest, remove the socket: within 300 ms."""
         await self._acceptor.stop(self._daemon.hub.hang_up)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.connected >= self._most:
-            writer.transport.abort()
-            return
-        self._acceptor.spawn(self._connection(Wire(reader, writer, self._limits.line_bytes)))
+    def _admit(self, transport: asyncio.WriteTransport) -> bool:
+        """Whether there is a place for a connection; it is held until the connection is lost."""
+        sock = transport.get_extra_info("socket")
+        guest = self._guests.enter(uid_of(sock), transport.abort)
+        if guest is not None:
+            self._known[sock] = guest
+        return guest is not None
 
-    async def _connection(self, wire: Wire) -> None:
+    def _lost(self, transport: asyncio.WriteTransport) -> None:
+        if guest := self._known.pop(transport.get_extra_info("socket"), None):
+            self._guests.leave(guest)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        guest = self._known.pop(writer.get_extra_info("socket"))
+        self._acceptor.spawn(self._connection(Wire(reader, writer, self._limits.line_bytes), guest))
+
+    async def _connection(self, wire: Wire, guest: Guest) -> None:
         """One connection from its first byte to its last; never raises but when cancelled."""
         try:
-            await self._converse(wire)
+            await self._converse(wire, guest)
         except (ConnectionError, TimeoutError):
             pass  # the caller has gone, or has no time left
         except Exception as error:  # in place of asyncio's traceback, which could quote what was sent
             log.error("control: a connection failed: %s", type(error).__name__)
         finally:
+            self._guests.leave(guest)
             wire.abort()
 
-    async def _converse(self, wire: Wire) -> None:
+    async def _converse(self, wire: Wire, guest: Guest) -> None:
         linger = self._limits.request_s
         asked: Request | RequestError
         try:
@@ -154,13 +178,20 @@ class Server:
             if isinstance(asked, RequestError):
                 await self._refuse(wire, asked)
             else:
-                await self._serve(wire, asked, whole)
+                await self._serve(wire, asked, whole, guest)
+            guest.stage = Stage.ANSWERED
             await wire.close(linger)
 
-    async def _serve(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> None:
+    async def _serve(self, wire: Wire, request: Request, whole: asyncio.Timeout, guest: Guest) -> None:
         """One request, whatever comes of it."""
         try:
-            answer = await self._dispatch(wire, request, whole)
+            caller, route = await self._door.admit(wire.socket, request)
+            self._hurry(caller, request.path)
+            with self._copy() if route.large else nullcontext():
+                answer = await self._dispatch(wire, request, whole, (caller, route, guest))
+                if answer is not None:
+                    kind = {"Content-Type": answer.content_type}
+                    await wire.answer(200, {**self._door.headers, **kind, **answer.headers}, answer.body)
         except RequestError as error:
             allowed = self._door.routes[request.path] if error.status == 405 else ()
             await self._refuse(wire, error, allowed)
@@ -170,26 +201,24 @@ class Server:
             what = request.path if request.path in self._door.routes else "a request"
             log.error("control: %s failed: %s", what, type(error).__name__)
             await self._refuse(wire, RequestError(500, "", "internal error: see the journal of idiolectd"))
-        else:
-            if answer is not None:
-                kind = {"Content-Type": answer.content_type}
-                await wire.answer(200, {**self._door.headers, **kind, **answer.headers}, answer.body)
 
-    async def _dispatch(self, wire: Wire, request: Request, whole: asyncio.Timeout) -> api.Reply | None:
+    async def _dispatch(
+        self, wire: Wire, request: Request, whole: asyncio.Timeout, known: tuple[api.Caller, api.Route, Guest]
+    ) -> api.Reply | None:
         """The answer; None when it was a stream, and has been sent."""
-        caller, route = await self._door.admit(wire.socket, request)
-        self._hurry(caller, request.path)
-        with self._place(0 if route.answer is None else _KEPT_FREE):
+        caller, route, guest = known
+        body: dict[str, object] = {}
+        if request.method == "POST":
+            api.check_keys(request.query, ())  # what is asked for is in the body
+            body = await self._body(wire, request, route)
+        with self._places.take(caller, request.path, short=route.answer is not None):
+            guest.stage = Stage.SERVED
             if route.answer is None:
                 api.check_keys(request.query, ())
                 whole.reschedule(None)  # no limit on the whole: each write has one
                 await wire.while_there(self._stream(wire, caller, request.headers.get("last-event-id") or None))
                 whole.reschedule(asyncio.get_running_loop().time() + self._limits.write_s)
                 return None
-            body = {}
-            if request.method == "POST":
-                api.check_keys(request.query, ())  # what is asked for is in the body
-                body = await self._body(wire, request, route)
             return await wire.while_there(
                 self._answer(route.answer, api.Call(request.query, body, caller, request.headers))
             )
@@ -212,14 +241,15 @@ class Server:
             raise RequestError(503, "", "the daemon is too busy to answer: try again") from None
 
     @contextmanager
-    def _place(self, extra: int) -> Iterator[None]:
-        if self._busy >= self._max_clients + extra:
-            raise RequestError(503, "", "too many clients: close an event stream, or raise control.max_clients")
-        self._busy += 1
+    def _copy(self) -> Iterator[None]:
+        """Megabytes come in or go out: one after the other."""
+        if self._copying:
+            raise RequestError(503, "", "another copy is being taken or brought back: try again in a moment")
+        self._copying = True
         try:
             yield
         finally:
-            self._busy -= 1
+            self._copying = False
 
     async def _body(self, wire: Wire, request: Request, route: api.Route) -> dict[str, object]:
         # no Content-Encoding: no small body that unpacks into a large one
@@ -227,9 +257,10 @@ class Server:
             raise RequestError(415, "Content-Type", "must be application/json, in UTF-8 and not compressed")
         try:
             async with asyncio.timeout(self._limits.request_s):
-                return api.parse_body(await wire.body(route.body_bytes or self._limits.body_bytes))
+                raw = await wire.body(route.body_bytes or self._limits.body_bytes)
         except TimeoutError:
             raise RequestError(408, "body", f"did not come within {self._limits.request_s:g} s") from None
+        return api.parse_copy(Source(raw)) if route.body_bytes else api.parse_body(raw)
 
     async def _stream(self, wire: Wire, caller: api.Caller, last_id: str | None) -> None:
         """The event stream, from after ``last_id`` if that is given, until somebody hangs up."""

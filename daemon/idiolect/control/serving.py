@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from idiolect.control.listener import BACKLOG, Listener
-from idiolect.control.wire import Pieces
+from idiolect.control.wire import Pieces, SecurePieces
 
 if TYPE_CHECKING:
     import ssl  # only where it is used: it costs memory
@@ -39,14 +39,34 @@ class Seldom:
         return True
 
 
+class _Greeting(asyncio.Protocol):
+    """A connection before it speaks TLS: nothing is read until somebody takes it over."""
+
+    def __init__(self, connected: Callable[[asyncio.Transport], None]) -> None:
+        self._connected = connected
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket has
+        transport.pause_reading()
+        self._connected(transport)
+
+
 class Acceptor:
-    """Hands each connection to ``accept``, from ``start()`` to ``stop()``; ``spawn`` runs what serves it."""
+    """Hands each connection to ``accept``, from ``start()`` to ``stop()``; ``spawn`` runs what serves it.
+
+    With ``tls`` that is after its handshake. Before that, when the connection has cost nothing, ``admit`` is asked
+    whether it may stay; ``lost`` is told of one whose handshake fails.
+    """
 
     def __init__(
         self, opening: Callable[[], Listener], accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None],
         *, tls: ssl.SSLContext | None = None, handshake_s: float = 5.0,
+        admit: Callable[[asyncio.WriteTransport], bool] = lambda _: True,
+        lost: Callable[[asyncio.WriteTransport], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._opening, self._accept, self._tls, self._handshake_s = opening, accept, tls, handshake_s
+        self._admit, self._lost = admit, lost
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._server: asyncio.Server | None = None
@@ -60,10 +80,40 @@ class Acceptor:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
         self._listener = self._opening()
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: Pieces(self._accept), sock=self._listener.socket, ssl=self._tls,
-            ssl_handshake_timeout=self._handshake_s if self._tls else None, backlog=_AT_ONCE, **_FILES_STAY,
-        )  # fmt: skip
+            self._protocol, sock=self._listener.socket, backlog=_AT_ONCE, **_FILES_STAY
+        )
         self._listener.socket.listen(BACKLOG)  # to asyncio, the one number is the other
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        return Pieces(self._connected) if self._tls is None else _Greeting(self._greeted)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._admit(writer.transport):
+            self._accept(reader, writer)
+        else:
+            writer.transport.abort()
+
+    def _greeted(self, transport: asyncio.Transport) -> None:
+        if self._admit(transport):
+            self.spawn(self._handshake(transport))
+        else:
+            transport.abort()
+
+    async def _handshake(self, transport: asyncio.Transport) -> None:
+        assert self._tls is not None  # noqa: S101 - see _protocol
+        pieces, secure = SecurePieces(self._accept), None
+        try:
+            secure = await asyncio.get_running_loop().start_tls(
+                transport, pieces, self._tls, server_side=True, ssl_handshake_timeout=self._handshake_s
+            )
+            if secure is not None:  # it is where the connection was cut off meanwhile
+                pieces.connection_made(secure)
+        except OSError:
+            pass  # who speaks no TLS, or not in time
+        finally:
+            if secure is None:
+                transport.abort()
+                self._lost(transport)
 
     def spawn(self, work: Coroutine[Any, Any, None], *counted: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         """Run ``work`` until it ends or the server stops; meanwhile it is in each of ``counted``, too."""

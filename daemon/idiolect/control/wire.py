@@ -38,6 +38,8 @@ _PIECE = 8_192
 _HEAD_BYTES = 16_384
 _FIELDS = 100
 _PARAMETERS = 32
+_SENT = 65_536
+"""Bytes of an answer that are handed to the socket at once."""
 _EXCESS = 65_536
 """Bytes after its request that a caller may send while it waits for the answer; then it is cut off."""
 
@@ -70,6 +72,15 @@ class Pieces(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """A piece has come."""
         self.data_received(bytes(self._buffer[:nbytes]))
+
+
+class SecurePieces(Pieces):
+    """The same behind TLS, which cannot be closed by halves."""
+
+    def eof_received(self) -> bool:
+        """That was all: close."""
+        super().eof_received()
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +135,7 @@ class Wire:
         fields = {name: lines.field(name.encode()).decode(errors="replace") for name in _READ if lines.has(name)}
         return Request(event.method.decode("ascii"), path, query, fields)
 
-    async def body(self, cap: int) -> bytes:
+    async def body(self, cap: int) -> bytearray:
         """The request's body, up to ``cap`` bytes. ``RequestError`` 413 (larger) or 400 (not what the head said)."""
         too_large = RequestError(413, "body", f"is larger than {cap} bytes")
         if self._length > cap:
@@ -141,7 +152,7 @@ class Wire:
             if len(body) > cap:
                 raise too_large
         self._unread = bool(self._http.trailing_data[0])
-        return bytes(body)
+        return body
 
     async def while_there(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """The result of ``work``, which is cancelled if the caller hangs up: half-closing counts as that."""
@@ -166,7 +177,12 @@ class Wire:
         if self._answering:
             raise ConnectionResetError
         data = self._start(status, {**headers, "Content-Length": str(len(body))})
-        data += b"" if self._head_only else self._http.send(h11.Data(data=body))
+        rest = memoryview(b"" if self._head_only else body)
+        while len(rest) > _SENT:  # a copy of megabytes is not to lie in memory twice
+            self._writer.write(data + self._http.send(h11.Data(data=bytes(rest[:_SENT]))))
+            data, rest = b"", rest[_SENT:]
+            await self._writer.drain()
+        data += self._http.send(h11.Data(data=bytes(rest))) if rest else b""
         self._writer.write(data + self._http.send(h11.EndOfMessage()))
         await self._writer.drain()
 

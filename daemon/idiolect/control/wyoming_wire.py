@@ -7,13 +7,13 @@ The library's types and its writer serve; its reader would wait for 99 GB if a h
 2. a ``type`` that is no text of 1 to 64 characters;
 3. a ``data_length`` other than 0 to 16,384, and data that are no JSON object;
 4. a ``payload_length`` other than 0 to 65,536: two seconds of 16 kHz, 16 bits, mono;
-5. an event that is not complete within 5 s.
+5. an event that is not complete within 5 s;
+6. a header or data of more than 1,000 brackets and commas, or more than 16 of them inside each other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from typing import Any
 
 from wyoming.event import Event, async_write_event, write_event
 
+from idiolect import structure
 from idiolect.control.limits import Rate
 from idiolect.errors import IdiolectError
 from idiolect.values import encodable
@@ -29,6 +30,7 @@ from idiolect.values import encodable
 HEADER_BYTES = 4_096
 DATA_BYTES = 16_384
 PAYLOAD_BYTES = 65_536
+PARTS = 1_000
 TYPE_LENGTH = 64
 CONNECTIONS = Rate(200.0, 256)
 """New ones of one uid."""
@@ -152,7 +154,9 @@ class Wire:
 
 def _object(what: str, raw: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(raw)
+        value = structure.load(raw, parts=PARTS)
+    except structure.StructureError as error:
+        raise EventError(what, str(error)) from None  # 6
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

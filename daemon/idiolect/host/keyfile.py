@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from idiolect import structure
 from idiolect.errors import KeystoreError
 from idiolect.host.files import DISK_STATES, TooLarge, read_capped, write_durably
 from idiolect.host.systemd import CREDSTORE, credentials
@@ -191,7 +192,7 @@ def _load(path: Path) -> _Stored:
 
 def _parsed(raw: bytes) -> _Stored:
     """``ValueError`` where the content is not exactly of the schema."""
-    value = json.loads(raw, object_pairs_hook=_once)
+    value = structure.load(raw, parts=64, depth=2, pairs=_once)
     bound = isinstance(value, dict) and value.get("schema") == WITH_CREDENTIAL
     fields, schema = (_FIELDS | {"credential"}, WITH_CREDENTIAL) if bound else (_FIELDS, SCHEMA)
     if not isinstance(value, dict) or set(value) != fields or value["schema"] != schema:

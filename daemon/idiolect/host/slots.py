@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from idiolect import structure
 from idiolect.errors import BundleError
 from idiolect.host.files import TooLarge, read_capped, sync_directory, write_durably
 
@@ -154,7 +155,7 @@ class Slots:
 
 def _parse(raw: bytes) -> State:
     try:
-        value = json.loads(raw)
+        value = structure.load(raw, parts=64, depth=2)
         state = State(**value)
         names = [_checked(name) for name in (state.current, state.previous) if name is not None]
     except (ValueError, TypeError, RecursionError):

@@ -12,7 +12,6 @@ says too much, too little or nothing is killed.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import subprocess
@@ -22,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from idiolect import frames
+from idiolect import frames, structure
 from idiolect.errors import NONSENSE, LearningError, Preempted, WorkerFailed
 from idiolect.host.sandbox import IDLE, Layer
 
@@ -69,7 +68,7 @@ class Worker:
         self._child: subprocess.Popen[bytes] | None = None
         self._patient = False
         self._called_off = False
-        self._ended = False
+        self._ended = self._closed = False
         self._layers: tuple[Layer, ...] = ()
 
     @property
@@ -117,6 +116,12 @@ class Worker:
         with self._lock:
             self._end()
 
+    def close(self) -> None:
+        """End whatever runs, and let nothing run any more."""
+        with self._lock:
+            self._closed = True
+            self._end()
+
     def _end(self) -> None:
         self._ended = True
         if self._child is not None:
@@ -152,7 +157,7 @@ class Worker:
             raise WorkerFailed("start", f"the training worker cannot be started: {error.strerror}") from None
         with self._lock:
             self._child = child
-            if self._ended:
+            if self._ended or self._closed:
                 child.kill()
         try:
             yield child
@@ -170,7 +175,9 @@ class Worker:
         """What confines the child, in its own words, spoken before it has seen anything of ours."""
         said = pipes.receive(HELLO_CAP)
         try:
-            self._layers = tuple(Layer(str(n)[:32], bool(held), str(d)[:80]) for n, held, d in json.loads(said)[:32])
+            self._layers = tuple(
+                Layer(str(n)[:32], bool(held), str(d)[:80]) for n, held, d in structure.load(said)[:32]
+            )
         except NONSENSE:
             raise WorkerFailed("garbled", "the training worker does not say what confines it") from None
 

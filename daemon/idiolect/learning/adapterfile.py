@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from idiolect import structure
 from idiolect.errors import NONSENSE, LearningError
 from idiolect.pipeline.personal import Adapter, Shift, Taught
 from idiolect.values import encodable
@@ -65,7 +66,7 @@ def decode(data: bytes) -> Adapter:
         if len(data) > HARD_CAP:
             raise ValueError
         (size,) = struct.unpack_from("<I", data)
-        header: dict[str, Any] = json.loads(data[4 : 4 + size].decode())
+        header: dict[str, Any] = structure.load(data[4 : 4 + size])
         if header["v"] != 1 or not encodable(header):
             raise ValueError
         names = len(header["shifts"]) + len(header["taught"]) + bool(header["voice"])

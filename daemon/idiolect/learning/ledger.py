@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from idiolect import structure
 from idiolect.errors import NONSENSE, LearningError
 from idiolect.pipeline.space import SPAN
 from idiolect.values import EMBEDDING
@@ -96,7 +97,7 @@ def decode(record: bytes) -> Example:
         (size,) = struct.unpack_from("<I", record)
         if size > _HEADER_CAP:
             raise ValueError
-        header = json.loads(record[4 : 4 + size])
+        header = structure.load(record[4 : 4 + size])
         if header["v"] != 1 or header["source"] not in PURPOSES or not 1 <= header["copies"] <= MAX_COPIES:
             raise ValueError
         spans = np.frombuffer(record, "<f2", offset=4 + size).reshape(header["copies"], SPAN, EMBEDDING)

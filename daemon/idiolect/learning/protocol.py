@@ -27,8 +27,8 @@ from idiolect.pipeline.space import Space, offset_windows
 VERSION = 2
 REQUEST_CAP = 64 << 20
 ANSWER_CAP = 1 << 20
-_LONGEST = 1 << 16
-"""Items of one list: the reader makes room for as many as a list says it has, before it has seen one."""
+ITEMS = 1 << 16
+"""Values in one message, those inside of others included: one byte may be a list, which takes 64 in memory."""
 _FIX = "restart idiolectd; if it happens again, report it"
 
 """What reading a message raises where it is not what it should be."""
@@ -63,13 +63,51 @@ def packed(message: Mapping[str, Any]) -> bytes:
 def unpack(body: bytes, cap: int) -> dict[str, Any]:
     """The message in a frame's body."""
     try:
-        longest = min(len(body), _LONGEST)
-        message = msgpack.unpackb(body, raw=False, max_bin_len=cap, max_str_len=cap, max_array_len=longest)
+        _count(body)
+        message = msgpack.unpackb(body, raw=False, max_bin_len=cap, max_str_len=cap)
     except ValueError:  # FormatError, StackError and ExtraData among them
         raise LearningError("a message is not MessagePack", _FIX) from None
     if not isinstance(message, dict):
         raise LearningError("a message is not a map", _FIX)
     return message
+
+
+_FIXED = {
+    **dict.fromkeys((0xC0, 0xC2, 0xC3), 0), 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8,
+    0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8, 0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
+}  # fmt: skip
+"""Bytes that follow a first byte which says how many; below 0x80 and from 0xE0 on that byte is the number itself."""
+_SIZED = {
+    0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1),
+    0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
+}  # fmt: skip
+"""Bytes of the length that follows, and how many there are beyond that length: bin, ext, str."""
+_HOLDING = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+"""Bytes of the number that follows, and values for each of that number: lists and maps."""
+
+
+def _count(body: bytes) -> None:
+    """Raise ``ValueError`` for more than ITEMS values, before any is built. What else is wrong, msgpack says."""
+    at, due = 0, 1
+    for _ in range(ITEMS):
+        if not due or at >= len(body):
+            return
+        kind, at, due = body[at], at + 1, due - 1
+        if kind in _HOLDING:
+            size, each = _HOLDING[kind]
+            due += int.from_bytes(body[at : at + size], "big") * each
+            at += size
+        elif kind in _SIZED:
+            size, more = _SIZED[kind]
+            at += size + int.from_bytes(body[at : at + size], "big") + more
+        elif 0x80 <= kind < 0xA0:
+            due += (kind & 0x0F) * (2 if kind < 0x90 else 1)
+        else:
+            at += kind & 0x1F if 0xA0 <= kind < 0xC0 else _FIXED.get(kind, 0)
+        if due > ITEMS:
+            break
+    if due:
+        raise ValueError("items")
 
 
 def _array(values: NDArray[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from idiolect import structure
 from idiolect.errors import NONSENSE, LearningError
 
 DOMAIN = b"idiolect/adapter/v1"
@@ -68,7 +69,7 @@ class Provenance:
 def parse(raw: bytes) -> Provenance:
     """Read canonical JSON; ``LearningError`` when it is anything else."""
     try:
-        fields: dict[str, Any] = json.loads(raw)
+        fields: dict[str, Any] = structure.load(raw)
         fields["receipts"] = tuple(str(r) for r in fields["receipts"])
         found = Provenance(**fields)
         numbers = (found.number, found.day, found.step, found.examples, found.last, found.version)

@@ -29,6 +29,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from idiolect import structure
 from idiolect.errors import TrustError
 
 SCHEMA = "idiolect/audit/export/v1"
@@ -37,8 +38,8 @@ SEGMENT = 256
 MAX_SEGMENTS = 16
 """Whole segments that a log keeps at most; the oldest goes when one more is full."""
 MAX_ENTRIES = (MAX_SEGMENTS + 1) * SEGMENT
-EXPORT_CAP = 8 << 20
-"""Bytes of the largest export that is read."""
+EXPORT_CAP, EXPORT_PARTS = 8 << 20, 1 << 17
+"""Bytes, brackets and commas of the largest export that is read."""
 BODY_CAP = 512
 """Bytes of the largest body."""
 MAX_NUMBER = 2**53 - 1
@@ -294,6 +295,7 @@ def strict_json(raw: bytes) -> object:
     if len(raw) > EXPORT_CAP:
         raise AuditError(1, f"is larger than {EXPORT_CAP} bytes")
     try:
+        structure.check(raw, parts=EXPORT_PARTS)
         return json.loads(
             raw.decode("ascii"),
             object_pairs_hook=_once,
@@ -301,6 +303,8 @@ def strict_json(raw: bytes) -> object:
             parse_constant=_no_float,
             parse_int=_small,
         )
+    except structure.StructureError as error:
+        raise AuditError(1, str(error)) from None
     except (ValueError, RecursionError):
         raise AuditError(1, "is not JSON, is cut short, or holds double keys or floats") from None
 

@@ -21,7 +21,6 @@ names, thresholds.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect import structure
 from idiolect.errors import NONSENSE, BundleError
 from idiolect.trust import succession
 from idiolect.trust.approvals import Approval
@@ -38,6 +38,8 @@ from idiolect.trust.manifest import PREVIOUS, Manifest
 from idiolect.trust.verify import Verified
 from idiolect.values import EMBEDDING, WINDOW
 
+PARTS = 1 << 17
+"""Brackets and commas in one of its JSON files."""
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[0-9A-Za-z]{1,8}){0,4}")
 _DTYPES = {"float16": "<f2", "float32": "<f4", "int8": "|i1"}
 
@@ -144,7 +146,9 @@ def _previous(own: Bundle, files: Mapping[str, bytes]) -> Bundle | None:
 
 def _json(name: str, raw: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(raw)
+        value = structure.load(raw, parts=PARTS)
+    except structure.StructureError as error:
+        raise BundleError(name, str(error)) from None
     except (ValueError, RecursionError):
         raise BundleError(name, "is not JSON, or is cut short: install the bundle again") from None
     if not isinstance(value, dict):
@@ -211,8 +215,10 @@ def _phrases(raw: bytes, classes: tuple[str, ...]) -> tuple[Phrase, ...]:
                 threshold=float(p["threshold"]),
                 turn_threshold=float(p.get("turn_threshold", p["threshold"])),
             )
-            for p in json.loads(raw)
+            for p in structure.load(raw, parts=PARTS)
         )
+    except structure.StructureError as error:
+        raise BundleError("phrases.json", str(error)) from None
     except NONSENSE:
         what = "must be a list of {name, text, kind, threshold} and perhaps turn_threshold"
         raise BundleError("phrases.json", what) from None

@@ -4,16 +4,16 @@ The form: keys sorted by code point, no spaces, UTF-8, text escaped no more than
 number that is not whole. ``encode`` writes it; ``parse`` takes nothing else, and names what it objects to.
 ``strict`` takes any spelling of the same values, for files that other programs write.
 
-Both readers are bounded before they parse: by size, then by one pass over the brackets and commas, so that neither
-a deep nor a wide value reaches the parser of the standard library, which recurses in C.
+Both readers are bounded before they parse: by size, then by ``structure``, so that neither a deep nor a wide value
+reaches the parser of the standard library.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, NoReturn
 
+from idiolect import structure
 from idiolect.errors import BundleError
 from idiolect.trust.source import FORM, SIZE
 
@@ -26,9 +26,6 @@ MAX_ENTRIES = 4096
 MAX_INTEGER = 2**63 - 1
 """Absolute value of whole numbers, which every language reads exactly in 64 bits."""
 _MAX_DIGITS = 20
-
-# A string, whole or cut off by the end: possessive, so that every input is walked once, in linear time.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 
 
 class NotCanonicalError(ValueError):
@@ -73,7 +70,10 @@ def strict(raw: bytes) -> Any:
 
     Whoever read ``raw`` has bounded its size.
     """
-    _bounded(raw)
+    try:
+        structure.check(raw, parts=MAX_ENTRIES, depth=MAX_DEPTH)
+    except structure.StructureError as error:
+        raise NotCanonicalError(str(error)) from None
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -82,20 +82,6 @@ def strict(raw: bytes) -> Any:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise NotCanonicalError(f"is not JSON, or is cut short (at character {error.pos})") from None
-
-
-def _bounded(raw: bytes) -> None:
-    depth = entries = 0
-    for match in _TOKEN.finditer(raw):
-        token = match[0]
-        if token[:1] == b'"':
-            continue
-        entries += 1
-        depth += (token in b"[{") - (token in b"]}")
-        if depth > MAX_DEPTH:
-            raise NotCanonicalError(f"is nested deeper than {MAX_DEPTH} levels")
-        if entries > MAX_ENTRIES:
-            raise NotCanonicalError(f"has more than {MAX_ENTRIES} entries")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

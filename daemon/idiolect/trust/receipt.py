@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from idiolect import structure
 from idiolect.errors import VaultError
 
 SCHEMA = "ISO/IEC TS 27560:2023 idiolect/1"
@@ -103,7 +104,7 @@ def parse(raw: bytes) -> Receipt:
 
 def _fields(raw: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(raw) if len(raw) <= _CAP else None
+        fields = structure.load(raw) if len(raw) <= _CAP else None
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import IdiolectError
 from idiolect.learner import Learner
-from idiolect.pairing import ALPHABET, CODE_LENGTH, Pairing
+from idiolect.pairing import ALPHABET, CODE_LENGTH, TRIES, Pairing
 from idiolect.trust import envelope, sealedcopy
 from idiolect.trust.secret import Secret
 from tests import bundles
@@ -178,12 +178,14 @@ def _pairing(home: Household) -> Iterator[Refusal]:
 
     def redeem(text: str) -> Callable[[], object]:
         def attempt() -> object:
-            pairing._tries._left = 5.0  # the bucket is another refusal
+            pairing._wrong._left = 5.0  # the bucket is another refusal
+            for each in pairing._open:
+                each.tries = TRIES  # and so is a code that was tried too often
             return finish(pairing.redeem(text))
 
         return attempt
 
-    yield Refusal("code of the page: 7 of 8 letters right, none right", redeem(near), redeem(far))
+    yield Refusal("code of the page: all letters but one right, none right", redeem(near), redeem(far))
     other_code = str(finish(pairing.begin("somebody new", "", 0))["code"])  # type: ignore[index]
     token, _ = finish(pairing.redeem(other_code))  # type: ignore[misc]
     second = str(finish(pairing.begin(PERSON, "", 0))["code"])  # type: ignore[index]

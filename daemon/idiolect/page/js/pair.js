@@ -7,9 +7,9 @@ import { t } from "./text.js";
 
 const COMMAND = "idiolect pair NAME";
 
-// Eight letters and digits, in two groups of four.
+// Ten letters and digits, four and six.
 export function tidy(text) {
-  const plain = text.toUpperCase().replace(/[^A-Z0-9]/g, "").slice(0, 8);
+  const plain = text.toUpperCase().replace(/[^A-Z0-9]/g, "").slice(0, 10);
   return plain.length > 4 ? `${plain.slice(0, 4)}-${plain.slice(4)}` : plain;
 }
 
