@@ -170,7 +170,7 @@ def test_every_state_that_there_is_has_a_series():
 def measuring(home: Home) -> Measuring:
     def now() -> Moment:
         custody = home.keys.custody
-        return Moment(custody._model, home.keys.view, MicrophoneHealth("running"), "idle", home.board.root)
+        return Moment(custody._model, "in-force", home.keys.view, MicrophoneHealth("running"), "idle", home.board.root)
 
     return Measuring(
         home.inference, BlockQueue(2), personal=home.personal, windows=home.windows, custody=home.keys.custody, now=now
