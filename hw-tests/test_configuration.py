@@ -8,7 +8,7 @@ from product import UNIT
 from idiolect.host.systemd import message_id
 
 WRONG = "/etc/idiolect/conf.d/60-wrong.yaml"
-BUILTIN = "/usr/lib/idiolect/python/idiolect/bundles/default"
+BUILTIN = "$(dpkg -L idiolect | grep /bundles/default$)"
 
 
 def entries(product, *, priority="7"):

@@ -25,6 +25,9 @@ DEFAULT_SOCKET = "/run/idiolect/control.sock"
 _PATIENCE_S = 30.0
 """How long `listen` waits for a daemon that went away, such as for a restart."""
 
+_HINT_S = 2.0
+"""How long an event may have to wait because `listen` asks whether anybody can be heard."""
+
 _EPILOG = """\
 exit codes:
   0    done
@@ -112,11 +115,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _listen(options: argparse.Namespace) -> int:
     heard, client, hint = 0, _client(options), ""
+    asking = Client(options.socket, timeout=_HINT_S)
     if sys.stderr.isatty():
         print("listening; Ctrl-C ends it", file=sys.stderr)
     for event in _follow(client, options.timeout):
         if event.kind == "connected" or not {"microphone", "listening"}.isdisjoint(event.data):
-            hint = _hint(client, hint)
+            hint = _hint(asking, hint)
         if event.id:
             print(json.dumps(event.data) if options.json else show.event_line(event.data), flush=True)
             heard += event.kind != "state"
