@@ -406,7 +406,7 @@ def test_a_daemon_that_does_not_answer_is_told_by_a_signal(tmp_path):
         environment = os.environ | {"MAINPID": str(process.pid)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0
-        assert process.wait(20) == 7
+        assert process.wait(60) == 7
 
 
 def test_a_start_that_may_not_fall_back_ends_with_78(daemon):
@@ -415,6 +415,6 @@ def test_a_start_that_may_not_fall_back_ends_with_78(daemon):
     daemon.stop()
     daemon.settings("people: {ann: {users: ann}}\n", "{mode: loud}")
     daemon.start()
-    assert daemon.process.wait(20) == 78
+    assert daemon.process.wait(60) == 78
     assert "people.ann.users" in daemon.log
     assert "listening.mode" in daemon.log

@@ -285,9 +285,9 @@ def test_people_teach_and_speak_and_nothing_of_it_shows(living):
             for name, value in sample.labels.items() if name not in ("le", "version", "name")
         }  # fmt: skip
         known = {
-            *metrics.MICROPHONE, *metrics.LISTENING, *metrics.LEARNING, *metrics.KEYS, *metrics.ADAPTERS,
-            *metrics.ROUNDS, *metrics.VERDICTS, *metrics.JOBS, "wake", "phrase", "rejected", "base", "taught", "none",
-            "events", "true", "false",
+            *metrics.CONFIGURATION, *metrics.MICROPHONE, *metrics.LISTENING, *metrics.LEARNING, *metrics.KEYS,
+            *metrics.ADAPTERS, *metrics.ROUNDS, *metrics.VERDICTS, *metrics.JOBS, "wake", "phrase", "rejected", "base",
+            "taught", "none", "events", "true", "false",
         }  # fmt: skip
         assert words <= known
     if shutil.which("promtool"):

@@ -70,7 +70,7 @@ class Daemon:
             assert self.process.poll() is None, self.log
             return None
 
-    def wait(self, condition, seconds=10.0):
+    def wait(self, condition, seconds=30.0):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.log

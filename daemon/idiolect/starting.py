@@ -31,7 +31,6 @@ from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening
 from idiolect.trust import bundle
 from idiolect.trust.bundle import Bundle
-from idiolect.trust.keys import KeyFileError
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +74,6 @@ def begin(load: Callable[[Collection[str]], Config]) -> Start:
             continue  # it would fail for the same reason
         try:
             return _start(config, kept, sections, {name: reason(wrong.get(name, refused)) for name in sections})
-        except KeyFileError:
-            raise
         except (ConfigError, BundleError) as error:
             if sections:
                 log.error("what worked last cannot be used either: %s", error)
