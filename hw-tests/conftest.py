@@ -30,7 +30,19 @@ from report import Number, Report  # noqa: E402
 from targets.base import Target, TargetError, Unavailable  # noqa: E402
 
 REPORT = pytest.StashKey[Report]()
-ORDER = ("install", "service", "ports", "budgets", "microphone", "sandbox", "learning", "faults", "tpm", "package")
+ORDER = (
+    "install",
+    "service",
+    "configuration",
+    "ports",
+    "budgets",
+    "microphone",
+    "sandbox",
+    "learning",
+    "faults",
+    "tpm",
+    "package",
+)
 """Files in this order: what takes the machine apart comes last."""
 
 

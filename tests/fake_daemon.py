@@ -68,6 +68,7 @@ class FakeDaemon:
     broken: bool = False
     hanging: bool = False
     checks: list[dict[str, object]] = field(default_factory=list)
+    problems: list[dict[str, object]] = field(default_factory=list)
     windows: FakeWindows = field(default_factory=FakeWindows)
     box: FakeBox = field(default_factory=lambda: FakeBox())  # noqa: PLW0108  # which comes below
     measuring: FakeMeasuring = field(default_factory=lambda: FakeMeasuring())  # noqa: PLW0108
@@ -102,6 +103,9 @@ class FakeDaemon:
     def origins(self) -> dict[str, object]:
         return {"audio.gain_db": {"file": "/etc/idiolect/idiolect.yaml", "line": 7}}
 
+    def reload(self) -> dict[str, object]:
+        return {"taken": not self.problems, "at_next_start": [], "problems": self.problems}
+
     async def devices(self) -> list[dict[str, object]]:
         if self.hanging:
             await asyncio.sleep(60)
@@ -135,7 +139,7 @@ class FakeMeasuring:
         verdicts, rounds = {"passed": 3, "2": 1}, {"made": 3, "refused": 1}
         learnt = Learnt(2, {"active": 2}, 3, verdicts, rounds, {"canary": 3}, 1_700_000_000)
         return Measures(
-            version="0.1.0", bundle=("default", 3, False), events=dict(tally.events),
+            version="0.1.0", bundle=("default", 3, False), configuration="in-force", events=dict(tally.events),
             latency={kind: each.spread() for kind, each in tally.latency.items()}, processing=tally.processing.spread(),
             microphone="running", overruns=2, reopened=1, dropped_blocks=0, queue_blocks=1, listening="idle",
             playback=False, learning="idle", keys="released", protected=False, learnt=learnt, jobs={"rebuild": 2},

@@ -54,7 +54,7 @@ def test_status_for_people(run, path):
     assert done.stdout.splitlines() == [
         "idiolectd   0.1.0, up 1 h 2 min",
         "listening   waiting for a wake word",
-        "microphone  running, plughw:Seeed, 16000 Hz, 1 channel(s), 0 dBFS, 2 overruns",
+        "microphone  running, plughw:Seeed, 16000 Hz, 1 channel, 0 dBFS, 2 overruns",
         "bundle      default version 3, unsigned",
         "encoder     abc123 on litert",
         "keystore    file (not hardware protected)",
@@ -319,7 +319,7 @@ def test_doctor_helps_without_a_daemon(path, tmp_path):
     ("state", "level", "said"),
     [
         ({}, "ok", "active (running), started at boot"),
-        ({"NRestarts": "3"}, "warn", "restarted 3 time(s)"),
+        ({"NRestarts": "3"}, "warn", "restarted 3 times"),
         ({"UnitFileState": "disabled"}, "warn", "not started at boot"),
         ({"NeedDaemonReload": "yes"}, "warn", "files were changed"),
         ({"ActiveState": "inactive", "SubState": "dead"}, "fail", "inactive (dead)"),

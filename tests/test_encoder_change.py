@@ -118,7 +118,7 @@ def test_mapped_phrases_are_kept_proven_and_said_to_be_mapped(device, ann):
     record = learner.sealed(ann, version.number).provenance
     assert (record.bundle, record.examples, record.mapped) == (bundle("map").digest, 6, {OLD: 6})
     assert learner.verify(ann, version.number)["ok"]
-    assert "6 of them are of an earlier encoder, and were mapped" in device.told()
+    assert "by the model's map: 6 of them" in device.told()
     assert f"2 phrases of Ann taught under an earlier encoder are kept: “{NIGHT}”, “{LIGHTS}”" in device.told()
     assert standing.counts(learner) == {ann: {"kept": 2}}
     assert all(e["counts"] and e["mapped"] and e["encoder"] == OLD for e in device.review())

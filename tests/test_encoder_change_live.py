@@ -73,7 +73,7 @@ def test_with_a_map_it_is_heard_on_and_after_going_back_as_before(home, bundles)
     home.under(bundles["map"])
     assert home.heard(take(1.04, 0.8)) == [(PHRASE, 2)]
     assert home.heard(speech.digit(7)) == [("seven", 2)]
-    assert "3 of them are of an earlier encoder, and were mapped" in home.explained()
+    assert "by the model's map: 3 of them" in home.explained()
     assert f"1 phrase of ann taught under an earlier encoder is kept: “{PHRASE}”" in home.explained()
     assert home.idiolect("audit", "verify", "--adapter", "2", "--of", "ann").count("ok") == 5
     assert "OK" in home.idiolect("audit", "verify")
@@ -95,7 +95,7 @@ def test_with_the_earlier_model_it_is_heard_beside_until_it_is_taught_anew(home,
     assert home.heard(take(1.04, 0.8)) == [(PHRASE, 1)]
     assert home.heard(speech.digit(7)) == [("seven", 0)]
     assert f"1 phrase of ann still uses the earlier model: teach it again: “{PHRASE}”" in home.explained()
-    assert "1 taught phrases still on the earlier model: teach again" in home.idiolect("status")
+    assert "1 taught phrase still on the earlier model: teach again" in home.idiolect("status")
     (event,) = home.say(take(1.07, 0.8))  # of the earlier model: learnt as any correction, and nobody's version suffers
     answer = home.client.post("/v1/correct", {"event": event["id"], "phrase": "seven"})
     assert (answer["adapter"], answer["rolled_back"]) == (0, False)
@@ -105,7 +105,7 @@ def test_with_the_earlier_model_it_is_heard_beside_until_it_is_taught_anew(home,
     made = home.taught()
     assert made["adapter"] == 2
     assert home.personal["earlier_encoder"] == {}
-    assert "taught under another encoder: 1 phrases use the earlier model" in home.log
+    assert "taught under another encoder: 1 phrase on the earlier model" in home.log
     assert home.heard(take(1.05, 0.8)) == [(PHRASE, 2)]
     assert "earlier model" not in home.explained()
     quiet_log(home)
@@ -128,7 +128,7 @@ def test_with_neither_it_says_what_to_do_and_waits(home, bundles):
     assert home.heard(take(1.04, 0.8)) in ([], [("", 0)])
     assert home.heard(speech.digit(7)) == [("seven", 0)]
     assert "teach again" in home.explained()
-    assert "1 taught phrases not heard with the new encoder: teach again" in home.idiolect("status")
+    assert "1 taught phrase not heard with the new encoder: teach again" in home.idiolect("status")
     home.under("builtin")
     assert home.heard(take(1.06, 0.8)) == [(PHRASE, 1)]
 

@@ -56,7 +56,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams": {"assembly", "control", "host", "pipeline"},  # clients' sound, heard as the microphone's is
     "client": set(),  # for other programs, too
     "cli": {"client", "config", "custody", "host", "trust"},  # signing, provisioning and proofs work without a daemon
+    "settings": {"assembly", "config", "custody"},  # what is in force, and what a reload makes of it
     "service": {
+        "settings",
         "custody",
         "assembly",
         "config",
@@ -82,8 +84,10 @@ SAME_PART = {
     ),
     **dict.fromkeys(
         (
+            "cli_access",
             "cli_box",
             "cli_bundle",
+            "cli_check",
             "cli_config",
             "cli_doctor",
             "cli_files",
@@ -102,7 +106,8 @@ SAME_PART = {
     **dict.fromkeys(("box", "enrolment", "measuring", "pairing", "people", "windows"), "personal"),
     "tally": "inference",
     "stretching": "worker",
-    **dict.fromkeys(("boot", "consent", "keysthread", "notices", "policykey", "provisioning"), "custody"),
+    "starting": "assembly",
+    **dict.fromkeys(("boot", "consent", "keysthread", "lastgood", "notices", "policykey", "provisioning"), "custody"),
 }
 
 # Where sound becomes decisions there is no clock, file, thread, socket or log, and time is counted in samples: of

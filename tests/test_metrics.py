@@ -170,7 +170,7 @@ def test_every_state_that_there_is_has_a_series():
 def measuring(home: Home) -> Measuring:
     def now() -> Moment:
         custody = home.keys.custody
-        return Moment(custody._model, home.keys.view, MicrophoneHealth("running"), "idle", home.board.root)
+        return Moment(custody._model, "in-force", home.keys.view, MicrophoneHealth("running"), "idle", home.board.root)
 
     return Measuring(
         home.inference, BlockQueue(2), personal=home.personal, windows=home.windows, custody=home.keys.custody, now=now
@@ -285,9 +285,9 @@ def test_people_teach_and_speak_and_nothing_of_it_shows(living):
             for name, value in sample.labels.items() if name not in ("le", "version", "name")
         }  # fmt: skip
         known = {
-            *metrics.MICROPHONE, *metrics.LISTENING, *metrics.LEARNING, *metrics.KEYS, *metrics.ADAPTERS,
-            *metrics.ROUNDS, *metrics.VERDICTS, *metrics.JOBS, "wake", "phrase", "rejected", "base", "taught", "none",
-            "events", "true", "false",
+            *metrics.CONFIGURATION, *metrics.MICROPHONE, *metrics.LISTENING, *metrics.LEARNING, *metrics.KEYS,
+            *metrics.ADAPTERS, *metrics.ROUNDS, *metrics.VERDICTS, *metrics.JOBS, "wake", "phrase", "rejected", "base",
+            "taught", "none", "events", "true", "false",
         }  # fmt: skip
         assert words <= known
     if shutil.which("promtool"):

@@ -147,6 +147,8 @@ def asked(home):
     ask = api_.ask
     for path in ("status", "devices", "config", "config?origin=true", "doctor", "events/recent", "openapi.json"):
         ask("GET", f"/v1/{path}")
+    ask("POST", "/v1/reload", {})
+    ask("POST", "/v1/reload", {"hard": True}, 422)
     ask("POST", "/v1/listening", {"active": False, "for_s": 60})
     ask("GET", "/v1/status")
     ask("POST", "/v1/listening", {"active": False})

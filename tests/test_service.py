@@ -70,7 +70,7 @@ class Daemon:
             assert self.process.poll() is None, self.log
             return None
 
-    def wait(self, condition, seconds=10.0):
+    def wait(self, condition, seconds=30.0):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.log
@@ -135,9 +135,11 @@ def test_neither_phrases_nor_audio_reach_the_log_or_the_disk(daemon, tmp_path):
     assert "seven" not in d.log
     written = {str(p.relative_to(tmp_path)).partition("wavmic.ctl/")[0] for p in before} - {""}
     ours = {"audio.raw", "idiolect.yaml", "stderr", "wavmic.conf", "wavmic.raw", "wavmic.ctl"}
-    kept = {f"state/{name}" for name in ("device.json", "keystore.json", "vault.db", "vault.db-wal")}
+    kept = {f"state/{name}" for name in ("device.json", "keystore.json", "vault.db", "vault.db-wal", "last-good.json")}
     assert written <= ours | kept
-    state = b"".join(p.read_bytes() for p in (tmp_path / "state").iterdir())
+    configured = tmp_path / "state" / "last-good.json"  # the words of idiolect.yaml, all of them
+    assert json.loads(configured.read_bytes())["settings"]["listening"]["phrases"] == DIGITS[1:-1].split(", ")
+    state = b"".join(p.read_bytes() for p in (tmp_path / "state").iterdir() if p != configured)
     assert len(state) < 200_000  # keys and an audit log; seconds of audio would be more
     assert b"four" not in state
 
@@ -228,6 +230,51 @@ def test_without_a_microphone_the_service_is_up_and_says_why(daemon):
     assert checks["microphone"]["fix"]
     d.mic.gone(False)
     d.wait(lambda: d.heard() == ["five"], 15)
+
+
+def idiolect(daemon, *arguments):
+    command = [sys.executable, "-m", "idiolect.cli", "--socket", str(daemon.folder / "control.sock"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_who_asks_is_told_that_nobody_can_be_heard(daemon):
+    d = daemon(room(5), speed=2.0)
+    d.mic.gone()
+    d.start().ready()
+    d.wait(lambda: d.microphone["state"] == "absent")
+    said = idiolect(d, "status")
+    assert said.returncode == 1
+    assert "listening   nobody can be heard (microphone absent)" in said.stdout
+    assert "waiting for a wake word" not in said.stdout
+    assert idiolect(d, "status", "--json").returncode == 1
+    command = [sys.executable, "-m", "idiolect.cli", "--socket", str(d.folder / "control.sock"), "listen", "--count=1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as listening:
+        assert listening.stderr.readline().startswith("idiolect: nobody can be heard: the microphone is absent: ")
+        d.mic.gone(False)
+        assert listening.stderr.readline() == "idiolect: the microphone is heard again\n"
+        assert listening.wait(60) == 0
+    assert idiolect(d, "status").returncode == 0
+    assert idiolect(d, "pause", "listening").returncode == 0
+    d.wait(lambda: d.microphone["state"] == "paused")
+    assert idiolect(d, "status").returncode == 0, "somebody wanted it"
+
+
+def test_the_log_says_when_the_microphone_goes_why_and_when_it_is_back(daemon):
+    d = daemon(room(*[8] * 40), speed=2.0, eof="loop")
+    d.mic.gone()
+    d.start().ready()
+    gone = "WARNING no sound from the microphone (absent): "
+    d.wait(lambda: gone in d.log)
+    time.sleep(2)
+    assert d.log.count(gone) == 1, "not at each try"
+    d.mic.gone(False)
+    d.wait(lambda: "INFO the microphone is back after " in d.log, 30)
+    d.mic.gone()
+    d.wait(lambda: d.log.count(gone) == 2)
+    d.stop()
+    d.config.write_text(d.config.read_text() + "log_level: warning\n")
+    d.start().ready()
+    d.wait(lambda: d.log.count(gone) == 3)
 
 
 def test_an_unplugged_microphone_comes_back(daemon):

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from idiolect.custody import View
-from idiolect.errors import ConfigError, Problem
+from idiolect.errors import ConfigError, Problem, reason
 from idiolect.host.capture import BlockQueue
 from idiolect.host.systemd import Notifier, SystemdError, message_id
-from idiolect.supervision import Condition, Supervision, describe, failure
+from idiolect.supervision import Condition, Supervision, describe
 from idiolect.values import BLOCK, Captured, MicrophoneHealth
 from tests.alsa import require_wavmic
 from tests.test_service import Daemon, room
@@ -251,8 +251,8 @@ def test_a_watchdog_that_is_another_process_s_is_not_fed(monkeypatch, manager):
             "no sound (busy): taken: use dsnoop; b",
         ),
         (
-            Condition(MicrophoneHealth(), View("tpm", "absent", "no TPM", "plug it in"), True, "b", "f:1: x"),
-            "configuration refused, the old one holds: f:1: x; paused: idiolect resume listening; "
+            Condition(MicrophoneHealth(), View("tpm", "absent", "no TPM", "plug it in"), True, "b", "f:1: is wrong"),
+            "f:1: is wrong; paused: idiolect resume listening; "
             "base model only: no TPM: plug it in; b",
         ),
     ],
@@ -272,8 +272,8 @@ def test_a_status_line_is_one_short_line_and_said_once(manager):
 
 def test_many_problems_are_one_and_a_number():
     problems = tuple(Problem("f", line, "k", "is wrong") for line in (1, 2, 3))
-    assert failure(ConfigError(problems)).endswith("(and 2 more: idiolect config check)")
-    assert "more" not in failure(ConfigError(problems[:1]))
+    assert reason(ConfigError(problems)).endswith("(and 2 more: idiolect config check)")
+    assert "more" not in reason(ConfigError(problems[:1]))
 
 
 def test_message_ids_are_for_good():

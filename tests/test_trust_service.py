@@ -17,7 +17,7 @@ from idiolect.host.slots import Slots
 from idiolect.provisioning import fleet_record
 from idiolect.trust.keys import public_pem
 from tests import bundles
-from tests.devices import TestDevice, needs_tpm
+from tests.devices import TestDevice, needs_tpm, policy_pem
 from tests.swtpm import Swtpm
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +149,58 @@ def verifier(folder, name, nonce):
         nonce,
     ]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def by_hand() -> tuple[list[list[str]], dict[str, str], list[list[str]]]:
+    """README, "By hand, as root": the commands before the configuration is changed, what it is then, and the rest."""
+    text = (ROOT / "README.md").read_text().partition("By hand, as root:\n")[2].partition("`idiolect status`")[0]
+    lines = [line.partition("#")[0].strip() for line in text.splitlines() if line.strip()]
+    set_ = [number for number, line in enumerate(lines) if line.partition(" ")[0].endswith(":")]
+    settings = dict(lines[number].split(": ") for number in set_)
+    before, after = lines[: set_[0]], lines[set_[-1] + 1 :]
+    return [line.split() for line in before], settings, [line.split() for line in after]
+
+
+@needs_tpm
+def test_the_readmes_order_by_hand_leads_to_keys(board):
+    """On a board whose first start, as a package's, made keys in a file."""
+    (board.folder / "policy.pem").write_bytes(policy_pem())
+    (board.folder / "bundle.pem").write_bytes((board.folder / "keys.d" / "bundle.pem").read_bytes())
+    (board.folder / "keys.d" / "bundle.pem").unlink()
+    bundles.write(bundles.signed(1).files, board.folder / "acme-1")
+    settings = json.loads(board.config.read_text()) | {"keystore": "file", "bundle": "builtin"}
+    board.config.write_text(json.dumps(settings))
+    assert board.start()["keystore"] == "file (not hardware protected)"
+    board.stop()
+    early = board.cli("provision", "--config", str(board.config), "--policy-key", "policy.pem", "--yes", code=74)
+    assert "the configuration says keystore: file, and a start with it has made keys in a file by itself" in early
+    assert "set keystore: tpm first" in early
+
+    def type_(words: list[str]) -> None:
+        if words[0] == "idiolect":
+            board.cli(*words[1:], "--config", str(board.config), *(["--yes"] if words[1] == "provision" else []))
+        else:
+            place = words[-1].replace("/etc/idiolect", str(board.folder))
+            subprocess.run([*words[:-1], place], check=True, cwd=board.folder)
+
+    before, changed, after = by_hand()
+    assert ["install", "-D"] in [words[:2] for words in before]
+    for words in before:
+        type_(words)
+    board.config.write_text(json.dumps(settings | changed))
+    for words in after:
+        type_(words)
+    assert board.start()["keys"]["text"] == "released (PCR 14 matches bundle test v1)"
+    board.stop()
+
+
+def test_a_policy_key_without_a_tpm_is_refused_before_anything_is_made(plain_board):
+    (plain_board.folder / "policy.pem").write_bytes(policy_pem())
+    command = ("provision", "--config", str(plain_board.config), "--policy-key", "policy.pem", "--yes")
+    said = plain_board.cli(*command, code=74)
+    assert "set keystore: tpm first" in said
+    assert "by itself" not in said
+    assert not (plain_board.folder / "state" / "keystore.json").exists()
 
 
 @needs_tpm

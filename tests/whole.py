@@ -20,6 +20,7 @@ from idiolect.client import Client
 from idiolect.config import load
 from idiolect.host.systemd import Notifier
 from idiolect.service import Service
+from idiolect.starting import begin
 from idiolect.values import Detection, Event
 from tests.people import invented, span
 
@@ -59,7 +60,7 @@ class Whole:
         """Run it, until it serves, has its keys and hears silence."""
         self._ending.clear()
         file = self.folder / "idiolect.yaml"
-        self.service = Service(load((file,)), lambda: (file,), Notifier())
+        self.service = Service(begin(lambda without: load((file,), without)), lambda: (file,), Notifier())
         self._threads = [threading.Thread(target=self._run), threading.Thread(target=self._feed)]
         for thread in self._threads:
             thread.start()

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from idiolect.config import load
+from idiolect.config import MAY_FALL_BACK, load
 from idiolect.configfiles import MAIN, VENDOR, installed_files
 from idiolect.errors import IdiolectError
 
@@ -43,7 +43,7 @@ def main() -> int:
 def _speaks_tls(given: list[Path] | None) -> bool:
     """Whether the configuration wants the page in the network; what is wrong with it, ``start`` says."""
     try:
-        page = load(given or installed_files()).page
+        page = load(given or installed_files(), MAY_FALL_BACK).page
     except IdiolectError:
         return False
     return page.enabled and page.access == "lan"

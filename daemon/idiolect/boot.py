@@ -5,6 +5,9 @@
 | `installed` | the current slot, then the previous one: it serves, and gets no keys before a reboot |
 | `builtin`, a directory | that one only |
 
+Where the configured choice cannot be used at all, the one that worked last may serve in its place (``starting``): it
+gets no keys either.
+
 With `keystore: tpm` a bundle must be signed by a key in `trust.keys_dir`. With `keystore: file` it may be unsigned, and
 is checked where there are keys to check it with.
 """
@@ -18,13 +21,14 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from idiolect.config import Trust
+from idiolect.config import NOT_SET, Trust, check_phrases, section_of
 from idiolect.custody import Model
-from idiolect.errors import BundleError
+from idiolect.errors import BundleError, Problem
 from idiolect.host import systemd
 from idiolect.host.files import Directory, read_keys
-from idiolect.host.slots import FOLDER, Slots
-from idiolect.trust.keys import TrustedKeys
+from idiolect.host.slots import FOLDER, Slots, State
+from idiolect.trust.keys import KeyFileError, TrustedKeys
+from idiolect.trust.phrases import offered
 from idiolect.trust.verify import Verified, verify
 
 if TYPE_CHECKING:
@@ -77,8 +81,7 @@ def choose(config: Config, load: Callable[[Verified], T]) -> Chosen[T]:
     if config.bundle != INSTALLED:
         path = builtin() if config.bundle == BUILTIN else Path(config.bundle)
         return _chosen(rule.verify(path), load)
-    installed = slots(config)
-    state = installed.state()
+    installed, state = slots(config), _slots_state(config)
     if state.current is None:
         raise BundleError("slots.json", "no bundle is installed: run idiolect bundle install DIR")
     try:
@@ -90,6 +93,46 @@ def choose(config: Config, load: Callable[[Verified], T]) -> Chosen[T]:
         # It may be older than the minimum: without keys it can give nothing away, and a speaker that hears beats one
         # that is dead.
         return _chosen(rule.verify(installed.directory(state.previous)), load, f"the current bundle: {error}")
+
+
+def choose_again(config: Config, digest: str, load: Callable[[Verified], T], why: str) -> Chosen[T]:
+    """The bundle that worked last, which ``config`` names by now: checked by the same rules, and without keys.
+
+    Among installed ones it is that with ``digest``. ``why`` says what is wrong with the bundle in whose place it is.
+    """
+    rule = _rule(config)
+    if config.bundle != INSTALLED:
+        path = builtin() if config.bundle == BUILTIN else Path(config.bundle)
+        return _chosen(rule.verify(path), load, why)
+    installed, state = slots(config), _slots_state(config)
+    for name, minimum in ((state.current, state.minimum), (state.previous, 0)):
+        if name is not None and digest.startswith(name):
+            return _chosen(rule.verify(installed.directory(name), minimum), load, why)
+    raise BundleError("slots.json", "the bundle that worked last is not installed any more")
+
+
+def obstacles(config: Config) -> tuple[Problem, ...]:
+    """What of the bundle would keep a start from this configuration, with its lines; nothing is changed.
+
+    That is whether the bundle is there, is trusted and whole, and knows the names that the configuration uses. What
+    its arrays hold is looked at by the start alone.
+    """
+    try:
+        phrases = choose(config, offered).content
+    except BundleError as error:
+        field = "trust.keys_dir" if isinstance(error, KeyFileError) else "bundle"
+        place = config.places.get(field) or config.places.get("keystore", NOT_SET)  # who set that, wants a signed one
+        return (Problem(place.source, place.line, field, str(error), section_of(field)),)
+    names = {kind: [phrase.name for phrase in phrases if phrase.kind == kind] for kind in ("wake", "phrase")}
+    return check_phrases(config, names["wake"], names["phrase"])
+
+
+def _slots_state(config: Config) -> State:
+    try:
+        return slots(config).state()
+    except OSError as error:
+        message = f"{config.state_dir}/{FOLDER} cannot be read ({error.strerror}): see its owner and mode"
+        raise BundleError("slots.json", message) from None
 
 
 def chosen_model(config: Config) -> Model:

@@ -25,11 +25,14 @@ DEFAULT_SOCKET = "/run/idiolect/control.sock"
 _PATIENCE_S = 30.0
 """How long `listen` waits for a daemon that went away, such as for a restart."""
 
+_HINT_S = 2.0
+"""How long an event may have to wait because `listen` asks whether anybody can be heard."""
+
 _EPILOG = """\
 exit codes:
   0    done
-  1    the answer is no: doctor found a failure, listen timed out before --count events, nobody agreed or was learnt
-       from, or learn --now is not done yet
+  1    the answer is no: doctor found a failure, status says that nobody can be heard (a pause by somebody is none),
+       listen timed out before --count events, nobody agreed or was learnt from, or learn --now is not done yet
   2    wrong usage
   69   the daemon cannot be reached; the message says how to start it
   65   an audit log was changed, or a proof does not hold
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     status = _client(options).status()
-    return _print(options, status, show.status_lines)
+    return _print(options, status, show.status_lines) or int(bool(show.unheard(status)))
 
 
 def _pause(options: argparse.Namespace) -> int:
@@ -111,19 +114,38 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    heard = 0
+    heard, client, hint = 0, _client(options), ""
+    asking = Client(options.socket, timeout=_HINT_S)
     if sys.stderr.isatty():
         print("listening; Ctrl-C ends it", file=sys.stderr)
-    for event in _follow(_client(options), options.timeout):
-        print(json.dumps(event.data) if options.json else show.event_line(event.data), flush=True)
-        heard += event.kind != "state"
+    for event in _follow(client, options.timeout):
+        if event.kind == "connected" or not {"microphone", "listening"}.isdisjoint(event.data):
+            hint = _hint(asking, hint)
+        if event.id:
+            print(json.dumps(event.data) if options.json else show.event_line(event.data), flush=True)
+            heard += event.kind != "state"
         if heard == options.count:
             return 0
     return 0 if options.count is None else 1  # time is up
 
 
+def _hint(client: Client, before: str) -> str:
+    """Why nobody can be heard, "" where somebody can; said where it is another reason than ``before``."""
+    try:
+        status = client.status()
+    except NoAnswerError:  # the event stream says so, and waits for it
+        return before
+    why = show.unheard(status) or show.unheard_by_wish(status)
+    if why != before:
+        print(f"idiolect: {why or 'the microphone is heard again'}", file=sys.stderr)
+    return why
+
+
 def _follow(client: Client, seconds: float | None) -> Iterator[ServerEvent]:
-    """Events until ``seconds`` are over, across restarts of the daemon; none twice, and none lost without a word."""
+    """Events until ``seconds`` are over, across restarts of the daemon; none twice, and none lost without a word.
+
+    ``connected`` comes among them, the first time and again.
+    """
     words = {
         "lost": "the daemon ended the stream; waiting for it",
         "restarted": "the daemon was started anew; what came just before may be lost",
@@ -133,7 +155,7 @@ def _follow(client: Client, seconds: float | None) -> Iterator[ServerEvent]:
         for event in client.events(seconds=seconds, resume=True, patience_s=_PATIENCE_S):
             if event.kind in words:
                 print(f"idiolect: {words[event.kind]}", file=sys.stderr)
-            elif event.id:
+            elif event.id or event.kind == "connected":
                 yield event
     except TimeoutError:
         return

@@ -25,6 +25,7 @@ from idiolect.cli_files import (
 )
 from idiolect.client import Client
 from idiolect.errors import BundleError
+from idiolect.values import counted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -102,7 +103,7 @@ def _check_lines(answer: dict[str, Any]) -> list[str]:
     if answer["message"]:
         return [*lines, show.plain(answer["message"])]
     whose = f"{answer['name']} version {answer['version']}, signed by {answer['signer'][:SHORT]}"
-    return [*lines, f"OK: {show.plain(whose)}, {len(answer['approvals'])} approval(s)"]
+    return [*lines, f"OK: {show.plain(whose)}, {counted(len(answer['approvals']), 'approval')}"]
 
 
 # -- on the device --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`idiolect config ...`: check, show and migrate the configuration. Only `show` asks the daemon."""
+"""`idiolect config ...`: check, show, reload and migrate the configuration. `show` and `reload` ask the daemon."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import difflib
 import itertools
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from idiolect import cli_output as show
 from idiolect.cli_files import Add, emit, files_explained
-from idiolect.client import Client
+from idiolect.client import Client, NoAnswerError, NotPermittedError
 from idiolect.configfiles import MAIN, installed_files
 from idiolect.configkinds import parts
-from idiolect.errors import ConfigError, Problem
+from idiolect.errors import ConfigError, Problem, RequestError
 
 if TYPE_CHECKING:
     from idiolect.configedit import Migrated
+    from idiolect.configparse import Note
 
 
 def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
@@ -30,6 +33,11 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
     check = add(parts, common, "check", "check configuration files, without the daemon", _check)
     about = "several are read in order, later ones override; default: those that the daemon reads by itself"
     check.add_argument("files", nargs="*", metavar="FILE", help=about)
+    about = "check as for the daemon that systemd starts; the default where no FILE is named and its unit is there"
+    check.add_argument("--as-unit", action="store_true", help=about)
+    about = "let the daemon read its files again; what is wrong is refused, and the old configuration stays"
+    reload = add(parts, common, "reload", about, _reload)
+    reload.add_argument("--quiet", action="store_true", help="print nothing: the exit code says what came of it")
     shown = add(parts, common, "show", "print the configuration in force", _show)
     shown.add_argument("--origin", action="store_true", help="print where each key that is set was set: file and line")
     about = "rewrite configuration files for this version's schema; comments stay, the original is kept beside"
@@ -42,18 +50,49 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from idiolect.cli_check import examined, has_unit
     from idiolect.config import load
 
+    notes: tuple[Problem, ...] = ()
+    old: tuple[Note, ...] = ()
     try:
         config = load([Path(file) for file in options.files] or installed_files())
+        old = config.outdated
+        found = examined(config, as_unit=options.as_unit or (not options.files and has_unit()))
+        problems, notes = found.problems, found.notes
     except ConfigError as error:
-        problems = [{"file": p.source, "line": p.line, "field": p.field, "message": p.message} for p in error.problems]
-        lines = [show.plain(problem) for problem in error.problems]
-        emit(options, {"problems": problems, "warnings": []}, lines)
-        return error.exit_code
-    warnings = [{"file": note.source, "line": note.line, "message": note.what} for note in config.outdated]
-    lines = [f"warning: {show.plain(note)}" for note in config.outdated]
-    return emit(options, {"problems": [], "warnings": warnings}, [*lines, "OK"])
+        problems = error.problems
+    warnings = [{"file": note.source, "line": note.line, "message": note.what} for note in old]
+    warnings += [{"file": note.source, "line": note.line, "message": f"{note.field}: {note.message}"} for note in notes]
+    lines = [show.plain(f"warning: {each['file']}:{each['line']}: {each['message']}") for each in warnings]
+    answer = {"problems": _as_dicts(problems), "warnings": warnings}
+    emit(options, answer, [*lines, *(map(show.plain, problems) if problems else ["OK"])])
+    return ConfigError.exit_code if problems else 0
+
+
+def _as_dicts(problems: Sequence[Problem]) -> list[dict[str, object]]:
+    return [{"file": p.source, "line": p.line, "field": p.field, "message": p.message} for p in problems]
+
+
+def _reload(options: argparse.Namespace) -> int:
+    """Ask the daemon; where it does not answer and systemd says which process it is, tell that by a signal."""
+    try:
+        answer = Client(options.socket).reload()
+    except (NoAnswerError, RequestError) as error:
+        pid = os.environ.get("MAINPID", "")
+        if isinstance(error, NotPermittedError) or not pid.isdigit():
+            raise
+        os.kill(int(pid), signal.SIGHUP)
+        print("idiolect: told by a signal; see `idiolect status` for what came of it", file=sys.stderr)
+        return 0
+    later = f"; takes effect at the next start: {', '.join(answer['at_next_start'])}" if answer["at_next_start"] else ""
+    lines = [show.plain(f"reloaded{later}")]
+    if not answer["taken"]:
+        lines = [show.plain("{file}:{line}: {field}: {message}".format_map(each)) for each in answer["problems"]]
+        lines.append("refused: the configuration in force stays as it is")
+    if not options.quiet:
+        emit(options, answer, lines)
+    return 0 if answer["taken"] else ConfigError.exit_code
 
 
 def _show(options: argparse.Namespace) -> int:

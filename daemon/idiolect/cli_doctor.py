@@ -8,8 +8,9 @@ from pathlib import Path
 
 from idiolect import cli_units
 from idiolect.cli_files import CommandError
-from idiolect.configfiles import files_for
+from idiolect.configfiles import MAIN, files_for
 from idiolect.errors import ConfigError
+from idiolect.values import counted
 
 _SOUND = Path("/dev/snd")
 _TPM = Path("/sys/class/tpm/tpm0")
@@ -20,7 +21,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "tpm": ("tpm", "pcr", "keys", "keystore"),
     "vault": ("vault", "state directory", "swap", "names"),
     "power": ("power", "heat", "pressure", "resources", "sleep"),
-    "service": ("config", "unit", "daemon"),
+    "service": ("config", "configuration", "unit", "daemon"),
     "sandbox": ("confinement", "sandbox"),
     "clock": ("time zone", "clock"),
 }
@@ -78,7 +79,7 @@ def _unit_check(state: Mapping[str, str]) -> dict[str, object]:
         (
             restarts != "0",
             "warn",
-            f"{active}, restarted {restarts} time(s) after a failure",
+            f"{active}, restarted {counted(int(restarts), 'time')} after a failure",
             "see why: journalctl -u idiolectd -p warning",
         ),
     )
@@ -100,6 +101,7 @@ def _tpm() -> list[dict[str, object]]:
 
 
 def _configuration(path: Path) -> dict[str, object]:
+    from idiolect.cli_check import examined, has_unit
     from idiolect.config import load
 
     files: tuple[Path, ...] = (path,)
@@ -113,6 +115,11 @@ def _configuration(path: Path) -> dict[str, object]:
         more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
         see = f"see all with 'idiolect config check {' '.join(map(str, files))}'"
         return _check("config", "fail", f"{error.problems[0]}{more}", see)
+    found = examined(config, as_unit=path == MAIN and has_unit())
+    if found.problems:
+        more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
+        which = "" if path == MAIN else " " + " ".join(map(str, files))
+        return _check("config", "fail", f"{found.problems[0]}{more}", f"see all with 'idiolect config check{which}'")
     if config.outdated:
         old = sorted({note.source for note in config.outdated})
         fix = f"idiolect config migrate {' '.join(old)}"
@@ -126,7 +133,7 @@ def _sound() -> dict[str, object]:
     if not devices:
         return _check("sound", "warn", "no capture device", "plug a microphone in, or see 'arecord -l'")
     if all(os.access(device, os.R_OK | os.W_OK) for device in devices):
-        return _check("sound", "ok", f"{len(devices)} capture device(s), open to you")
+        return _check("sound", "ok", f"{counted(len(devices), 'capture device')}, open to you")
     return _check(
         "sound",
         "warn",

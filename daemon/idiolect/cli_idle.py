@@ -12,6 +12,7 @@ from typing import Any
 from idiolect import cli_output as show
 from idiolect.client import Client
 from idiolect.client_types import Learning
+from idiolect.values import counted
 
 Add = Callable[..., argparse.ArgumentParser]
 _POLL_S = 0.2
@@ -31,7 +32,7 @@ def learn_lines(status: Mapping[str, Any]) -> list[str]:
         lines.append("  done since the start: " + ", ".join(f"{count} {kind}" for kind, count in done.items()))
     if status.get("preempted") or status.get("failed"):
         why = f"; last: {show.plain(status['stopped_by'])}" if status.get("stopped_by") else ""
-        lines.append(f"  gave way {status['preempted']} times, failed {status['failed']} times{why}")
+        lines.append(f"  gave way {_times(status['preempted'])}, failed {_times(status['failed'])}{why}")
     missing = [name for name, held in status.get("sandbox", {}).items() if not held]
     if missing:
         lines.append(f"  the worker runs without: {', '.join(missing)} (idiolect doctor)")
@@ -83,3 +84,7 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
     learn = add(commands, common, "learn", "show what learning waits for", _learn)
     learn.add_argument("--now", action="store_true", help="do not wait for silence or the right hours; 1: not yet done")
     learn.add_argument("--timeout", type=show.seconds, default=60.0, metavar="TIME", help="wait so long (default 60s)")
+
+
+def _times(number: int) -> str:
+    return counted(number, "time")

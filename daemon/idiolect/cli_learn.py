@@ -17,7 +17,7 @@ from idiolect.client import Client
 from idiolect.client_types import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
 from idiolect.trust.receipt import RETENTION
-from idiolect.values import name_key
+from idiolect.values import counted, name_key
 
 Add = Callable[..., argparse.ArgumentParser]
 _COPY_BYTES, _COPY_PARTS = 20 << 20, 1 << 16
@@ -90,7 +90,8 @@ def _show(options: argparse.Namespace) -> int:
 
 def _withdraw(options: argparse.Namespace) -> int:
     answer = _client(options).withdraw(options.name, options.purpose)
-    return _say(options, answer, [f"withdrawn; {answer['deleted']} records deleted; in use now: {_version(answer)}"])
+    done = f"withdrawn; {counted(answer['deleted'], 'record')} deleted; in use now: {_version(answer)}"
+    return _say(options, answer, [done])
 
 
 def _version(answer: Mapping[str, Any]) -> str:
@@ -104,7 +105,7 @@ def _erase(options: argparse.Namespace) -> int:
             print("Nothing was erased.")
             return 1
     answer = _client(options).erase(options.name)
-    return _say(options, answer, [f"erased: {answer['erased']} records and every key over them"])
+    return _say(options, answer, [f"erased: {counted(answer['erased'], 'record')} and every key over them"])
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -214,7 +215,7 @@ def _review(options: argparse.Namespace) -> int:
 
 def _versions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"  version {v['adapter']:3} of {v['day']}  {v['state']:11} {v['examples']} examples,"
+        f"  version {v['adapter']:3} of {v['day']}  {v['state']:11} {counted(v['examples'], 'example')},"
         f" held out {v['held_out']}: {v['wrong']} wrong ({v['wrong_before']} before),"
         f" used {v['uses']}x, corrected {v['corrections']}x"
         + (f", {v['mapped']} mapped" if v.get("mapped") else "")
@@ -241,11 +242,12 @@ def _report(options: argparse.Namespace) -> int:
         before, after = figures["error_before"], figures["error_after"]
         lines.append(f"  misunderstood before {before:6.1%}  |{meter(-60 + 60 * before, 40)}|")
         lines.append(f"  misunderstood now    {after:6.1%}  |{meter(-60 + 60 * after, 40)}|")
-        lines.append(f"  of {figures['held_out']} held-out examples; {answer['measured']}")
+        lines.append(f"  of {counted(figures['held_out'], 'held-out example')}; {answer['measured']}")
     if figures:
-        lines.append(f"  since then {figures['uses']} utterances, {figures['corrections']} corrected")
+        lines.append(f"  since then {counted(figures['uses'], 'utterance')}, {figures['corrections']} corrected")
     if mapped := figures.get("mapped"):
-        lines.append(f"  {mapped} of {figures['examples']} examples are mapped from an earlier encoder")
+        examples = counted(figures["examples"], "example")
+        lines.append(f"  mapped from an earlier encoder: {mapped} of {examples}")
     return _say(options, answer, [*lines, *_lately(answer), *(f"  - {limit}" for limit in answer["limits"])])
 
 
@@ -271,7 +273,8 @@ def _forget(options: argparse.Namespace) -> int:
     wishes = {"example": options.example, "phrase": options.phrase, "day": options.day, "all": options.all or None}
     chosen = {name: value for name, value in wishes.items() if value is not None}
     answer = _client(options).forget(options.name, **chosen)
-    return _say(options, answer, [f"{answer['forgotten']} examples forgotten; in use now: {_version(answer)}"])
+    done = f"{counted(answer['forgotten'], 'example')} forgotten; in use now: {_version(answer)}"
+    return _say(options, answer, [done])
 
 
 def _rollback(options: argparse.Namespace) -> int:
@@ -311,7 +314,10 @@ def _import(options: argparse.Namespace) -> int:
     except (ValueError, RecursionError):
         raise RequestError(422, "document", "is not JSON: make one with `idiolect export`") from None
     answer = _client(options).import_copy(options.name, document, _passphrase(options))
-    lines = [f"{answer['imported']} examples taken over; in use now: {_version(answer)}"]
+    lines = [f"{counted(answer['imported'], 'example')} taken over; in use now: {_version(answer)}"]
+    gate = answer.get("gate")
+    if gate and not gate["passed"]:
+        lines.append(f"a version with them was refused: {gate['reason']}")
     if answer["left_out_without_consent"]:
         lines.append(f"{answer['left_out_without_consent']} left out: no consent covers them here")
     return _say(options, answer, lines)

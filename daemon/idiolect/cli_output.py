@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 
+from idiolect.values import DEAF, counted
+
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 
@@ -83,7 +85,7 @@ def learning_text(said: object) -> str:
     adapters, taught = said.get("adapters") or {}, said.get("taught", 0)
     if said.get("state") == "off":
         return f"off: {_short(said.get('detail', '?'))}"
-    what = f"{len(adapters)} adapters, {_short(taught)} taught phrases"
+    what = f"{counted(len(adapters), 'adapter')}, {counted(taught, 'taught phrase')}"
     return f"{_short(said.get('state', '?'))}: {what}, {_short(said.get('profile', '?'))} speaks{_earlier(said)}"
 
 
@@ -91,8 +93,8 @@ def _earlier(said: Mapping[str, object]) -> str:
     """What still rests on an earlier encoder, or was lost with it."""
     people = [mine for mine in _part(said, "earlier_encoder").values() if isinstance(mine, Mapping)]
     earlier, again = (round(sum(_number(mine, name) for mine in people)) for name in ("earlier", "again"))
-    words = ((earlier, "phrases still on the earlier model"), (again, "phrases not heard with the new encoder"))
-    told = "".join(f"; {count} taught {text}" for count, text in words if count)
+    words = ((earlier, "still on the earlier model"), (again, "not heard with the new encoder"))
+    told = "".join(f"; {counted(count, 'taught phrase')} {text}" for count, text in words if count)
     return f"{told}: teach again (idiolect explain NAME)" if told else ""
 
 
@@ -125,13 +127,33 @@ def listening_text(listening: Mapping[str, object]) -> str:
     return f"paused until {clock} ({duration(left)}; idiolect resume listening)"
 
 
+def unheard(status: Mapping[str, object]) -> str:
+    """Why nobody can be heard, though nobody wanted that: the microphone's state, and the next step; "" else."""
+    health = _part(status, "microphone")
+    if health.get("state") not in DEAF:
+        return ""
+    return plain(f"nobody can be heard: the microphone is {_fault(health)}")
+
+
+def unheard_by_wish(status: Mapping[str, object]) -> str:
+    """The same where somebody wanted it."""
+    listening = _part(status, "listening")
+    return plain(f"nobody is heard: {listening_text(listening)}") if listening.get("state") == "paused" else ""
+
+
+def _fault(health: Mapping[str, object]) -> str:
+    """State, reason and fix of a microphone, as far as they are known."""
+    return ": ".join(str(part) for part in (health.get("state"), health.get("reason"), health.get("fix")) if part)
+
+
 def status_lines(status: Mapping[str, object]) -> list[str]:
     """The daemon's state for a person, a line per part; what this client does not know is left to --json."""
     bundle = _part(status, "bundle")
     signed = "signed" if bundle.get("signed") else "unsigned"
     rows = [
         ("idiolectd", f"{status.get('version', '?')}, up {duration(_number(status, 'uptime_s'))}"),
-        ("listening", listening_text(_part(status, "listening"))),
+        *_configuration(_part(status, "configuration")),
+        ("listening", _listening(status)),
         ("microphone", _microphone(_part(status, "microphone"))),
         ("bundle", f"{bundle.get('name', '?')} version {bundle.get('version', '?')}, {signed}"),
         ("encoder", f"{bundle.get('encoder', '?')} on {status.get('interpreter', '?')}"),
@@ -142,6 +164,19 @@ def status_lines(status: Mapping[str, object]) -> list[str]:
         ("events", f"{status.get('events', '?')} since the start"),
     ]
     return [f"{name:<11} {plain(text)}" for name, text in rows]
+
+
+def _configuration(now: Mapping[str, object]) -> list[tuple[str, str]]:
+    """A line only where something is wrong with it."""
+    return [("config", f"{now.get('text')}")] if now.get("text") else []
+
+
+def _listening(status: Mapping[str, object]) -> str:
+    """Nobody waits for a word that cannot be heard."""
+    microphone = _part(status, "microphone").get("state", "running")
+    if _part(status, "listening").get("state") == "paused" or microphone not in DEAF:
+        return listening_text(_part(status, "listening"))
+    return f"nobody can be heard (microphone {microphone})"
 
 
 def audit_line(entry: Mapping[str, object]) -> str:
@@ -157,9 +192,14 @@ def _microphone(health: Mapping[str, object]) -> str:
     if health.get("device"):
         text += f", {health['device']}"
     if health.get("rate"):
-        text += f", {health['rate']} Hz, {health.get('channels')} channel(s), {_number(health, 'level_dbfs'):.0f} dBFS"
-    counts = [(health.get(key), key.replace("_", " ")) for key in ("overruns", "dropped_blocks", "reopened")]
-    text += "".join(f", {count} {name}" for count, name in counts if count)
+        text += f", {health['rate']} Hz, {counted(health.get('channels'), 'channel')}"
+        text += f", {_number(health, 'level_dbfs'):.0f} dBFS"
+    counts = (
+        ("overruns", "overrun"),
+        ("dropped_blocks", "dropped block"),
+        ("reopened", "reopened", "reopened"),
+    )
+    text += "".join(f", {counted(health[key], *words)}" for key, *words in counts if health.get(key))
     if health.get("reason"):
         text += f": {health['reason']}"
     return f"{text}: {health['fix']}" if health.get("fix") else text

@@ -15,6 +15,7 @@ from idiolect import cli_units
 from idiolect.cli_files import DEFAULT_CONFIG, Add, CommandError, emit, files_explained, read, read_config
 from idiolect.client import Client, UnreachableError
 from idiolect.errors import KeystoreError
+from idiolect.values import counted
 
 if TYPE_CHECKING:
     from idiolect.config import Config
@@ -199,7 +200,7 @@ def _audit_verify(options: argparse.Namespace) -> int:
         return _adapter_verify(options)
     if options.file is None:
         answer = Client(options.socket).verify_audit()
-        return emit(options, answer, [f"OK: {answer['count']} entries, head {answer['head']}"])
+        return emit(options, answer, [f"OK: {counted(answer['count'], 'entry', 'entries')}, head {answer['head']}"])
     from idiolect.trust.documents import verify_audit
 
     if options.ak and not options.nonce:

@@ -143,6 +143,10 @@ class Client:
         """The same, and where each key was set."""
         return cast(t.ConfigOrigin, self.get("/v1/config", origin="true"))
 
+    def reload(self) -> t.Reload:
+        """Read the configuration again."""
+        return cast(t.Reload, self.post("/v1/reload", {}))
+
     def doctor(self) -> t.Doctor:
         """Checks of the running daemon."""
         return cast(t.Doctor, self.get("/v1/doctor"))

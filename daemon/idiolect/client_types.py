@@ -116,11 +116,37 @@ class Handoff(TypedDict):
     connected: bool
 
 
+class Configuration(TypedDict):
+    """``state``: in-force, refused (a reload) or fallback (a start); ``text`` says what is wrong."""
+
+    state: str
+    fallen_back: list[str]
+    text: str
+
+
+class Problem(TypedDict):
+    """A mistake in the configuration."""
+
+    file: str
+    line: int
+    field: str
+    message: str
+
+
+class Reload(TypedDict):
+    """What came of a reload; ``at_next_start`` are the keys that wait for a restart."""
+
+    taken: bool
+    at_next_start: list[str]
+    problems: list[Problem]
+
+
 class Status(TypedDict):
     """The daemon at a glance."""
 
     version: str
     uptime_s: float
+    configuration: Configuration
     listening: Listening
     playback: Playback
     microphone: Microphone

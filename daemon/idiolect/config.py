@@ -12,8 +12,8 @@ This module reads files and nothing else of the machine: whether a device, group
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
@@ -68,7 +68,10 @@ _HOURS = Text(
     r"always|(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]",
     11,
 )
-_NOT_SET = Place("built-in defaults", 1)
+MAY_FALL_BACK = ("audio", "listening", "bundle")
+"""Sections in whose place those that worked last may serve. Nobody removed from another one may come back that way."""
+NOT_SET = Place("built-in defaults", 1)
+"""The place of what nobody wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,13 +284,16 @@ def parse(text: str | bytes, source: str) -> Config:
     return _merge([_read(text, Reading(named(source), _HOMES))])
 
 
-def load(paths: Sequence[Path]) -> Config:
-    """Several files in order: a later one's keys win one by one, its lists replace whole. Raises ConfigError."""
+def load(paths: Sequence[Path], without: Collection[str] = ()) -> Config:
+    """Several files in order: a later one's keys win one by one, its lists replace whole. Raises ConfigError.
+
+    Of the sections named by ``without`` nothing counts, neither what is right in them nor what is wrong.
+    """
     readings = []
     for path in paths:
         reading = Reading(named(path), _HOMES)
         readings.append(_read(read_file(path, reading), reading))
-    return _merge(readings)
+    return _merge(readings, without)
 
 
 def as_dict(config: Config) -> dict[str, object]:
@@ -316,12 +322,12 @@ def check_phrases(config: Config, wake_words: Sequence[str], phrases: Sequence[s
             if name not in offered:
                 line = place.items[index] if place.items else place.line
                 why = f"{shown(name)} is {other} in the bundle" if name in others else _unknown(name, offered)
-                problems.append(Problem(place.source, line, f"listening.{key}[{index}]", why))
+                problems.append(Problem(place.source, line, f"listening.{key}[{index}]", why, "listening"))
     for name in config.listening.thresholds:
         if name not in wake_words and name not in phrases:
-            place = config.places.get(f"listening.thresholds.{name}", _NOT_SET)
+            place = config.places.get(f"listening.thresholds.{name}", NOT_SET)
             why = _unknown(name, (*wake_words, *phrases))
-            problems.append(Problem(place.source, place.line, f"listening.thresholds.{label(name)}", why))
+            problems.append(Problem(place.source, place.line, f"listening.thresholds.{label(name)}", why, "listening"))
     return _sorted(problems)
 
 
@@ -340,16 +346,31 @@ def _read(data: str | bytes, reading: Reading) -> Reading:
     return reading
 
 
-def _merge(readings: Sequence[Reading]) -> Config:
-    problems = [problem for reading in readings for problem in reading.problems]
+def section_of(key: str) -> str:
+    """The section, or key at the top, to which a dotted name belongs."""
+    return key.partition(".")[0]
+
+
+def replaced(config: Config, other: Config, sections: Collection[str]) -> Config:
+    """``config`` with whole sections of another one, and the places where these were set."""
+    places = {key: place for key, place in config.places.items() if section_of(key) not in sections}
+    places |= {key: place for key, place in other.places.items() if section_of(key) in sections}
+    values: dict[str, Any] = {name: getattr(other, name) for name in sections}
+    return replace(config, **values, places=MappingProxyType(places))
+
+
+def _merge(readings: Sequence[Reading], without: Collection[str] = ()) -> Config:
+    problems = [each for reading in readings for each in reading.problems if each.section not in without]
     if problems:
         raise ConfigError(_sorted(problems))
     values: dict[str, object] = {}
     places: dict[str, Place] = {}
     first: dict[str, str] = {}
     for reading in readings:
-        values |= _respelled(reading.values, reading.spellings, first)
-        places |= _respelled(reading.places, reading.spellings, first)
+        kept = {key: value for key, value in reading.values.items() if section_of(key) not in without}
+        known = {key: place for key, place in reading.places.items() if section_of(key) not in without}
+        values |= _respelled(kept, reading.spellings, first)
+        places |= _respelled(known, reading.spellings, first)
     outdated = tuple(reading.outdated for reading in readings if reading.outdated)
     return _build(Config, values, "", places=MappingProxyType(places), outdated=outdated)
 

@@ -17,6 +17,8 @@ from idiolect.configparse import FLAGS, NUMBER, Node, Place, Reading, describe, 
 from idiolect.values import name_key, person_name
 
 Schema = dict[str, object]
+_LIKE_ANOTHER = 0.7
+"""Likeness from which on a misspelt key may be another section's; rather too careful than too trustful."""
 
 
 class Kind:
@@ -36,7 +38,8 @@ class Kind:
     def refuse(self, node: Node, key: str, reading: Reading) -> None:
         """Note what was given and what is expected."""
         also = f"{self.word} or " if self.word else ""
-        reading.add(node.line, key, f"is {describe(node)}, expected {also}{self._expected()}{self._hint(node)}")
+        message = f"is {describe(node)}, expected {also}{self._expected()}{self._hint(node)}"
+        reading.add(node.line, key, message, certain=not node.swallowed())
 
     def schema(self) -> Schema:
         """The rules as JSON Schema 2020-12; where that is too weak for one, the schema is the more lenient."""
@@ -242,13 +245,28 @@ class Mapped(Kind):
         for name, child in node.entries():
             given = self._same(name.text)
             if name.shape != "scalar":
-                reading.add(name.line, key or "file", f"has {describe(name)} as a key, expected a name")
+                reading.add(name.line, key or "file", f"has {describe(name)} as a key, expected a name", certain=False)
             elif given in lines:
                 first, again = sorted((lines[given], name.line))  # a translated file need not be in order
-                reading.add(again, dotted(key, label(composed(name.text))), f"is given twice, first on line {first}")
+                message = f"is given twice, first on line {first}"
+                twice = dotted(key, label(composed(name.text)))
+                reading.add(again, twice, message, certain=not child.swallowed())
             else:
                 lines[given] = name.line
+                outer, reading.section = reading.section, self._section_of(given, child, key, reading)
                 self._entry(name, child, key, reading)
+                reading.section = outer
+
+    def _section_of(self, name: str, child: Node, key: str, reading: Reading) -> str:
+        """The section in which a mistake in this entry lies for certain, "" where it may belong to another one."""
+        if not key:
+            return name if self._knows(name) else ""
+        certain = self._knows(name) or not (child.swallowed() or elsewhere(name, reading))
+        return reading.section if certain else ""
+
+    def _knows(self, name: str) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether it is a key of this mapping and of none that one may have meant instead."""
+        return False
 
     def _same(self, name: str) -> str:
         """What two spellings of one entry's name have in common."""
@@ -309,6 +327,9 @@ class Section(Mapped):
     keys: Mapping[str, Kind]
     of: type[Any]
 
+    def _knows(self, name: str) -> bool:
+        return name in self.keys
+
     def _entry(self, name: Node, child: Node, key: str, reading: Reading) -> None:
         kind = self.keys.get(name.text)
         if kind is None:
@@ -366,6 +387,13 @@ def prefixes(key: str) -> list[str]:
 def composed(text: str) -> str:
     """Unicode's composed form, so that the two ways of typing a name are one name."""
     return unicodedata.normalize("NFC", text)
+
+
+def elsewhere(name: str, reading: Reading) -> bool:
+    """Whether a key that is none here resembles one of another section, and may have been meant for it."""
+    inside = f"{reading.section}."
+    others = [last for last, home in reading.homes.items() if home != reading.section and not home.startswith(inside)]
+    return nearest(name, others, _LIKE_ANOTHER) != ""
 
 
 def nearest(word: str, options: Sequence[str], likeness: float = 0.6) -> str:

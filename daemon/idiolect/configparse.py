@@ -68,7 +68,8 @@ class Reading:
 
     ``unreliable_from`` is the first line that a syntax error may have garbled: problems from there on would mislead.
     ``spellings`` maps the dotted key of what has a name of somebody's own to the same for every spelling of that name.
-    ``homes`` maps the last part of each known key to the whole, to say where a misplaced key belongs.
+    ``homes`` maps the last part of each known key to the whole, to say where a misplaced key belongs. ``section`` is
+    the key at the top of the file whose value is being read.
     """
 
     source: str
@@ -79,19 +80,24 @@ class Reading:
     problems: list[Problem] = field(default_factory=list)
     outdated: Note | None = None
     unreliable_from: int | None = None
+    section: str = ""
 
     @property
     def full(self) -> bool:
         """Whether further problems are left out, so that a search for suggestions is wasted time."""
         return len(self.problems) > MAX_PROBLEMS
 
-    def add(self, line: int, key: str, message: str) -> None:
-        """Note one problem; beyond the cap, once, that there are more."""
+    def add(self, line: int, key: str, message: str, *, certain: bool = True) -> None:
+        """Note one problem; beyond the cap, once, that there are more.
+
+        ``certain`` says whether the mistake lies in the section being read and nowhere else.
+        """
         if self.full or (self.unreliable_from is not None and line >= self.unreliable_from):
             return
+        section = self.section if certain else ""
         if len(self.problems) == MAX_PROBLEMS:
-            key, message = "file", "has more problems from here on; fix those above first"
-        self.problems.append(Problem(self.source, line, key, message))
+            key, message, section = "file", "has more problems from here on; fix those above first", ""
+        self.problems.append(Problem(self.source, line, key, message, section))
 
 
 @dataclass(slots=True)
@@ -114,6 +120,15 @@ class Node:
     def empty(self) -> bool:
         """Whether nothing was given, as after a bare ``audio:``."""
         return self.plain and self.text in _EMPTY
+
+    def swallowed(self) -> bool:
+        """Whether keys of another section may have ended up in here: it holds a mapping, or text that looks like one.
+
+        So it is after a slip of the indentation, or with a quote in the wrong place.
+        """
+        if self.shape == "scalar":
+            return ": " in self.text or self.text.endswith(":") or ":\n" in self.text
+        return self.shape == "map" or any(child.swallowed() for child in self.children)
 
     def entries(self) -> list[tuple[Node, Node]]:
         """A map's keys and values; a key that a syntax error parted from its value is left out."""

@@ -23,8 +23,6 @@ from idiolect.control.tap import Tap
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound="Counted")
 
-SECTIONS = ("wyoming", "metrics", "page", "handoff")
-"""Of the configuration: what changes in there counts from the next start on."""
 TCP_GROUP = "idiolect-tcp"
 """Whose members, the proxies of idiolect-tcp@.service, may connect to what is meant for a network."""
 METRICS_CLIENTS = 4

@@ -27,6 +27,7 @@ from idiolect.trust.approvals import DEFAULT_PCR, Approval
 from idiolect.trust.device import Device
 from idiolect.trust.keystore import Keystore, Released, too_old
 from idiolect.trust.vault import Vault
+from idiolect.values import counted
 
 if TYPE_CHECKING:
     from idiolect.config import Config
@@ -226,7 +227,8 @@ class Custody:
         if self._vault is not None:
             counts = self._vault.counts()
             trouble = self._vault.trouble
-            detail = f"{counts.profiles} profiles, {counts.records} records, rotation {counts.generation}"
+            kept = counted(counts.profiles, "profile"), counted(counts.records, "record")
+            detail = f"{kept[0]}, {kept[1]}, rotation {counts.generation}"
             detail += "; a rotation is owed" if self._vault.owed else ""
             detail += f"; {trouble}" if trouble else ""
             found.append(Finding("vault", "warn" if trouble else "ok", detail, trouble.fix if trouble else ""))

@@ -19,7 +19,7 @@ from idiolect.host.sandbox import ESSENTIAL, Layer
 from idiolect.host.swap import Swapping
 from idiolect.host.worker import Worker
 from idiolect.idle import Sensed
-from idiolect.values import MicrophoneHealth
+from idiolect.values import MicrophoneHealth, counted
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,10 @@ def microphone(health: MicrophoneHealth) -> Iterable[Check]:
         level = "warn" if health.state in ("opening", "paused", "ended") else "fail"
         yield Check("microphone", level, f"{health.state}: {health.reason or 'no audio is coming in'}", health.fix)
         return
-    yield Check("microphone", "ok", f"{health.device}, {health.rate} Hz, {health.channels} channel(s)")
+    yield Check("microphone", "ok", f"{health.device}, {health.rate} Hz, {counted(health.channels, 'channel')}")
     if health.overruns or health.dropped_blocks:
-        detail = f"{health.overruns} overruns, {health.dropped_blocks} blocks dropped since the start"
+        lost = counted(health.overruns, "overrun"), counted(health.dropped_blocks, "block")
+        detail = f"{lost[0]}, {lost[1]} dropped since the start"
         yield Check("audio lost", "warn", detail, "is another process using all cores? see the CPU of idiolectd in top")
     if health.level_dbfs > LOUD_DBFS:
         fix = "lower audio.gain_db or the capture volume"
@@ -61,6 +62,16 @@ def microphone(health: MicrophoneHealth) -> Iterable[Check]:
         yield Check("level", "warn", f"{health.level_dbfs:.0f} dBFS: as good as silent", fix)
     else:
         yield Check("level", "ok", f"{health.level_dbfs:.0f} dBFS")
+
+
+def configuration(now: Mapping[str, object]) -> Iterable[Check]:
+    """Is in force what the files say?"""
+    restart = "" if now["state"] == "refused" else "restart"
+    fix = f"correct that (sudo idiolect config check shows all), then: sudo systemctl {restart or 'reload'} idiolectd"
+    if now["state"] == "in-force":
+        yield Check("configuration", "ok", "in force is what the files say")
+    else:
+        yield Check("configuration", "fail", str(now["text"]), fix)
 
 
 def listening(mode: str, wake_words: Sequence[str], always_on: Sequence[str]) -> Iterable[Check]:
@@ -120,7 +131,7 @@ def earlier_encoder(standing: Mapping[str, Mapping[str, int]]) -> Iterable[Check
     ):
         counts = [each[name] for each in standing.values() if each.get(name)]
         if counts:
-            what = f"{sum(counts)} phrase(s) of {len(counts)} person(s)"
+            what = f"{counted(sum(counts), 'phrase')} of {counted(len(counts), 'person', 'people')}"
             fix = "`idiolect explain NAME` names them: teach them again with `idiolect enroll`"
             yield Check("taught phrases", "warn", detail.format(what), fix)
 

@@ -5,6 +5,7 @@ An error never carries audio, a phrase, a name or a key: messages may reach the 
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from dataclasses import dataclass
 
@@ -25,12 +26,17 @@ class IdiolectError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a configuration: where (file, line from 1, dotted field), what, and the fix."""
+    """One thing wrong in a configuration: where (file, line from 1, dotted field), what, and the fix.
+
+    ``section`` is the key at the top of the file in which all of the mistake lies, "" where that is not certain: what
+    stands there may belong to another section, as after a slip of the indentation.
+    """
 
     source: str
     line: int
     field: str
     message: str
+    section: str = dataclasses.field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}: {self.field}: {self.message}"
@@ -44,6 +50,13 @@ class ConfigError(IdiolectError):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+def reason(error: IdiolectError | None) -> str:
+    """Why something was refused, in one line."""
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        return f"{error.problems[0]} (and {len(error.problems) - 1} more: idiolect config check)"
+    return str(error)
 
 
 class BundleError(IdiolectError):

@@ -40,6 +40,7 @@ class Moment:
     """What only the service knows: ``listening`` is the state, also paused; ``machine`` where /sys is."""
 
     model: Model
+    configuration: str
     view: View
     microphone: MicrophoneHealth
     listening: str
@@ -71,6 +72,7 @@ class Measuring:
         return Measures(
             version=__version__,
             bundle=(now.model.name, now.model.version, now.model.signed),
+            configuration=now.configuration,
             events=dict(tally.events),
             latency={kind: durations.spread() for kind, durations in tally.latency.items()},
             processing=tally.processing.spread(),

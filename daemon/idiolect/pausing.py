@@ -62,7 +62,11 @@ class Pausing:
                 stretch = clock.read_pause(state.get("for"), float(until), now)
         except FileNotFoundError:
             return
-        except (OSError, TooLarge, *NONSENSE):
+        except OSError as error:
+            what = error.strerror
+            log.warning("%s cannot be read (%s): staying paused until `idiolect resume listening`", self._path, what)
+            paused, stretch = True, None
+        except (TooLarge, *NONSENSE):
             log.warning("%s is damaged: staying paused until `idiolect resume listening`", self._path)
             paused, stretch = True, None
         if paused and (stretch is None or stretch.left(now) > 0):

@@ -19,10 +19,9 @@ from idiolect.consent import Person
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner
-from idiolect.learning import rollout
 from idiolect.personal import Personal
 from idiolect.pipeline.space import offset_windows
-from idiolect.rights import Rights, told
+from idiolect.rights import Rights, in_use, told
 from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
 
 MAX_PHRASES = 100
@@ -84,7 +83,7 @@ class People:
             _own(learner, person, user)
             count = learner.consents.withdraw(person, purpose, uid)
             made = learner.round_owed(person.profile)
-            return {"deleted": count, **told(made)}
+            return {"deleted": count, **told(made), **in_use(learner, person.profile)}
 
         self._inference.forget()
         return await self._personal.changed(work)
@@ -297,14 +296,13 @@ class People:
 
 def _kept(learner: Learner, profile: str, number: int) -> dict[str, object]:
     """For an example that came by the way: whether it will count, what is in use meanwhile, and that it has to wait."""
-    verdict, used = learner.weigh(profile), rollout.in_use(learner.versions(profile))
+    verdict = learner.weigh(profile)
     counts = verdict is not None and verdict.admitted
     return {
         "example": number,
         "counts": counts,
         "why": verdict.reason if verdict and not counts else "",
-        "adapter": used.number if used else 0,
-        "state": used.state.value if used else "base",
+        **in_use(learner, profile),
         "learnt": "in the next idle window",
     }
 

@@ -34,7 +34,7 @@ from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.personal import Adapter, Household
 from idiolect.records import DAY_S
-from idiolect.values import GUEST, Detection, Event, name_key
+from idiolect.values import GUEST, Detection, Event, counted, name_key
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,11 @@ class Personal:
             self.active, self._paused, self._pause = active, until is not None, pause
         except FileNotFoundError:
             return
-        except (OSError, TooLarge, *NONSENSE):
+        except OSError as error:
+            name, what = self._file.name, error.strerror
+            log.warning("%s cannot be read (%s): nobody is addressed, and learning is paused until resumed", name, what)
+            self.active, self._paused = GUEST, True
+        except (TooLarge, *NONSENSE):
             log.warning("%s is damaged: nobody is addressed, and learning is paused until resumed", self._file.name)
             self.active, self._paused = GUEST, True
 
@@ -203,9 +207,10 @@ class Personal:
 
     def _say_standing(self) -> None:
         """To the journal: how many phrases rest on an earlier encoder, or on none."""
-        for name, text in ((standing.EARLIER, "use the earlier model"), (standing.AGAIN, "are not heard any more")):
+        for name, text in ((standing.EARLIER, "on the earlier model"), (standing.AGAIN, "not heard any more")):
             if count := sum(mine.get(name, 0) for mine in self.standing.values()):
-                log.warning("taught under another encoder: %d phrases %s; see `idiolect explain NAME`", count, text)
+                what = counted(count, "phrase")
+                log.warning("taught under another encoder: %s %s; see `idiolect explain NAME`", what, text)
 
     async def _carry(self, learner: Learner) -> None:
         """Listen with the earlier model for what nothing else hears; without anybody who needs it, let it go."""

@@ -93,6 +93,8 @@ class Provisioning:
     def steps(self) -> Iterator[Step]:
         """Check what is there, then yield each step; raises ``KeystoreError`` where going on could destroy keys."""
         known = read_record(self._state)
+        if self._policy_key and not self._uses_tpm and not (known and known.complete and known.uses_tpm):
+            self._refuse_policy_key(known)
         if self._uses_tpm and known and known.complete and not known.uses_tpm and self._unused(known):
             self._check_policy_key()
             why = "remove the keys that a start with keystore: file made by itself: nothing of anybody is under them"
@@ -110,6 +112,13 @@ class Provisioning:
         yield from self._tpm_steps() if self._uses_tpm else self._file_steps()
         yield Step("vault", "create the encrypted vault, and in it the key that signs adapters", self._create_vault)
         yield Step("done", "mark the record complete; from now on the daemon asks for these keys", self._complete)
+
+    def _refuse_policy_key(self, known: Device | None) -> None:
+        """A policy key without a TPM: the configuration was not changed first, and nothing would come of the key."""
+        made = ", and a start with it has made keys in a file by itself" if known and known.complete else ""
+        message = f"a policy key is for a TPM, and the configuration says keystore: file{made}"
+        fix = "set keystore: tpm first, then run idiolect provision again; it removes keys in a file that nobody uses"
+        raise KeystoreError(message, fix, "refused")
 
     def _unused(self, known: Device) -> bool:
         """Whether a file keystore's vault holds nobody's data. One that cannot be opened may hold some."""

@@ -26,7 +26,7 @@ from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.pipeline.space import SPAN
 from idiolect.records import DAY_S
 from idiolect.trust import sealedcopy
-from idiolect.values import EMBEDDING, encodable
+from idiolect.values import EMBEDDING, counted, encodable
 
 SCHEMA = "idiolect/person/v1"
 IMPORT_CAP = 2000
@@ -174,34 +174,33 @@ class Rights:
         held, wrong, before = (int(gate.get(k, 0)) for k in ("own_held_out", "own_wrong", "own_wrong_before"))
         lines = [
             f"Version {version.number} of {date(record.day)} {said}.",
-            f"It was made from {record.examples} examples, each kept under a consent of yours.",
+            f"It was made from {counted(record.examples, 'example')}, each kept under a consent of yours.",
         ]
         if mapped := sum(record.mapped.values()):
-            lines.append(
-                f"{mapped} of them are of an earlier encoder, and were mapped to this one's by the model's map."
-            )
+            lines.append(f"Mapped from an earlier encoder to this one's by the model's map: {mapped} of them.")
         if held:
-            lines.append(f"Of {held} utterances that it had not seen, {wrong} were misunderstood; without it {before}.")
+            unseen = counted(held, "utterance")
+            lines.append(f"Of {unseen} that it had not seen, it misunderstood {wrong}; without it {before}.")
         if adapter.shifts:
             lines.append(
                 "It moves how phrases are expected to sound towards how you say them"
                 f" (strength {strength.gain:g}; silent on {strength.floor:.0%} of what others say)."
             )
         if adapter.taught:
-            lines.append(
-                f"It knows {len(adapter.taught)} phrases that the base model does not, or that you say otherwise."
-            )
+            known = counted(len(adapter.taught), "phrase")
+            lines.append(f"It knows {known} that the base model does not, or that you say otherwise.")
         lost, won = int(gate.get("guard_lost", 0)), int(gate.get("guard_won", 0))
         lines.append(
-            f"On recordings of other people it lost {lost} answers and gained {won}; the gate allows what chance does."
+            f"On recordings of other people it lost {counted(lost, 'answer')} and gained {won};"
+            " the gate allows what chance does."
         )
-        lines.append(f"Since then: {version.uses} utterances, {version.corrections} corrected.")
+        lines.append(f"Since then: {counted(version.uses, 'utterance')}, {version.corrections} corrected.")
         health = self._learner.health(person.profile)
         if version.in_use and health and health.number == version.number and health.uses >= 1:
             lines.append(
-                f"Lately the base model alone would have understood {health.lost:.0f} of {health.uses:.0f} utterances"
-                f" that it does not, and missed {health.won:.0f} that it does; it is taken back when that turns for the"
-                " worse beyond chance."
+                f"Lately the base model alone would have understood {health.lost:.0f} of"
+                f" {counted(round(health.uses), 'utterance')} that it does not, and missed {health.won:.0f} that it"
+                " does; it is taken back when that turns for the worse beyond chance."
             )
         tested = self._learner.selftest(person.profile)
         if tested and tested["adapter"] == version.number:
@@ -215,7 +214,11 @@ class Rights:
         counts: dict[int, int] = {}
         for verdict in verdicts:
             counts[verdict.check] = counts.get(verdict.check, 0) + 1
-        return [f"{n} examples do not count: {REASONS[check]}." for check, n in sorted(counts.items()) if check]
+        return [
+            f"{counted(n, 'example')} {'does' if n == 1 else 'do'} not count: {REASONS[check]}."
+            for check, n in sorted(counts.items())
+            if check
+        ]
 
     def report(self, person: Person) -> dict[str, object]:
         """The person's own figures before and after, how they were measured, and what cannot be known."""
@@ -273,7 +276,7 @@ class Rights:
                 change.rekey(profile, purpose)
             change.withdraw(profile, ADAPTER)
         made = self._learner.round_owed(profile)
-        return {"forgotten": len(chosen), **told(made)}
+        return {"forgotten": len(chosen), **told(made), **in_use(self._learner, profile)}
 
     def _choose(self, person: Person, what: Mapping[str, object]) -> list[Example]:
         if len(what) != 1:
@@ -340,7 +343,8 @@ class Rights:
         _release(document["examples"])
         self._vault.log("imported", profile=person.profile, count=taken)
         made = self._learner.round(person.profile, at_once=True) if taken else Made(0, "base", None)
-        return {"imported": taken, "left_out_without_consent": left, **told(made)}
+        used = in_use(self._learner, person.profile)
+        return {"imported": taken, "left_out_without_consent": left, **told(made), **used}
 
     def _opened(self, document: Mapping[str, Any], passphrase: str) -> Any:
         """What was sealed, None where that is no JSON. ``RequestError`` where it does not open, or is too much."""
@@ -379,6 +383,12 @@ def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
     except NONSENSE:
         raise RequestError(422, "document", "holds an example that is none") from None
     return row["source"], phrase, session, heard, encoder, spans
+
+
+def in_use(learner: Learner, profile: str) -> dict[str, object]:
+    """The version in use now, whatever came of a round: one that is refused, or tried out silently, replaces none."""
+    used = rollout.in_use(learner.versions(profile))
+    return {"adapter": used.number if used else 0, "state": used.state.value if used else "base"}
 
 
 def told(made: Made) -> dict[str, object]:

@@ -26,22 +26,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from idiolect import __version__, assembly, boot, doctor
-from idiolect.assembly import Recognizer, also_always, listening_for, model_of, succession_of, with_taught
+from idiolect import __version__, assembly, doctor
+from idiolect.assembly import also_always, listening_for, model_of, with_taught
 from idiolect.box import Box
-from idiolect.config import Config, as_dict, load
+from idiolect.config import Audio, Config, as_dict, load
 from idiolect.configfiles import installed_files
-from idiolect.connections import SECTIONS, Connections
+from idiolect.connections import Connections
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import control_server
 from idiolect.control.shared import Shared
 from idiolect.control.turning_away import turn_away
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
-from idiolect.errors import ConfigError, IdiolectError
+from idiolect.errors import ConfigError, IdiolectError, reason
 from idiolect.host import process, systemd
 from idiolect.host.capture import BlockQueue, Capture, Source
 from idiolect.host.microphone import list_devices, open_source
+from idiolect.host.outages import Outages
 from idiolect.host.swap import read_swapping
 from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
@@ -54,10 +55,11 @@ from idiolect.people import People
 from idiolect.personal import Personal
 from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.personal import Household
+from idiolect.settings import Settings, as_problems
+from idiolect.starting import Start, begin
 from idiolect.streams import Streams
-from idiolect.supervision import Condition, Supervision, failure, where
-from idiolect.trust import bundle
-from idiolect.values import Event
+from idiolect.supervision import Condition, Supervision, where
+from idiolect.values import Event, MicrophoneHealth
 from idiolect.windows import Windows
 
 log = logging.getLogger(__name__)
@@ -75,35 +77,31 @@ HELPERS = 2
 class Service:
     """One running daemon. ``run`` returns the exit code; the rest is what the control API asks for."""
 
-    def __init__(self, config: Config, files: Callable[[], Sequence[Path]], notifier: Notifier) -> None:
+    def __init__(self, start: Start, files: Callable[[], Sequence[Path]], notifier: Notifier) -> None:
         """``files`` lists what a reload reads."""
-        self._config = config
-        self._files = files
+        config, ears = start.config, start.ears
+        self._settings = Settings(start, files)
         self.hub = Hub()
         self._names = Names()
-        chosen = boot.choose(config, bundle.load)
-        self._bundle, self._model = chosen.content, chosen.model
-        recognizer = Recognizer.from_bundle(self._bundle)
-        wish = listening_for(config, self._bundle)
-        chain = recognizer.chain(wish, gated=config.listening.gate)
-        self._runtime = chain.runtime
-        self.streams = Streams(recognizer, wish, gated=config.listening.gate)
+        self._bundle, self._model = ears.bundle, ears.model
+        self._runtime = ears.chain.runtime
+        self.streams = Streams(ears.recognizer, ears.wish, gated=config.listening.gate)
         self._queue = BlockQueue(QUEUE_BLOCKS)
         self._supervision = watch = Supervision(notifier, self._queue, self._condition)
         self._capture = Capture(self._open_source, self._queue, alive=watch.searching, changed=self._stirred)
         self._pausing = Pausing(self._capture, Path(config.state_dir), self._paused)
-        self._inference = Inference(chain, self._queue, self.hub, self._names, self._heard)
+        self._inference = Inference(ears.chain, self._queue, self.hub, self._names, self._heard)
         self._inference.processed = watch.processed
         self.box = Box(self.hub, self._names, self._inference)
         self._server = control_server(self, config.control)
         self.proofs = Keys(Custody(config, self._model), self._keys_changed)
         self._worker, self._prober = Worker(), doctor.Prober()
         self._asked_devices, self._asked_doctor = Shared(self._look_for_devices), Shared(self._examine)
-        model = model_of(recognizer)
+        model = model_of(ears.recognizer)
         self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
             people=assembly.users(config), state_dir=Path(config.state_dir),
-            names=self._names, listen=self._listen, backend=self._worker, succession=succession_of(self._bundle),
+            names=self._names, listen=self._listen, backend=self._worker, succession=ears.succession,
         )  # fmt: skip
         self.people = People(self.personal, self._inference)
         self.pairing = Pairing(self.personal, config.page.access if config.page.enabled else "")
@@ -121,8 +119,9 @@ class Service:
         )  # fmt: skip
         self._connections = Connections(self, config, self._inference)
         self.measuring.clients |= {"events": lambda: self.hub.subscribers, **self._connections.clients}
+        self._outages = Outages()
+        self._opened: Audio | None = None
         self._first_block_ms: float | None = None
-        self._refused = ""
         self._exit_code = 0
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -160,9 +159,11 @@ class Service:
             for thread in threads:
                 thread.start()
             self._supervision.serving()
+            self._settings.works(None)
             await self._stop.wait()
         finally:
             self._supervision.stopping()
+            self._outages.close()
             self._capture.stop()
             keeping.cancel()
             tending.cancel()
@@ -209,7 +210,7 @@ class Service:
         self._loop.call_soon_threadsafe(self.personal.heard, event)
 
     def _open_source(self) -> Source:
-        audio = self._config.audio
+        self._opened = audio = self._config.audio
         return open_source(audio.device, channel=audio.channel, gain_db=audio.gain_db)
 
     def _heard(self) -> None:
@@ -218,46 +219,33 @@ class Service:
 
     # -- configuration ------------------------------------------------------------------------------------------
 
-    def reload(self) -> None:
+    @property
+    def _config(self) -> Config:
+        return self._settings.config
+
+    def reload(self) -> dict[str, object]:
         """Read the configuration again; on any error say so and keep the old one. No audio is lost."""
         self._supervision.reloading()
         try:
-            self._reload()
+            waits = self._reload()
+            return {"taken": True, "at_next_start": list(waits), "problems": []}
+        except ConfigError as error:
+            return {"taken": False, "at_next_start": [], "problems": as_problems(error.problems)}
         finally:
             self._supervision.reloaded()
 
-    def _reload(self) -> None:
-        try:
-            config = load(self._files())
-            listening_for(config, self._bundle)
-        except ConfigError as error:
-            for problem in error.problems:
-                log.error("reload: %s", problem)
-            log.error("reload refused: the configuration in force stays as it is")
-            self._refused = failure(error)
-            return
-        old, self._config, self._refused = self._config, config, ""
+    def _reload(self) -> tuple[str, ...]:
+        audio, waits = self._config.audio, self._settings.reload()
         self.personal.relisten()
-        if config.audio != old.audio:
+        if self._config.audio != audio:
             self._capture.reopen()
-        logging.getLogger().setLevel(config.log_level.upper())
-        _warn_of_age(config)
-        kept = [
-            name
-            for name, changed in (
-                ("bundle", config.bundle != old.bundle),
-                ("control", config.control != old.control),
-                *((name, getattr(config, name) != getattr(old, name)) for name in SECTIONS),
-                ("keystore", config.keystore != old.keystore),
-                ("people", assembly.users(config) != assembly.users(old)),
-                ("trust", config.trust != old.trust),
-                ("idle.machine", config.idle.machine != old.idle.machine),
-                ("state_dir", config.state_dir != old.state_dir),
-                ("listening.gate", config.listening.gate != old.listening.gate),
-            )
-            if changed
-        ]
-        log.info("reloaded%s", f"; takes effect at the next start: {', '.join(kept)}" if kept else "")
+        logging.getLogger().setLevel(self._config.log_level.upper())
+        _warn_of_age(self._config)
+        self._works()
+        return waits
+
+    def _works(self) -> None:
+        self._settings.works(self._opened if self._capture.health.state == "running" else None)
 
     def _listen(self, household: Household | None, profile: str, asking: bool, carried: Carried | None) -> None:
         """What is listened for: the configuration's wishes, what people taught, and a "yes" where one is waited for."""
@@ -273,15 +261,26 @@ class Service:
     def _stirred(self) -> None:
         self._inference.released = self._capture.health.state != "running"
         self._supervision.stirred()
-        self.box.microphone(self._capture.health.state)
+        health = self._capture.health
+        self.box.microphone(health.state)
+        with contextlib.suppress(RuntimeError):  # the loop has ended in this very moment
+            self._loop.call_soon_threadsafe(self._microphone_changed, health)
+
+    def _microphone_changed(self, health: MicrophoneHealth) -> None:
+        self._outages.changed(health)
+        if health.state == "running":
+            self._works()
 
     def _moment(self) -> Moment:
         state = str(self._listening()["state"])
-        return Moment(self._model, self.proofs.view, self._capture.health, state, Path(self._config.idle.machine))
+        return Moment(
+            self._model, str(self._settings.status()["state"]), self.proofs.view, self._capture.health, state,
+            Path(self._config.idle.machine),
+        )  # fmt: skip
 
     def _condition(self) -> Condition:
         name = f"bundle {self._bundle.name} v{self._bundle.version}"
-        return Condition(self._capture.health, self.proofs.view, self._pausing.active, name, self._refused)
+        return Condition(self._capture.health, self.proofs.view, self._pausing.active, name, self._settings.trouble())
 
     def _deaf(self) -> str:
         """Why nobody can be heard, "" when all is well."""
@@ -324,6 +323,7 @@ class Service:
         return {
             "version": __version__,
             "uptime_s": round(process.age_ms() / 1000, 1),
+            "configuration": self._settings.status(),
             "listening": self._listening(),
             "playback": self.box.status(),
             "microphone": {name: getattr(health, name) for name in health.__slots__},
@@ -358,6 +358,7 @@ class Service:
         sensed, leaving = await self.windows.examine()
         layers = await asyncio.to_thread(self._prober.layers)
         return doctor.examine(
+            lambda: doctor.configuration(self._settings.status()),
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
             lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=self._model.signed),
@@ -400,20 +401,20 @@ def start(given: Sequence[Path] | None, installed: Callable[[], Sequence[Path]] 
     notifier = None
     try:
         notifier = Notifier()
-        config = load(files())
-        logging.getLogger().setLevel(config.log_level.upper())
-        _warn_of_age(config)
-        service = Service(config, files, notifier)
+        begun = begin(lambda without: load(files(), without))
+        logging.getLogger().setLevel(begun.config.log_level.upper())
+        _warn_of_age(begun.config)
+        service = Service(begun, files, notifier)
         # What is there by now stays, and a full collection looks through all of it while every thread stands still:
         # 17 ms on a server, half a second where a thirtieth of a core is left.
         gc.freeze()
         return service.run()
     except IdiolectError as error:
         if notifier:
-            notifier.status(f"did not start: {failure(error)}")
+            notifier.status(f"did not start: {reason(error)}")
         _complain(error, journal=handler is not None)
         if error.exit_code == REFUSED:
-            turn_away(failure(error))
+            turn_away(reason(error))
         return error.exit_code
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idiolect.custody import View
-from idiolect.errors import ConfigError, IdiolectError
 from idiolect.host.capture import BlockQueue
 from idiolect.host.systemd import Notifier
 from idiolect.values import MicrophoneHealth
@@ -29,20 +28,20 @@ _FEEDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the status line is made of. ``refused``: what is wrong with the configuration that was not taken over."""
+    """What the status line is made of. ``settings``: what is wrong with the configuration, "" when nothing is."""
 
     microphone: MicrophoneHealth
     keys: View
     paused: bool
     bundle: str
-    refused: str = ""
+    settings: str = ""
 
 
 def describe(now: Condition) -> str:
     """The condition in one line: the worst first, and what to do about it."""
     health, parts = now.microphone, []
-    if now.refused:
-        parts.append(f"configuration refused, the old one holds: {now.refused}")
+    if now.settings:
+        parts.append(now.settings)
     if now.paused:
         parts.append("paused: idiolect resume listening")
     elif health.state == "running":
@@ -55,13 +54,6 @@ def describe(now: Condition) -> str:
     elif now.keys.state != "waiting":
         parts.append(f"base model only: {now.keys.detail}: {now.keys.fix}")
     return "; ".join([*parts, now.bundle])
-
-
-def failure(error: IdiolectError) -> str:
-    """Why it did not start, in one line."""
-    if isinstance(error, ConfigError) and len(error.problems) > 1:
-        return f"{error.problems[0]} (and {len(error.problems) - 1} more: idiolect config check)"
-    return str(error)
 
 
 def where(error: BaseException) -> str:

@@ -93,6 +93,10 @@ class Event:
         }
 
 
+DEAF = ("absent", "busy", "stalled", "format", "failed")
+"""States of the microphone in which nobody can be heard, though nobody wanted that."""
+
+
 @dataclass(frozen=True, slots=True)
 class MicrophoneHealth:
     """How capture is doing. ``state``: opening, running, absent, busy, stalled, format, failed, ended or paused."""
@@ -107,6 +111,11 @@ class MicrophoneHealth:
     reopened: int = 0
     dropped_blocks: int = 0
     level_dbfs: float = -120.0
+
+
+def counted(number: object, one: str, many: str = "") -> str:
+    """ "1 example", "2 examples": a number and its word; ``many`` is the plural where that is not ``one`` and an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def encodable(value: object) -> bool:

@@ -42,8 +42,9 @@ import numpy as np
 
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle, succession_of
 from idiolect.errors import IdiolectError
-from idiolect.trust.bundle import Bundle, Phrase
+from idiolect.trust.bundle import Bundle
 from idiolect.trust.manifest import PREVIOUS_CAPS
+from idiolect.trust.phrases import Phrase
 from idiolect.trust.succession import Affine, map_files, previous_files
 
 from . import base, corpus, export, finish, own, space, succession

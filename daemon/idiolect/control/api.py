@@ -10,6 +10,7 @@
 | GET /v1/devices | observer | {"devices": [...]} |
 | GET /v1/config | observer | the configuration in force |
 | GET /v1/config?origin=true | observer | {"config", "origin": {key: {"file", "line"}}}: where each key was set |
+| POST /v1/reload {} | admin | {"taken", "at_next_start", "problems"}: the configuration is read again |
 | GET /v1/doctor | observer | {"checks": [...]} |
 | consent, teaching, corrections, rights | | ``control.learn_api`` |
 | /v1/learn | | idle windows: ``control.idle_api`` |
@@ -92,6 +93,9 @@ class Daemon(Protocol):
 
     def origins(self) -> dict[str, object]:
         """Where each key that is set was set, by its dotted name: {"file", "line"}."""
+
+    def reload(self) -> dict[str, object]:
+        """Read the configuration again: {"taken", "at_next_start", "problems"}; refused, the old one stays."""
 
     async def devices(self) -> list[dict[str, object]]:
         """The sound cards one could capture from."""
@@ -235,6 +239,12 @@ async def _config(daemon: Daemon, call: Call) -> dict[str, object]:
     return {"config": daemon.config(), "origin": daemon.origins()} if wanted == "true" else daemon.config()
 
 
+async def _reload(daemon: Daemon, call: Call) -> dict[str, object]:
+    check_keys(call.query, ())
+    check_keys(call.body, ())
+    return daemon.reload()
+
+
 async def _doctor(daemon: Daemon, call: Call) -> dict[str, object]:
     check_keys(call.query, ())
     return {"checks": await daemon.doctor()}
@@ -248,6 +258,7 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/listening": {"POST": Route(Role.USER, _listening)},
     "/v1/devices": {"GET": Route(Role.OBSERVER, _devices)},
     "/v1/config": {"GET": Route(Role.USER, _config)},  # it names people
+    "/v1/reload": {"POST": Route(Role.ADMIN, _reload)},
     "/v1/doctor": {"GET": Route(Role.OBSERVER, _doctor)},
     "/v1/audit": {"GET": Route(Role.USER, trust_api.show)},
     "/v1/audit/verify": {"GET": Route(Role.USER, trust_api.verify)},

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HEAVY = frozenset({
     "/v1/adapters/verify", "/v1/attest", "/v1/audit/export", "/v1/audit/verify", "/v1/bundle/mark-good", "/v1/devices",
-    "/v1/doctor", "/v1/erase", "/v1/export", "/v1/import", "/v1/openapi.json",
+    "/v1/doctor", "/v1/erase", "/v1/export", "/v1/import", "/v1/openapi.json", "/v1/reload",
 })  # fmt: skip
 """Paths of requests that cost much."""
 CALLERS = 64

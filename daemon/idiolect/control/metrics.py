@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PACKAGE = "prometheus-client"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MICROPHONE = ("opening", "running", "absent", "busy", "stalled", "format", "failed", "ended", "paused")
+CONFIGURATION = ("in-force", "refused", "fallback")
 LISTENING = ("idle", "listening", "always", "paused")
 LEARNING = ("off", "paused", "idle", "waiting", "running")
 KEYS = (
@@ -88,6 +89,7 @@ class Measures:
     version: str
     bundle: tuple[str, int, bool]
     """Name, version, and whether it is signed."""
+    configuration: str
     events: Mapping[tuple[str, str], int]
     """By kind (wake, phrase, rejected) and class of phrase (base, taught, none)."""
     latency: Mapping[str, Spread]
@@ -175,6 +177,8 @@ class _Collector:
         yield self._info("idiolect_build", "The daemon.", {"version": now.version})
         labels = {"name": name, "version": str(version), "signed": str(signed).lower()}
         yield self._info("idiolect_bundle", "The bundle that is listened with.", labels)
+        about = "Whether in force is what the files say: 1 for what holds."
+        yield self._state("idiolect_configuration_state", about, now.configuration, CONFIGURATION)
         about = "Whether a turn is open: 1 for what holds."
         yield self._state("idiolect_listening_state", about, now.listening, LISTENING)
         yield self._gauge("idiolect_playback_active", "Whether the box says that it plays something.", now.playback)

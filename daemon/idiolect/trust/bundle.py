@@ -30,31 +30,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect import structure
 from idiolect.errors import NONSENSE, BundleError
 from idiolect.trust import succession
 from idiolect.trust.approvals import Approval
 from idiolect.trust.manifest import PREVIOUS, Manifest
+from idiolect.trust.phrases import Phrase, read_classes, read_json, read_phrases
 from idiolect.trust.verify import Verified
 from idiolect.values import EMBEDDING, WINDOW
 
-PARTS = 1 << 17
-"""Brackets and commas in one of its JSON files."""
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[0-9A-Za-z]{1,8}){0,4}")
 _DTYPES = {"float16": "<f2", "float32": "<f4", "int8": "|i1"}
-
-
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """Something that can be said: ``name`` identifies it, ``text`` is its canonical spelling."""
-
-    name: str
-    text: str
-    kind: str
-    threshold: float
-    """Score, 0..1, from which it counts in a room where anybody may be talking to anybody."""
-    turn_threshold: float
-    """The same in a turn, when somebody is known to speak to the device; never higher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +101,8 @@ def load(verified: Verified) -> Bundle:
 
 
 def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-    head = _json("head.json", files["head.json"])
-    classes = _classes(head)
+    head = read_json("head.json", files["head.json"])
+    classes = read_classes(head)
     return Bundle(
         name=manifest.name,
         version=manifest.version,
@@ -125,7 +110,7 @@ def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         encoder_id=manifest.encoder,
         encoder=files["encoder.tflite"],
         classes=classes,
-        phrases=_phrases(files["phrases.json"], classes),
+        phrases=read_phrases(files["phrases.json"], classes),
         arrays=_arrays(head, files["head.bin"]),
         guard=_guard(files),
         signer="",
@@ -142,27 +127,6 @@ def _previous(own: Bundle, files: Mapping[str, bytes]) -> Bundle | None:
         return _contents(*found)
     except BundleError as error:
         raise BundleError(PREVIOUS + error.file, error.message) from None
-
-
-def _json(name: str, raw: bytes) -> dict[str, Any]:
-    try:
-        value = structure.load(raw, parts=PARTS)
-    except structure.StructureError as error:
-        raise BundleError(name, str(error)) from None
-    except (ValueError, RecursionError):
-        raise BundleError(name, "is not JSON, or is cut short: install the bundle again") from None
-    if not isinstance(value, dict):
-        raise BundleError(name, "must be a JSON object")
-    return value
-
-
-def _classes(head: Mapping[str, Any]) -> tuple[str, ...]:
-    classes = head.get("classes")
-    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or not 2 <= len(classes) <= 512:
-        raise BundleError("head.json", "classes must be a list of 2 to 512 names")
-    if len(set(classes)) != len(classes):
-        raise BundleError("head.json", "classes holds a name twice")
-    return tuple(classes)
 
 
 def _language(head: Mapping[str, Any]) -> str:
@@ -189,7 +153,7 @@ def _arrays(head: Mapping[str, Any], numbers: bytes) -> dict[str, NDArray[np.flo
 def _guard(files: Mapping[str, bytes]) -> Guard:
     if "guard.json" not in files and "guard.bin" not in files:
         return Guard(np.zeros((0, WINDOW, EMBEDDING), np.int8), 1.0, (), {})
-    described = _json("guard.json", files.get("guard.json", b""))
+    described = read_json("guard.json", files.get("guard.json", b""))
     try:
         names = [str(name) for name in described["classes"]]
         shape, scale = tuple(int(n) for n in described["shape"]), float(described["scale"])
@@ -203,28 +167,3 @@ def _guard(files: Mapping[str, bytes]) -> Guard:
     except NONSENSE:
         raise BundleError("guard.json", "does not fit guard.bin") from None
     return Guard(windows, scale, labels, strata)
-
-
-def _phrases(raw: bytes, classes: tuple[str, ...]) -> tuple[Phrase, ...]:
-    try:
-        phrases = tuple(
-            Phrase(
-                name=str(p["name"]),
-                text=str(p["text"]),
-                kind=str(p["kind"]),
-                threshold=float(p["threshold"]),
-                turn_threshold=float(p.get("turn_threshold", p["threshold"])),
-            )
-            for p in structure.load(raw, parts=PARTS)
-        )
-    except structure.StructureError as error:
-        raise BundleError("phrases.json", str(error)) from None
-    except NONSENSE:
-        what = "must be a list of {name, text, kind, threshold} and perhaps turn_threshold"
-        raise BundleError("phrases.json", what) from None
-    for phrase in phrases:
-        if phrase.name not in classes or phrase.kind not in ("wake", "phrase"):
-            raise BundleError("phrases.json", "holds a phrase that is no class of the head, or of no known kind")
-        if not 0.0 < phrase.turn_threshold <= phrase.threshold < 1.0:
-            raise BundleError("phrases.json", "holds thresholds that are not 0 < turn_threshold <= threshold < 1")
-    return phrases

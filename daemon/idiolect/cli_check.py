@@ -1,0 +1,109 @@
+"""What `idiolect config check` finds beyond the files themselves: whether a start from them would succeed.
+
+The bundle is opened and verified as a start does it, and the names of the configuration are looked up in it. For the
+installed configuration it is also asked whether the unit may use every path that is named (``cli_access``): who checks
+it is another user than the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from idiolect import cli_access
+from idiolect.errors import Problem
+
+if TYPE_CHECKING:
+    from idiolect.config import Config
+
+_STANDARD_SOCKET = Path("/run/idiolect/control.sock")
+_INSTALL = "install it: sudo idiolect bundle install DIR, and bundle: installed"
+_ELSEWHERE = "put it below /opt or /srv, readable for everybody"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``problems`` keep it from starting, or from working as configured; of ``notes`` one should know."""
+
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()
+
+
+def has_unit() -> bool:
+    """Whether this machine starts the daemon by a unit."""
+    return cli_access.installed()
+
+
+def examined(config: Config, *, as_unit: bool) -> Found:
+    """Everything that is found. With ``as_unit`` the daemon is taken for one that systemd starts."""
+    from idiolect.boot import obstacles
+
+    unit = cli_access.unit() if as_unit else None
+    closed = tuple(_closed(config, unit)) if unit else ()
+    if any(problem.field == "bundle" for problem in closed):
+        return Found(closed)  # why it cannot be read is said better so
+    if unit and (shut := _shut_out(config)):
+        return Found(closed, (shut,))
+    return Found((*obstacles(config), *closed))
+
+
+def _closed(config: Config, unit: cli_access.Unit) -> Iterator[Problem]:
+    """Paths that the unit may not use as it would have to."""
+    for field, path, fix in _read(config):
+        if why := cli_access.unreadable(unit, path):
+            yield _problem(config, field, f"{why}: {fix}")
+    for field, path in _written(config):
+        if why := cli_access.unwritable(unit, path):
+            fix = f"take a directory below {config.state_dir.parent}" if field != "state_dir" else "leave it out"
+            more = f"or name {path} in ReadWritePaths= (sudo systemctl edit idiolectd), owned by idiolect"
+            yield _problem(config, field, f"{why}: {fix}, {more}")
+
+
+def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
+    """What the daemon reads: field, path, and what to do where it may not. What systemd hands to it is left out."""
+    from idiolect.config import Idle, Trust
+
+    if isinstance(config.bundle, Path):
+        yield "bundle", config.bundle, f"{_INSTALL}; or {_ELSEWHERE}"
+    if config.trust.keys_dir != Trust().keys_dir:
+        yield "trust.keys_dir", config.trust.keys_dir, f"leave it out ({Trust().keys_dir}), or {_ELSEWHERE}"
+    scheme, _, rest = config.audio.device.partition(":")
+    if scheme in ("file", "fifo"):
+        yield "audio.device", Path(rest.partition(",speed=")[0] if scheme == "file" else rest), _ELSEWHERE
+    if config.idle.machine != Idle().machine:
+        yield "idle.machine", config.idle.machine, _ELSEWHERE
+
+
+def _written(config: Config) -> Iterator[tuple[str, Path]]:
+    """Directories in which the daemon makes files and sockets."""
+    yield "state_dir", config.state_dir
+    if config.control.socket != _STANDARD_SOCKET:  # else systemd passes it
+        yield "control.socket", config.control.socket.parent
+    for name in ("wyoming", "metrics", "page"):
+        section = getattr(config, name)
+        if section.enabled:
+            yield f"{name}.socket", section.socket.parent
+    if config.handoff.user:
+        yield "handoff.socket", config.handoff.socket.parent
+
+
+def _shut_out(config: Config) -> Problem | None:
+    """What is said where this user may not look into the bundle, as only root and the daemon may."""
+    from idiolect.boot import BUILTIN, INSTALLED
+
+    if os.geteuid() == 0 or config.bundle == BUILTIN:
+        return None
+    path = config.state_dir if config.bundle == INSTALLED else Path(config.bundle)
+    if not path.is_dir() or os.access(path, os.R_OK | os.X_OK):
+        return None
+    return _problem(config, "bundle", f"was not looked at, as you may not read {path}: try again with sudo")
+
+
+def _problem(config: Config, field: str, message: str) -> Problem:
+    from idiolect.config import NOT_SET, section_of
+
+    place = config.places.get(field, NOT_SET)
+    return Problem(place.source, place.line, field, message, section_of(field))

@@ -1,0 +1,124 @@
+"""How a start gets from the configuration files to ears, and what falls back where these cannot be had.
+
+| what is wrong | what happens |
+| --- | --- |
+| a mistake that lies in `audio`, `listening` or `bundle` for certain | that section falls back to what worked last |
+| a name in `listening` that the bundle does not have | `listening` falls back; where that does not help, the bundle |
+| a bundle that is missing, not trusted, damaged or of no use | the choice of `bundle` falls back, without keys |
+| anything else: YAML, an unknown key, a file, any other section, a key in `trust.keys_dir` | no start |
+| nothing is kept, or that does not start either | no start |
+
+What falls back is what worked on this device (``lastgood``), never a default: nobody chose that. A bundle in whose
+place another one serves must pass the same checks with the same keys, and what serves gets no keys of the vault.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idiolect import boot, lastgood
+from idiolect.assembly import Recognizer, listening_for, succession_of
+from idiolect.boot import Chosen
+from idiolect.config import MAY_FALL_BACK, Config, replaced
+from idiolect.custody import Model
+from idiolect.errors import BundleError, ConfigError, IdiolectError, reason
+from idiolect.lastgood import LastGood
+from idiolect.learning.succession import Succession
+from idiolect.pipeline.chain import Chain
+from idiolect.pipeline.decoder import Listening
+from idiolect.trust import bundle
+from idiolect.trust.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ears:
+    """What listens: a bundle, the head and encoder made of it, and the wishes of the configuration."""
+
+    bundle: Bundle
+    model: Model
+    recognizer: Recognizer
+    wish: Listening
+    chain: Chain
+    succession: Succession
+
+
+@dataclass(frozen=True)
+class Start:
+    """``config`` as it is in force; ``fallen`` says of each section that fell back what is wrong with the new one."""
+
+    config: Config
+    ears: Ears
+    fallen: Mapping[str, str] = field(default_factory=dict)
+
+
+def begin(load: Callable[[Collection[str]], Config]) -> Start:
+    """Start from the configuration, or from what worked last of it. ``load`` reads it without the named sections.
+
+    Raises ``ConfigError`` or ``BundleError`` for what is wrong with the new one, where nothing may or can fall back.
+    """
+    refused: IdiolectError | None = None
+    wrong: dict[str, IdiolectError] = {}
+    try:
+        config = load(())
+    except ConfigError as error:
+        refused, wrong = error, _sections(error)
+        config = load(wrong)
+    kept = lastgood.read(Path(config.state_dir))
+    for sections in _trials(tuple(wrong), config, kept):
+        if "bundle" in wrong and "bundle" not in sections:
+            continue  # it would fail for the same reason
+        try:
+            return _start(config, kept, sections, {name: reason(wrong.get(name, refused)) for name in sections})
+        except (ConfigError, BundleError) as error:
+            if sections:
+                log.error("what worked last cannot be used either: %s", error)
+            refused = refused or error
+            wrong.setdefault("bundle" if isinstance(error, BundleError) else "listening", error)
+    if refused is None:
+        raise RuntimeError("a start is tried at least once")
+    raise refused
+
+
+def ears(config: Config, chosen: Chosen[Bundle]) -> Ears:
+    """Everything that listens. Raises ``BundleError``, and ``ConfigError`` for names that the bundle does not have."""
+    content = chosen.content
+    recognizer = Recognizer.from_bundle(content)
+    wish = listening_for(config, content)
+    chain = recognizer.chain(wish, gated=config.listening.gate)
+    return Ears(content, chosen.model, recognizer, wish, chain, succession_of(content))
+
+
+def _sections(error: ConfigError) -> dict[str, IdiolectError]:
+    """The sections that hold all the mistakes, each with its own; raises the error where one may not fall back."""
+    if any(problem.section not in MAY_FALL_BACK for problem in error.problems):
+        raise error
+    found = {name: tuple(each for each in error.problems if each.section == name) for name in MAY_FALL_BACK}
+    return {name: ConfigError(problems) for name, problems in found.items() if problems}
+
+
+def _trials(broken: Sequence[str], config: Config, kept: LastGood | None) -> Iterator[tuple[str, ...]]:
+    """Which sections to take from what is kept, in the order in which that is tried; ``broken`` ones in any case."""
+    if not broken:
+        yield ()
+    if kept is None or ("audio" in broken and not kept.heard):
+        return
+    another = kept.config.bundle != config.bundle or config.bundle == boot.INSTALLED
+    for more in ((), ("listening",), ("bundle",), ("listening", "bundle")):
+        if (broken or more) and not set(broken) & set(more) and (another or "bundle" not in more):
+            yield (*broken, *more)
+
+
+def _start(config: Config, kept: LastGood | None, sections: Collection[str], fallen: Mapping[str, str]) -> Start:
+    if kept is None or not sections:
+        return Start(config, ears(config, boot.choose(config, bundle.load)))
+    config = replaced(config, kept.config, sections)
+    if "bundle" in sections:
+        chosen = boot.choose_again(config, kept.digest, bundle.load, fallen["bundle"])
+    else:
+        chosen = boot.choose(config, bundle.load)
+    return Start(config, ears(config, chosen), fallen)
