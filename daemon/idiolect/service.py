@@ -37,7 +37,7 @@ from idiolect.control.server import control_server
 from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError
-from idiolect.host import process, systemd
+from idiolect.host import process, quiet, systemd
 from idiolect.host.capture import BlockQueue, Capture, Source
 from idiolect.host.microphone import list_devices, open_source
 from idiolect.host.systemd import Notifier
@@ -80,7 +80,8 @@ class Service:
         self._bundle, self._model = chosen.content, chosen.model
         recognizer = Recognizer.from_bundle(self._bundle)
         wish = listening_for(config, self._bundle)
-        chain = recognizer.chain(wish, gated=config.listening.gate)
+        with quiet.without():
+            chain = recognizer.chain(wish, gated=config.listening.gate)
         self._runtime = chain.runtime
         self.streams = Streams(recognizer, wish, gated=config.listening.gate)
         self._queue = BlockQueue(QUEUE_BLOCKS)
@@ -345,7 +346,9 @@ class Service:
         return doctor.examine(
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
-            lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=self._model.signed),
+            lambda: doctor.bundle(
+                self._bundle.name, self._bundle.version, signed=self._model.signed, lacks=self._bundle.lacks
+            ),
             lambda: doctor.keys(self.proofs.view, findings),
             lambda: doctor.earlier_encoder(self.personal.standing),
             lambda: doctor.state_directory(Path(self._config.state_dir)),
