@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build a bundle, the default one or an integrator's: ``scripts/build_bundle.py --help``, or bundlebuild/cli.py."""
+"""Build a bundle, the default one or an integrator's: ``scripts/build_bundle.py --help`` explains it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 
 
 def main() -> int:
-    """Find the environment that has the daemon and its libraries, then build."""
+    """Read the arguments, find the environment that has the daemon and its libraries, then build."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"  # before numpy: a threaded matrix product may sum in another order
     sys.path.insert(0, str(ROOT / "scripts"))
+    from bundlebuild import arguments
+
+    arguments.parse(None)  # --help and mistakes are answered without numpy, and so before ./scripts/setup
     try:
         from bundlebuild.cli import main as build
     except ImportError as error:

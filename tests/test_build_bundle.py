@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from idiolect.assembly import bundle_directory, read_bundle
+from idiolect.assembly import Recognizer, bundle_directory, read_bundle
 from idiolect.pipeline.adapter import Head
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 soundfile = pytest.importorskip("soundfile")
-from bundlebuild import augment, cli, corpus, export, features, finish, harvest, head, own, train, whiten  # noqa: E402
+from bundlebuild import (  # noqa: E402
+    augment,
+    cli,
+    corpus,
+    export,
+    features,
+    finish,
+    harvest,
+    head,
+    measure,
+    own,
+    train,
+    voices,
+    whiten,
+)
 
 CLASSES = ("yes", "no", "_unknown_", "_background_")
 
@@ -193,10 +208,12 @@ def shipped_encoder() -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_an_integrators_phrase_end_to_end(tmp_path: Path) -> None:
     if not shutil.which("espeak-ng"):
         pytest.skip("no espeak-ng: run scripts/setup")
     common = ["--phrase", "Hey  Acme", "--no-neural", "--voices", "15", "--rounds", "1", "--cache", str(tmp_path / "c")]
+    common.append("--no-figures")
     for name in ("one", "two"):
         assert cli.main([*common, "--jobs", "1", "--out", str(tmp_path / name)]) == 0
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
@@ -245,3 +262,56 @@ def test_the_shipped_guard_set_knows_nobody_from_training(data: Path) -> None:
     told = {digest(clip.path)[: finish.DIGEST] for clip in held[::7]}
     assert len(told) > 50
     assert not told & known
+
+
+def test_help_and_mistakes_need_no_environment(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "build_bundle.py"
+
+    def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+        """Without any package, as before scripts/setup."""
+        command = [sys.executable, "-S", str(script), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+
+    shown = bare("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "--phrase" in shown.stdout
+    assert f"(default: {own.Effort().voices})" in " ".join(shown.stdout.split())
+    assert "top of this file" not in shown.stdout
+    for wrong in ((), ("--space", "--phrase", "x"), ("--phrase", "x", "--recordings", "y", "--voices", "0")):
+        refused = bare(*wrong, "--out", str(tmp_path / "x"))
+        assert refused.returncode == 2, refused
+        assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="no espeak-ng: run scripts/setup")
+def test_what_another_engine_said_before_is_not_taken_for_what_this_one_says(tmp_path: Path) -> None:
+    (tmp_path / "hey_acme-0.hibari.flac").write_bytes(b"of an environment that had neural voices")
+    (clip,) = voices.library(tmp_path, [("hey acme", "hey acme", 1, False)], neural=False)
+    assert clip.path.name.split(".")[1] in ("espeak-ng", "flite")
+    assert soundfile.info(clip.path).samplerate == 16_000
+    assert voices.number(clip) == 0
+
+
+def test_bounds_of_what_was_counted() -> None:
+    assert measure.share_at_most(0, 60) == pytest.approx(1.0 - 0.05 ** (1 / 60), abs=1e-6)
+    assert measure.share_at_most(3, 3) == 1.0
+    assert measure.count_at_most(0) == pytest.approx(2.9957, abs=1e-3)
+    assert measure.count_at_most(10) == pytest.approx(16.962, abs=1e-3)  # half the 95 % point of chi-square with 22
+    lines = "\n".join(measure.Figures("hey acme", 0.8, 60, 3, 0.5, 2).lines())
+    assert "missed 3 of 60" in lines
+    assert "2 times in 0.50 hours" in lines
+    assert "4.0 an hour" in lines
+    assert "not measured" in "\n".join(measure.Figures("hey acme", 0.8, 60, 3, 0.0, 0).lines())
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="no espeak-ng: run scripts/setup")
+def test_what_is_heard_of_a_phrase_is_counted_through_the_whole_chain(tmp_path: Path, sounds: Path) -> None:
+    names = ("computer", "stop")
+    clips = voices.library(tmp_path, [(n, n, 6, False) for n in (*names, "banana")], neural=False)
+    mixed = [corpus.Clip(c.path, "computer" if c.label == "banana" else c.label, c.speaker, c.source) for c in clips]
+    recognizer = Recognizer.from_bundle(read_bundle(bundle_directory("builtin")))
+    found = {each.phrase: each for each in measure.figures(recognizer, mixed, names)}
+    assert (found["computer"].said, found["stop"].said) == (12, 6)
+    assert 6 <= found["computer"].missed < 12  # a banana is none
+    assert found["stop"].missed < 6
+    assert found["stop"].hours > 0.2

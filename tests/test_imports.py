@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host": {"frames", "trust"},
     "control": {"config"},
     "connections": {"config", "control"},  # whom else the daemon serves: one place that opens and closes them all
-    "doctor": {"config", "custody", "host", "idle"},
+    "doctor": {"config", "custody", "host", "idle", "trust"},  # of trust only what a bundle lacks
     "supervision": {"custody", "host"},  # what systemd hears
     "pausing": {"host"},
     "worker": {"frames", "host", "learning", "trust"},  # host only for the sandbox; trust for a key from a passphrase
@@ -103,7 +103,7 @@ SAME_PART = {
     ),
     **dict.fromkeys(("client_types", "client_wire"), "client"),
     **dict.fromkeys(("jobs", "observe", "records", "rights", "shelves", "standing"), "learner"),
-    **dict.fromkeys(("box", "enrolment", "measuring", "pairing", "people", "windows"), "personal"),
+    **dict.fromkeys(("box", "enrolment", "measuring", "pairing", "people", "refusals", "windows"), "personal"),
     "tally": "inference",
     "stretching": "worker",
     "starting": "assembly",

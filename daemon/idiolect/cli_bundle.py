@@ -18,6 +18,8 @@ from idiolect.cli_files import (
     described,
     emit,
     files_explained,
+    lack_lines,
+    lacks,
     opened,
     read,
     read_config,
@@ -71,7 +73,7 @@ def _verify(options: argparse.Namespace) -> int:
     try:
         with opened(Path(options.directory)) as source:
             verified = verify(source, keys, minimum=options.minimum, passed=lambda n: results.update({n: "ok"}))
-        answer |= {"ok": True, **described(verified)}
+        answer |= {"ok": True, **described(verified), "lacks": lacks(verified)}
         if policy is not None:
             _check_approver(verified, policy)
     except BundleError as error:
@@ -103,6 +105,7 @@ def _check_lines(answer: dict[str, Any]) -> list[str]:
     if answer["message"]:
         return [*lines, show.plain(answer["message"])]
     whose = f"{answer['name']} version {answer['version']}, signed by {answer['signer'][:SHORT]}"
+    lines += lack_lines(answer["lacks"])
     return [*lines, f"OK: {show.plain(whose)}, {counted(len(answer['approvals']), 'approval')}"]
 
 
@@ -124,7 +127,8 @@ def _install(options: argparse.Namespace) -> int:
         state = store.install(verified.files, verified.digest[:SHORT])
     label = f"{verified.manifest.name} version {verified.manifest.version}"
     lines = [show.plain(f"{label} is in the current slot ({state.current})"), *_next_steps(config)]
-    return emit(options, {"installed": described(verified), **_state(state)}, lines)
+    lines += lack_lines(lacks(verified))
+    return emit(options, {"installed": described(verified), "lacks": lacks(verified), **_state(state)}, lines)
 
 
 def _next_steps(config: Config) -> list[str]:

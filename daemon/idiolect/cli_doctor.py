@@ -17,7 +17,7 @@ _TPM = Path("/sys/class/tpm/tpm0")
 _EFIVARS = Path("/sys/firmware/efi/efivars")
 PARTS: Mapping[str, tuple[str, ...]] = {
     "audio": ("sound", "microphone", "audio lost", "level", "listening"),
-    "model": ("bundle", "taught phrases"),
+    "model": ("bundle", "bundle parts", "taught phrases"),
     "tpm": ("tpm", "pcr", "keys", "keystore"),
     "vault": ("vault", "state directory", "swap", "names"),
     "power": ("power", "heat", "pressure", "resources", "sleep"),

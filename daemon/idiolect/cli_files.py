@@ -6,11 +6,12 @@ import argparse
 import errno
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from idiolect import cli_output as show
 from idiolect.configfiles import MAIN, files_for
 from idiolect.errors import BundleError, IdiolectError
 
@@ -85,6 +86,18 @@ def described(verified: Verified) -> dict[str, Any]:
     approvals = [{"key": a.key, "pcr": a.pcr, "from": a.from_.hex(), "to": a.to.hex()} for a in verified.approvals]
     label = {"name": verified.manifest.name, "version": verified.manifest.version}
     return {**label, "digest": verified.digest, "signer": verified.signer, "approvals": approvals}
+
+
+def lacks(verified: Verified) -> list[dict[str, str]]:
+    """What a bundle lacks, for ``--json``."""
+    from idiolect.trust.lacking import lacking
+
+    return [{"part": each.part, "detail": each.detail, "fix": each.fix} for each in lacking(verified.files)]
+
+
+def lack_lines(found: Sequence[Mapping[str, str]]) -> list[str]:
+    """The same for people."""
+    return [show.plain(f"WARNING: {each['detail']}: {each['fix']}") for each in found]
 
 
 def whole(text: str) -> int:

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idiolect.cli_files import SHORT, CommandError, described, emit, files_explained, opened, read, whole
+from idiolect.cli_files import (
+    SHORT,
+    CommandError,
+    described,
+    emit,
+    files_explained,
+    lack_lines,
+    lacks,
+    opened,
+    read,
+    whole,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -88,7 +99,8 @@ def sign(options: argparse.Namespace) -> int:
     before = _payload(source)
     signed = signing.sign(before, plan)
     _write(signed, before if out == source else {}, out)
-    return emit(options, {"directory": str(out), **described(signed)}, _signed_lines(signed, out))
+    answer = {"directory": str(out), **described(signed), "lacks": lacks(signed)}
+    return emit(options, answer, [*_signed_lines(signed, out), *lack_lines(lacks(signed))])
 
 
 def _directories(options: argparse.Namespace) -> tuple[Path, Path]:

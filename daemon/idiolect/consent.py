@@ -167,6 +167,15 @@ class Consents:
             )
         return person
 
+    def meant(self, typed: object) -> tuple[str, str]:
+        """Return name and id of whom somebody means who typed this; the id is "" for somebody new.
+
+        Raises:
+            RequestError: nobody new may have that name (``clean_name``); else as ``look``.
+        """
+        person = self.look(typed)
+        return (person.name, person.profile) if person else (clean_name(typed), "")
+
     def allowed(self, profile: str, purpose: str) -> Receipt | None:
         """The receipt under which something may be kept now, None without consent."""
         if profile not in self.vault.profiles():
@@ -190,14 +199,12 @@ class Consents:
 
     def begin(self, name: object, purposes: Sequence[str], language: str = "en") -> Pending:
         """Put the question. Nothing is stored by it."""
-        person = self.look(name)
-        known = person.name if person else clean_name(name)
+        known, ident = self.meant(name)
         self._check_wish(purposes, language)
         self._forget_old()
         if len(self._pending) >= MAX_PENDING:
             raise RequestError(429, "name", f"{MAX_PENDING} questions are open already: answer them, or wait")
-        ident = person.profile if person else secrets.token_hex(8)
-        profile, new = self._still_open(known, ident, tuple(dict.fromkeys(purposes)))
+        profile, new = self._still_open(known, ident or secrets.token_hex(8), tuple(dict.fromkeys(purposes)))
         if not new:
             raise RequestError(409, "purposes", "all of these were agreed to already")
         text = notices.notice(new, language, RETENTION)

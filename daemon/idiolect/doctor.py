@@ -19,6 +19,7 @@ from idiolect.host.sandbox import ESSENTIAL, Layer
 from idiolect.host.swap import Swapping
 from idiolect.host.worker import Worker
 from idiolect.idle import Sensed
+from idiolect.trust.lacking import Lack
 from idiolect.values import MicrophoneHealth, counted
 
 log = logging.getLogger(__name__)
@@ -233,11 +234,12 @@ def keys(view: View, findings: Sequence[Finding]) -> Iterable[Check]:
         yield Check("keystore", "warn", "file: not hardware protected", "meant for development; set keystore: tpm")
 
 
-def bundle(name: str, version: int, *, signed: bool) -> Iterable[Check]:
-    """Which model runs, and whether anyone vouches for it."""
+def bundle(name: str, version: int, *, signed: bool, lacks: Iterable[Lack] = ()) -> Iterable[Check]:
+    """Which model runs, whether anyone vouches for it, and what it does not bring."""
     level = "ok" if signed else "warn"
     fix = "" if signed else "an unsigned bundle is meant for development"
     yield Check("bundle", level, f"{name} v{version}, {'signed' if signed else 'unsigned'}", fix)
+    yield from (Check("bundle parts", "warn", lack.detail, lack.fix) for lack in lacks)
 
 
 def examine(*checks: Callable[[], Iterable[Check]]) -> list[dict[str, object]]:

@@ -77,12 +77,12 @@ class Enrolment:
             raise RequestError(
                 409, "enrol", "somebody is teaching a phrase already: wait, or `idiolect enroll --cancel`"
             )
+        if self._model is None:
+            raise self._personal.closed()
         if not self._personal.learning:
             raise RequestError(409, "learning", "is paused: idiolect resume learning")
         if self._inference.playing:
             raise RequestError(409, "playback", "is on, and nothing is learnt meanwhile: idiolect playback off")
-        if self._model is None:
-            raise RequestError(409, "bundle", "has no statistics to learn with: install one that has")
         if why := self._ready():
             raise RequestError(409, "microphone", why)
         if not 1 <= samples <= MOST_SAMPLES:

@@ -29,11 +29,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from idiolect.consent import clean_name
+from idiolect.consent import Consents
 from idiolect.control.limits import Bucket, Rate
 from idiolect.control.pairing_api import Session
 from idiolect.errors import RequestError
-from idiolect.learner import Learner
 from idiolect.personal import Personal
 from idiolect.trust import certificate
 from idiolect.values import is_id, name_key
@@ -92,7 +91,7 @@ class Pairing:
         """POST /v1/pair."""
         if not self._access:
             raise RequestError(409, "page", "is off: set page.enabled in the configuration, then restart idiolectd")
-        person, profile = await self._personal.do(lambda learner: _named(learner, name, user))
+        person, profile = await self._personal.keep(lambda consents: _named(consents, name, user))
         fingerprint = (await self._certificate())[1] if self._access == "lan" else ""
         self._forget_codes()
         # Another user's code for the same person stays: nobody takes it away by asking for one of his own.
@@ -110,8 +109,8 @@ class Pairing:
 
     async def browsers(self, user: str, admin: bool) -> dict[str, object]:
         """GET /v1/pair."""
-        found = await self._personal.do(self._all)
-        mine = await self._personal.do(lambda learner: [s for s in found if admin or _may(learner, s.person, user)])
+        found = await self._personal.keep(self._all)
+        mine = await self._personal.keep(lambda consents: [s for s in found if admin or _may(consents, s.person, user)])
         return {"browsers": [session.public() for session in mine]}
 
     async def forget(self, what: Mapping[str, object], user: str, admin: bool) -> dict[str, object]:
@@ -119,19 +118,19 @@ class Pairing:
         wanted = str(what.get("profile", ""))
         key = name_key(wanted)
 
-        def work(learner: Learner) -> list[str]:
+        def work(consents: Consents) -> list[str]:
             meant = [
-                s for s in self._all(learner)
+                s for s in self._all(consents)
                 if what.get("all") or s.ident == what.get("id")
                 or (wanted and (s.profile == wanted or (not is_id(key) and name_key(s.person) == key)))
             ]  # fmt: skip
-            gone = [s.ident for s in meant if admin or _may(learner, s.person, user)]
+            gone = [s.ident for s in meant if admin or _may(consents, s.person, user)]
             if len(gone) < len(meant) and not what.get("all"):
                 raise RequestError(403, "profile", "is somebody else's: only that person's Unix user may ask")
-            _delete(learner, gone)
+            _delete(consents, gone)
             return gone
 
-        gone = await self._personal.do(work)
+        gone = await self._personal.keep(work)
         self._nameless = {digest: s for digest, s in self._nameless.items() if s.ident not in gone}
         return {"forgotten": len(gone)}
 
@@ -150,20 +149,20 @@ class Pairing:
         token = secrets.token_urlsafe(32)
         digest, now = _digest(token), int(self._wall())
         session = Session(digest[:16], opened.name, opened.profile, opened.user, opened.uid, now, now + SESSION_S)
-        session = await self._personal.do(lambda learner: self._keep(learner, digest, session))
+        session = await self._personal.keep(lambda consents: self._keep(consents, digest, session))
         log.info("page: a browser was paired")
         return token, session
 
     async def session(self, token: str) -> Session | None:
         """Whose browser it is; None when it is nobody's."""
         digest = _digest(token)
-        return await self._personal.do(lambda learner: self._find(learner, digest))
+        return await self._personal.keep(lambda consents: self._find(consents, digest))
 
     async def end(self, token: str) -> None:
         """DELETE /v1/session on the page."""
         digest = _digest(token)
         self._nameless.pop(digest, None)
-        await self._personal.do(lambda learner: _delete(learner, [digest[:16]]))
+        await self._personal.keep(lambda consents: _delete(consents, [digest[:16]]))
 
     def _right(self, given: str) -> Open | None:
         """The code that was given, if it waits; a wrong secret counts against the one that it names."""
@@ -189,12 +188,11 @@ class Pairing:
 
     # -- in the vault, on the keys thread -----------------------------------------------------------------------
 
-    def _keep(self, learner: Learner, digest: str, session: Session) -> Session:
+    def _keep(self, consents: Consents, digest: str, session: Session) -> Session:
         """Keep a session: in the vault if its person has a profile, else in RAM until they do.
 
         Of somebody who had a profile when the code was given, and was erased since, nothing is kept at all.
         """
-        consents = learner.consents
         person = consents.by_profile(session.profile) if session.profile else consents.look(session.person)
         if person is None:
             self._nameless[digest] = session
@@ -206,64 +204,64 @@ class Pairing:
             "created": kept.created, "expires": kept.expires, "hash": digest, "profile": kept.profile, "uid": kept.uid,
             "user": kept.user,
         }  # fmt: skip
-        vault, before = learner.vault, self._stored(learner)
-        _delete(learner, _too_many(before, MAX_BROWSERS - 1))
+        vault, before = consents.vault, self._stored(consents)
+        _delete(consents, _too_many(before, MAX_BROWSERS - 1))
         with vault.change("browser-paired", False, profile=kept.profile) as change:
             if PAGE not in vault.purposes(""):
                 change.add_key("", PAGE, "")
             change.put("", PAGE, _SESSION, kept.ident, json.dumps(record).encode())
         return kept
 
-    def _find(self, learner: Learner, digest: str) -> Session | None:
+    def _find(self, consents: Consents, digest: str) -> Session | None:
         waiting = self._nameless.get(digest)
         if waiting is not None:
             if waiting.expires <= self._wall():
                 return None
-            kept = self._keep(learner, digest, waiting)
+            kept = self._keep(consents, digest, waiting)
             if kept.profile:
                 self._nameless.pop(digest, None)
             return kept
-        payload = learner.vault.get("", PAGE, _SESSION, digest[:16])
-        return None if payload is None else self._read(learner, digest[:16], payload, digest)
+        payload = consents.vault.get("", PAGE, _SESSION, digest[:16])
+        return None if payload is None else self._read(consents, digest[:16], payload, digest)
 
-    def _read(self, learner: Learner, ident: str, payload: bytes, digest: str = "") -> Session | None:
+    def _read(self, consents: Consents, ident: str, payload: bytes, digest: str = "") -> Session | None:
         """A session as it was kept, or None: expired, another token's, or of somebody who was erased."""
         record = json.loads(payload)
         if record["expires"] <= self._wall() or (digest and not hmac.compare_digest(record["hash"], digest)):
             return None
-        if record["profile"] not in learner.vault.profiles():
+        if record["profile"] not in consents.vault.profiles():
             return None
-        person = learner.consents.by_profile(record["profile"])
+        person = consents.by_profile(record["profile"])
         return Session(
             ident, person.name, person.profile, record["user"], record["uid"], record["created"], record["expires"]
         )
 
-    def _stored(self, learner: Learner) -> list[Session]:
+    def _stored(self, consents: Consents) -> list[Session]:
         """The sessions in the vault; those that hold no more are removed."""
         kept, gone = [], []
-        for record in learner.vault.items("", PAGE, _SESSION):
-            session = self._read(learner, record.id, record.payload)
+        for record in consents.vault.items("", PAGE, _SESSION):
+            session = self._read(consents, record.id, record.payload)
             if session is None:
                 gone.append(record.id)
             else:
                 kept.append(session)
-        _delete(learner, gone)
+        _delete(consents, gone)
         return kept
 
-    def _all(self, learner: Learner) -> list[Session]:
-        return [*self._stored(learner), *self._nameless.values()]
+    def _all(self, consents: Consents) -> list[Session]:
+        return [*self._stored(consents), *self._nameless.values()]
 
     # -- the certificate ----------------------------------------------------------------------------------------
 
     async def identity(self) -> bytes:
         """The device's TLS key and certificate, PEM, as soon as the keys are there; made at first use."""
-        while not self._personal.open:
+        while not self._personal.keyed:
             await asyncio.sleep(1.0)
         return (await self._certificate())[0]
 
     async def _certificate(self) -> tuple[bytes, str]:
-        def work(learner: Learner) -> tuple[bytes, str]:
-            vault = learner.vault
+        def work(consents: Consents) -> tuple[bytes, str]:
+            vault = consents.vault
             pem = vault.get("", PAGE, _CERTIFICATE, "00")
             if pem is None:
                 pem = certificate.make(socket.gethostname())
@@ -274,24 +272,23 @@ class Pairing:
                     change.put("", PAGE, _CERTIFICATE, "00", pem)
             return pem, certificate.fingerprint(pem)
 
-        return await self._personal.do(work)
+        return await self._personal.keep(work)
 
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
-def _named(learner: Learner, name: object, user: str) -> tuple[str, str]:
+def _named(consents: Consents, name: object, user: str) -> tuple[str, str]:
     """Return name and id of somebody for whom ``user`` may ask; the id is "" of who has not agreed to anything yet."""
-    person = learner.consents.look(name)
-    shown, profile = (person.name, person.profile) if person else (clean_name(name), "")
-    if not _may(learner, shown, user):
+    shown, profile = consents.meant(name)
+    if not _may(consents, shown, user):
         raise RequestError(403, "profile", "is somebody else's: only that person's Unix user may ask")
     return shown, profile
 
 
-def _may(learner: Learner, name: str, user: str) -> bool:
-    users = learner.consents.users_of(name)
+def _may(consents: Consents, name: str, user: str) -> bool:
+    users = consents.users_of(name)
     return not users or user in users
 
 
@@ -307,10 +304,10 @@ def _too_many(sessions: list[Session], most: int) -> list[str]:
     return gone
 
 
-def _delete(learner: Learner, idents: list[str]) -> None:
-    kept = {record.id for record in learner.vault.items("", PAGE, _SESSION)}
+def _delete(consents: Consents, idents: list[str]) -> None:
+    kept = {record.id for record in consents.vault.items("", PAGE, _SESSION)}
     gone = [ident for ident in idents if ident in kept]
     if gone:
-        with learner.vault.change("browsers-forgotten", False, count=len(gone)) as change:
+        with consents.vault.change("browsers-forgotten", False, count=len(gone)) as change:
             for ident in gone:
                 change.delete("", PAGE, _SESSION, ident)

@@ -14,14 +14,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from idiolect import observe
-from idiolect.consent import Person
+from idiolect import observe, refusals
+from idiolect.consent import Consents, Pending, Person
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
-from idiolect.learner import Learner
+from idiolect.learner import Learner, Made
 from idiolect.personal import Personal
 from idiolect.pipeline.space import offset_windows
 from idiolect.rights import Rights, in_use, told
+from idiolect.trust.lacking import YES
 from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
 
 MAX_PHRASES = 100
@@ -38,7 +39,7 @@ class People:
 
     async def people(self) -> dict[str, object]:
         """GET /v1/consent."""
-        people = await self._personal.do(lambda learner: learner.consents.people())
+        people = await self._personal.keep(lambda consents: consents.people())
         rows = [
             {
                 "profile": p.profile,
@@ -51,9 +52,15 @@ class People:
 
     async def ask_consent(self, name: object, purposes: Sequence[str], language: str) -> dict[str, object]:
         """POST /v1/consent: put the question."""
-        pending = await self._personal.do(lambda learner: learner.consents.begin(name, purposes, language))
-        users = await self._personal.do(lambda learner: learner.consents.users_of(pending.name))
-        if not users:
+
+        def work(learner: Learner) -> tuple[Pending, bool]:
+            paired = bool(learner.consents.users_of(learner.consents.meant(name)[0]))
+            if not paired and YES not in learner.model.phrases:
+                raise refusals.no_yes()
+            return learner.consents.begin(name, purposes, language), paired
+
+        pending, paired = await self._personal.do(work)
+        if not paired:
             self._personal.ask(True)
             asyncio.get_running_loop().call_later(31.0, self._personal.ask, False)
         return {
@@ -61,7 +68,7 @@ class People:
             "profile": pending.profile,
             "notice": pending.notice,
             "purposes": list(pending.purposes),
-            "how": "paired" if users else "spoken",
+            "how": "paired" if paired else "spoken",
             "expires_s": 30,
         }
 
@@ -78,27 +85,35 @@ class People:
     async def withdraw(self, name: object, purpose: str, user: str, uid: int) -> dict[str, object]:
         """POST /v1/consent/withdraw."""
 
-        def work(learner: Learner) -> dict[str, object]:
-            person = learner.consents.find(name)
-            _own(learner, person, user)
-            count = learner.consents.withdraw(person, purpose, uid)
-            made = learner.round_owed(person.profile)
-            return {"deleted": count, **told(made), **in_use(learner, person.profile)}
+        def work(consents: Consents) -> tuple[int, str]:
+            person = consents.find(name)
+            _own(consents, person, user)
+            return consents.withdraw(person, purpose, uid), person.profile
+
+        def made_up_for(learner: Learner) -> dict[str, object]:
+            count, profile = work(learner.consents)
+            made = learner.round_owed(profile)
+            return {"deleted": count, **told(made), **in_use(learner, profile)}
 
         self._inference.forget()
-        return await self._personal.changed(work)
+        if self._personal.able:
+            return await self._personal.changed(made_up_for)
+        count, _ = await self._personal.keep(work)
+        return {"deleted": count, **told(Made(0, "base", None))}
 
     async def erase(self, name: object, user: str, admin: bool) -> dict[str, object]:
         """POST /v1/erase."""
 
-        def work(learner: Learner) -> dict[str, object]:
-            person = learner.consents.find(name)
+        def work(consents: Consents) -> dict[str, object]:
+            person = consents.find(name)
             if not admin:
-                _own(learner, person, user)
-            return {"erased": learner.consents.erase(person.profile)}
+                _own(consents, person, user)
+            return {"erased": consents.erase(person.profile)}
 
         self._inference.forget()
-        return await self._personal.changed(work)
+        if self._personal.able:
+            return await self._personal.changed(lambda learner: work(learner.consents))
+        return await self._personal.keep(work)
 
     # -- who speaks, and whether anything is learnt -------------------------------------------------------------
 
@@ -134,7 +149,7 @@ class People:
 
         def work(learner: Learner) -> dict[str, object]:
             profile = heard.event.detection.profile
-            _own(learner, learner.consents.by_profile(profile), user)
+            _own(learner.consents, learner.consents.by_profile(profile), user)
             known = self._known(learner, profile)
             if meant not in known:
                 raise RequestError(
@@ -158,7 +173,7 @@ class People:
             raise RequestError(422, "event", "was not understood: correct it instead")
 
         def work(learner: Learner) -> dict[str, object]:
-            _own(learner, learner.consents.by_profile(detection.profile), user)
+            _own(learner.consents, learner.consents.by_profile(detection.profile), user)
             session = f"{int(heard.event.time // 3600):x}"
             (number,) = learner.add(detection.profile, "confirmation", detection.phrase, [heard.span[None]], session)
             return _kept(learner, detection.profile, number)
@@ -188,7 +203,7 @@ class People:
 
         def asked(learner: Learner) -> T:
             person = learner.consents.find(name)
-            _own(learner, person, user)
+            _own(learner.consents, person, user)
             return work(Rights(learner), person)
 
         return await self._personal.do(asked)
@@ -221,7 +236,7 @@ class People:
     ) -> dict[str, object]:
         def asked(learner: Learner) -> dict[str, object]:
             person = learner.consents.find(name)
-            _own(learner, person, user)
+            _own(learner.consents, person, user)
             return work(Rights(learner), person)
 
         return await self._personal.changed(asked)
@@ -231,7 +246,7 @@ class People:
 
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.find(name)
-            _own(learner, person, user)
+            _own(learner.consents, person, user)
             return {"in_use": learner.rollback(person.profile)}
 
         return await self._personal.changed(work)
@@ -241,7 +256,7 @@ class People:
 
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.find(name)
-            _own(learner, person, user)
+            _own(learner.consents, person, user)
             return learner.verify(person.profile, number)
 
         return await self._personal.do(work)
@@ -251,7 +266,7 @@ class People:
 
         def work(learner: Learner) -> str:
             person = learner.consents.find(name)
-            _own(learner, person, user)
+            _own(learner.consents, person, user)
             if "enrol" not in person.purposes:
                 raise RequestError(
                     403, "profile", "has not agreed to enrol: idiolect consent grant NAME --purpose enrol"
@@ -315,6 +330,6 @@ def clean_phrase(phrase: object) -> str:
         raise RequestError(422, "phrase", f"must be text of 1 to {NAME_LENGTH} visible characters") from None
 
 
-def _own(learner: Learner, person: Person, user: str) -> None:
-    if not learner.consents.may_withdraw(person, user):
+def _own(consents: Consents, person: Person, user: str) -> None:
+    if not consents.may_withdraw(person, user):
         raise RequestError(403, "profile", "is somebody else's: only that person's Unix user may ask")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idiolect import shelves, standing
+from idiolect import refusals, shelves, standing
 from idiolect.consent import Consents, may_be_named
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
@@ -67,7 +67,8 @@ class Personal:
         self._file = state_dir / STATE_FILE
         self._backend = backend
         self._learner: Learner | None = None
-        self._opening = False
+        self._consents: Consents | None = None
+        self._opening, self._trouble = False, ""
         self._household: Household | None = None
         self._carried: Carried | None = None
         self.standing: dict[str, dict[str, int]] = {}
@@ -126,8 +127,22 @@ class Personal:
 
     @property
     def open(self) -> bool:
-        """Whether the keys are here."""
+        """Whether the keys are here, and what was learnt is at hand."""
         return self._learner is not None
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the vault is open, which it is with a bundle that cannot learn too."""
+        return self._consents is not None
+
+    @property
+    def able(self) -> bool:
+        """Whether the bundle can learn at all."""
+        return self._model is not None
+
+    def closed(self) -> RequestError:
+        """Why nothing can be learnt, or asked of what was."""
+        return refusals.closed(self._keys.view, self._trouble, able=self.able)
 
     @property
     def learning(self) -> bool:
@@ -141,9 +156,10 @@ class Personal:
     def status(self) -> dict[str, object]:
         """For ``status``: ids and counts, no names."""
         if self._model is None:
-            return {"state": "off", "detail": "the bundle has no statistics to learn with"}
+            return {"state": "off", "detail": f"the bundle {refusals.NO_SPACE}"}
         if self._learner is None:
-            return {"state": "off", "detail": "the keys are not released: everybody gets the base model"}
+            keyless = "the keys are not released: everybody gets the base model"
+            return {"state": "off", "detail": str(self.closed()) if self._keys.view.released else keyless}
         adapters = self._household.adapters if self._household else {}
         return {
             "state": "on" if self.learning else "paused",
@@ -165,24 +181,28 @@ class Personal:
 
         To be called again where it failed, as on a disk that was full for a while.
         """
-        if self._model is None or self._learner is not None or self._opening or not self._keys.view.released:
+        if self._learner is not None or self._opening or not self._keys.view.released:
             return
         self._opening = True
         try:
-            self._learner = await self._keys.ask(self._open)
+            if self._consents is None:
+                self._consents = await self._keys.ask(lambda: Consents(self._keys.vault, self._people))
+            consents, model = self._consents, self._model
+            if model is None:
+                return
+            self._learner = await self._keys.ask(lambda: self._open(consents, model))
+            self._trouble = ""
             await self.reload()
             self.altered()
             self._say_standing()
         except (LearningError, RequestError) as error:
-            log.error("nothing is learnt or used of what was: %s", error)
+            self._trouble = f"nothing is learnt or used of what was: {error}"
+            log.error("%s", self._trouble)
         finally:
             self._opening = False
 
-    def _open(self) -> Learner:
-        if self._model is None:
-            raise LearningError("the bundle has no personal space", "install a bundle that has one")
-        consents = Consents(self._keys.vault, self._people)
-        learner = Learner(consents, self._model, self._encoder, self._backend, succession=self._succession)
+    def _open(self, consents: Consents, model: Model) -> Learner:
+        learner = Learner(consents, model, self._encoder, self._backend, succession=self._succession)
         learner.dated = self._synchronized
         learner.recalled.add(self.active)
         learner.refresh()
@@ -284,13 +304,22 @@ class Personal:
             self._save()
 
     async def do(self, work: Callable[[Learner], T]) -> T:
-        """Run something over the learner on the keys thread. ``RequestError`` 503 without keys."""
+        """Run something over the learner on the keys thread. ``RequestError`` (``closed``) where there is none."""
         learner = self._learner
         if learner is None:
-            view = self._keys.view
-            raise RequestError(503, "keys", f"nothing personal without keys: {view.detail}; {view.fix}")
+            raise self.closed()
+        return await self._ask(lambda: work(learner))
+
+    async def keep(self, work: Callable[[Consents], T]) -> T:
+        """Run something over who agreed to what and their vault, which needs keys and no bundle that can learn."""
+        consents = self._consents
+        if consents is None:
+            raise refusals.closed(self._keys.view, self._trouble, able=True)
+        return await self._ask(lambda: work(consents))
+
+    async def _ask(self, work: Callable[[], T]) -> T:
         try:
-            return await self._keys.ask(lambda: work(learner))
+            return await self._keys.ask(work)
         except LearningError as error:
             raise RequestError(503, "learning", f"{error}; {error.fix}") from None
 
@@ -298,7 +327,7 @@ class Personal:
         """The same for idle windows: ``LearningError`` stays what it is, and a caller who is cancelled waits."""
         learner = self._learner
         if learner is None:
-            raise RequestError(503, "keys", "there are none")
+            raise self.closed()
         return await asyncio.shield(self._keys.ask(lambda: work(learner)))
 
     async def changed(self, work: Callable[[Learner], T]) -> T:

@@ -361,7 +361,9 @@ class Service:
             lambda: doctor.configuration(self._settings.status()),
             lambda: doctor.microphone(self._capture.health),
             lambda: doctor.listening(wish.mode, wish.wake_words, wish.always_on),
-            lambda: doctor.bundle(self._bundle.name, self._bundle.version, signed=self._model.signed),
+            lambda: doctor.bundle(
+                self._bundle.name, self._bundle.version, signed=self._model.signed, lacks=self._bundle.lacks
+            ),
             lambda: doctor.keys(self.proofs.view, findings),
             lambda: doctor.earlier_encoder(self.personal.standing),
             lambda: doctor.names(self.personal.refused_names),

@@ -25,6 +25,7 @@ from idiolect.boot import Chosen
 from idiolect.config import MAY_FALL_BACK, Config, replaced
 from idiolect.custody import Model
 from idiolect.errors import BundleError, ConfigError, IdiolectError, reason
+from idiolect.host import quiet
 from idiolect.lastgood import LastGood
 from idiolect.learning.succession import Succession
 from idiolect.pipeline.chain import Chain
@@ -89,7 +90,8 @@ def ears(config: Config, chosen: Chosen[Bundle]) -> Ears:
     content = chosen.content
     recognizer = Recognizer.from_bundle(content)
     wish = listening_for(config, content)
-    chain = recognizer.chain(wish, gated=config.listening.gate)
+    with quiet.without():
+        chain = recognizer.chain(wish, gated=config.listening.gate)
     return Ears(content, chosen.model, recognizer, wish, chain, succession_of(content))
 
 

@@ -156,6 +156,10 @@ class Windows:
             "sandbox": {layer.name: layer.held for layer in self._backend.layers},
         }
 
+    def closed(self) -> RequestError:
+        """Why the state is "off"."""
+        return self._personal.closed()
+
     async def examine(self) -> tuple[Sensed, str]:
         """For `doctor`: what the sensors say, and what logind does."""
         return await asyncio.to_thread(self._sensors.read), self._logind.state

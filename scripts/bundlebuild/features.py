@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.host import quiet
 from idiolect.pipeline.chain import LONGEST, resample_window
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.frontend import Frontend
@@ -49,7 +50,8 @@ class Embedder:
     """Front-end and encoder of one process."""
 
     def __init__(self, model: bytes) -> None:
-        self._frontend, self._encoder = Frontend(), Encoder(model)
+        with quiet.without():
+            self._frontend, self._encoder = Frontend(), Encoder(model)
 
     def __call__(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
         """A fresh stream's embeddings, (len(samples) // 1280, 96)."""

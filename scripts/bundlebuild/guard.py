@@ -93,9 +93,12 @@ def make(
     return Guard(np.stack(taken), labels, strata)
 
 
-def files(guard: Guard) -> dict[str, bytes]:
-    """``guard.bin``: int8 windows; value = scale * stored. ``guard.json`` says which phrase and strata each has."""
-    scale = float(np.abs(guard.windows).max()) / 127.0
+def files(guard: Guard, scale: float | None = None) -> dict[str, bytes]:
+    """``guard.bin``: int8 windows; value = scale * stored. ``guard.json`` says which phrase and strata each has.
+
+    Windows that were stored with ``scale`` before stay what they were with it; the rest is clipped to what it spans.
+    """
+    scale = scale or float(np.abs(guard.windows).max(initial=1e-6)) / 127.0
     stored = np.clip(np.rint(guard.windows / scale), -127, 127).astype(np.int8)
     names = sorted(set(guard.labels))
     described = {

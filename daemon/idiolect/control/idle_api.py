@@ -25,6 +25,9 @@ class Windows(Protocol):
     def status(self) -> dict[str, object]:
         """What is due, and what it waits for."""
 
+    def closed(self) -> RequestError:
+        """Why nothing can be learnt, where the state is "off"."""
+
 
 async def see(daemon: Daemon, call: Call) -> dict[str, object]:
     """GET /v1/learn."""
@@ -37,7 +40,7 @@ async def ask(daemon: Daemon, call: Call) -> dict[str, object]:
     _nothing(call)
     status = daemon.windows.status()
     if status["state"] == "off":
-        raise RequestError(503, "keys", "nothing is learnt without keys: see `idiolect status`")
+        raise daemon.windows.closed()
     daemon.windows.ask()
     return {**status, "asked": True}
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from idiolect.errors import NONSENSE, BundleError
 from idiolect.trust import succession
 from idiolect.trust.approvals import Approval
+from idiolect.trust.lacking import Lack, lacking
 from idiolect.trust.manifest import PREVIOUS, Manifest
 from idiolect.trust.phrases import Phrase, read_classes, read_json, read_phrases
 from idiolect.trust.verify import Verified
@@ -82,6 +83,8 @@ class Bundle:
     """By the id of an earlier encoder, how its embeddings are brought into this one's space."""
     previous: Bundle | None = None
     """The bundle before, as far as it is carried along: all but what it was trained on, and its own previous."""
+    lacks: tuple[Lack, ...] = ()
+    """What a speaker could be expected to have, and this bundle does not bring."""
 
     @property
     def wake_words(self) -> tuple[str, ...]:
@@ -116,6 +119,7 @@ def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         signer="",
         maps=succession.maps(files, manifest.encoder),
         language=_language(head),
+        lacks=lacking(files),
     )
 
 
