@@ -21,9 +21,11 @@ def package(given: Path | None) -> Path:
     """The package: the one that was named, or the newest in dist/, or a new one."""
     if given:
         return given.resolve(strict=True)
-    found = sorted((ROOT / "dist").glob(f"{PACKAGE}_*_{roots.ARCH}.deb"), key=lambda path: path.stat().st_mtime)
+    mine = f"{PACKAGE}_*~deb12u*_{roots.ARCH}.deb"  # for roots.SUITE, and no other release's
+    found = sorted((ROOT / "dist").glob(mine), key=lambda path: path.stat().st_mtime)
     if not found:
-        subprocess.run([ROOT / "scripts/build_deb", "--arch", roots.ARCH], check=True, cwd=ROOT)
+        command = [ROOT / "scripts/build_deb", "--arch", roots.ARCH, "--release", roots.SUITE]
+        subprocess.run(command, check=True, cwd=ROOT)
         return package(None)
     return found[-1]
 
