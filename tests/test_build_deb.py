@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from debbuild import machine, origin, roots, wheels
-from debbuild.__main__ import main
+from debbuild import elsewhere, machine, origin, roots, wheels
+from debbuild.__main__ import build_parser, main
 from debbuild.lockfile import parse
 from debbuild.targets import ARCHES, RELEASES, BuildError, Release, Target
 from tests.conftest import absent
@@ -113,6 +113,34 @@ def test_another_release_takes_root(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         assert f"as root, run: ./scripts/build_deb --release {other.suite}\n" in capsys.readouterr().err
 
 
+def test_the_build_in_a_root_is_asked_for_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keys").mkdir()
+    monkeypatch.chdir(tmp_path / "keys")
+    words = ["--release=trixie", "--arch=arm64", "--fresh", "--out=../out", "--sign-key=bundle.key", "--pcr=11"]
+    words += ["--policy-key=policy.key", "--upgrade-from=one", "--upgrade-from=two", "--bundle-name=-a b"]
+    options = build_parser(None).parse_args(words)
+    told = list(elsewhere.arguments(options))
+    monkeypatch.chdir("/")
+    again = vars(build_parser(None).parse_args(told))
+    keys = tmp_path / "keys"
+    paths = {"out": tmp_path / "out", "sign_key": keys / "bundle.key", "policy_key": keys / "policy.key"}
+    assert again == vars(options) | paths | {"upgrade_from": [keys / "one", keys / "two"]}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as root only: files are given away")
+def test_what_sudo_made_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elsewhere, "CACHE", tmp_path)
+    monkeypatch.setattr(roots, "ROOTS", tmp_path / "roots")
+    for name in ("wheels", "roots"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    monkeypatch.setenv("SUDO_UID", "65534")
+    monkeypatch.setenv("SUDO_GID", "65534")
+    elsewhere.hand_over(tmp_path / "wheels")
+    owners = {name: (tmp_path / name).stat().st_uid for name in ("", "wheels", "wheels/file", "roots", "roots/file")}
+    assert owners == {"": 65534, "wheels": 65534, "wheels/file": 65534, "roots": 0, "roots/file": 0}
+
+
 # -- what may be missing ----------------------------------------------------------------------------------------------
 
 
@@ -132,8 +160,8 @@ def test_without_git_the_date_is_that_of_the_newest_file(monkeypatch: pytest.Mon
 @pytest.mark.slow
 @LONG
 def test_without_python_it_says_so_and_does_not_doubt_the_distribution() -> None:
-    if os.geteuid():
-        pytest.skip("as root only: this is tried in a root that has no python3")
+    if why := roots.hindrance():
+        pytest.skip(f"this is tried in a root that has no python3: {why}")
     try:
         bare = roots.minimal(machine.this_release() or RELEASES["bookworm"], HERE)
     except BuildError as error:

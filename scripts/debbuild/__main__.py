@@ -32,7 +32,7 @@ _OF_SIGNING = ("bundle_name", "bundle_version", "upgrade_from", "pcr", "pcr_star
 def main() -> int:
     """Exit status 1 and one line when something is missing or wrong."""
     here = machine.this_release()
-    options = _parser(here).parse_args()
+    options = build_parser(here).parse_args()
     os.umask(0o022)
     CACHE.mkdir(exist_ok=True)
     try:
@@ -145,7 +145,8 @@ def _debian_version(text: str) -> str:
     return text
 
 
-def _parser(here: Release | None) -> argparse.ArgumentParser:
+def build_parser(here: Release | None) -> argparse.ArgumentParser:
+    """The options; ``here`` is what this machine runs, if that is one of the releases."""
     about = "Build the Debian package: dist/idiolect_VERSION-1~RELEASE_ARCH.deb, and its bill of materials beside it."
     parser = argparse.ArgumentParser(
         prog="build_deb", description=about, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -28,7 +28,7 @@ def build(options: argparse.Namespace, release: Release, here: Arch) -> int:
     say(f"building in a root of {release.name}")
     options.out.mkdir(parents=True, exist_ok=True)
     shared = [ROOT, *_PIP, *_paths(options)]
-    command = roots.command(root, [ROOT / "scripts/build_deb", *_arguments(options)], shared)
+    command = roots.command(root, [ROOT / "scripts/build_deb", *arguments(options)], shared)
     env = {"SOURCE_DATE_EPOCH": str(origin.epoch()), origin.COMMIT: origin.commit()}
     status = subprocess.run(command, env=roots.environment() | env, cwd="/", check=False).returncode
     made = [*options.out.glob(f"*~{release.tag}_*.deb"), *options.out.glob(f"*~{release.tag}_*.cdx.json")]
@@ -46,7 +46,7 @@ def hand_over(*made: Path) -> None:
     run(["chown", "--recursive", "--no-dereference", whose, *(each for each in CACHE.iterdir() if each != roots.ROOTS)])
 
 
-def _arguments(options: argparse.Namespace) -> Iterator[str]:
+def arguments(options: argparse.Namespace) -> Iterator[str]:
     """The options again, with paths that hold in any folder."""
     for name, value in vars(options).items():
         for each in value if isinstance(value, list) else [value]:

@@ -40,6 +40,14 @@ _SETTINGS = ("PIP_", "SSL_", "REQUESTS_", "DEB", "SOURCE_DATE_EPOCH", "IDIOLECT_
 _PROXIES = {"http_proxy", "https_proxy", "no_proxy"}
 
 
+def hindrance() -> str:
+    """Why no root can be made and entered here, or nothing. A container may be root's and yet not let him mount."""
+    if os.geteuid():
+        return "that takes root"
+    tried = subprocess.run([*_ALONE, "true"], capture_output=True, text=True, env=environment(), check=False)
+    return f"no mount namespace can be made here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
 def check(release: Release) -> None:
     """``BuildError`` where no root of the release can be made: only its own distribution has its mirror and keys."""
     here = this_release()
@@ -159,8 +167,8 @@ def _part(name: str, made_from: str, make: Callable[[Path], None]) -> Path:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if stamp.exists() and stamp.read_text() == made_from:
             return folder
-        if os.geteuid():
-            raise BuildError(f"as root only: making {folder}, a root of a release")
+        if why := hindrance():
+            raise BuildError(f"a root of {name} cannot be made: {why}")
         stamp.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -60,7 +60,7 @@ def make(
         "name": "idiolect",
         "version": version,
         "licenses": _APACHE,
-        "purl": f"pkg:deb/idiolect@{version}?arch={target.arch.name}&distro={target.release.suite}",
+        "purl": f"pkg:deb/idiolect@{quote(version)}?arch={target.arch.name}&distro={target.release.suite}",
         "hashes": [_sha256(_tree(site / "idiolect"))],
         "properties": [
             {"name": "idiolect:hash", "value": "of the lines `sha256  path`, sorted, of site-packages/idiolect"}
