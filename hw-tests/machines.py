@@ -15,19 +15,21 @@ from targets.base import Target, TargetError
 
 ROOT = Path(__file__).resolve().parents[1]
 REMOTE_DEB = "/root/idiolect.deb"
-PYTHON = {"bookworm": "python3 (>= 3.11)", "trixie": "python3 (>= 3.13)"}
-"""What a package for the release depends on."""
+SUFFIX = {"bookworm": "~deb12u", "trixie": "~deb13u"}
+"""What the version of a release's package has at its end, before a number."""
 
 
 def package(given: Path | None, release: str) -> Path:
     """The package: the one that was named, or the newest in dist/ for that release, or a new one."""
     if given:
         return given.resolve(strict=True)
-    found = sorted((ROOT / "dist").glob(f"{PACKAGE}_*_{roots.ARCH}.deb"), key=lambda path: path.stat().st_mtime)
-    if fitting := [path for path in found if PYTHON[release] in roots.shell("dpkg-deb", "--field", path, "Depends")]:
-        return fitting[-1]
-    subprocess.run([ROOT / "scripts/build_deb", "--arch", roots.ARCH, "--release", release], check=True, cwd=ROOT)
-    return package(None, release)
+    mine = f"{PACKAGE}_*{SUFFIX[release]}*_{roots.ARCH}.deb"
+    found = sorted((ROOT / "dist").glob(mine), key=lambda path: path.stat().st_mtime)
+    if not found:
+        command = [ROOT / "scripts/build_deb", "--arch", roots.ARCH, "--release", release]
+        subprocess.run(command, check=True, cwd=ROOT)
+        return package(None, release)
+    return found[-1]
 
 
 def make(config: pytest.Config, deb: Path) -> Target:

@@ -24,6 +24,7 @@ from idiolect.trust.signing import load_private
 from tests import packages
 from tests.packages import BUILD, PREFIX, ROOT, Package, build
 
+pytestmark = packages.LONG
 LOCKS = {name: ROOT / "scripts" / "packaging" / f"{name}.lock" for name in ("requirements", "build")}
 FROM_DEBIAN = {"numpy", "pyyaml", "systemd-python"}
 EXPECTED = (
@@ -43,7 +44,7 @@ EXPECTED = (
     "usr/sbin/idiolectd",
     "usr/share/doc/idiolect/NOTICE",
     "usr/share/doc/idiolect/README.md",
-    "usr/share/doc/idiolect/changelog.gz",
+    "usr/share/doc/idiolect/changelog.Debian.gz",
     "usr/share/doc/idiolect/copyright",
     "usr/share/doc/idiolect/examples/pi-speaker.yaml",
     "usr/share/doc/idiolect/idiolect.cdx.json",
@@ -81,7 +82,8 @@ def signed(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """With a model that the build signed."""
     options = ("--sign-key", keys / "bundle.key", "--policy-key", keys / "policy.key")
     name = ("--bundle-name", "acme", "--bundle-version", "7", "--version", "9.1~test")
-    return build(tmp_path_factory.mktemp("signed"), *options, *name)
+    pcr = ("--pcr", "11", "--pcr-start", (b"s" * 32).hex())
+    return build(tmp_path_factory.mktemp("signed"), *options, *name, *pcr)
 
 
 # -- the lock ---------------------------------------------------------------------------------------------------------
@@ -210,7 +212,8 @@ def test_the_bill_is_valid_and_complete(package: Package) -> None:
     from referencing import Registry, Resource
     from referencing.jsonschema import DRAFT7
 
-    (folder,) = {p.parent for p in ROOT.glob(".cache/packaging/tools-*/lib/*/*/cyclonedx/schema/_res/bom-1.6.*.json")}
+    there = ".cache/packaging/tools-*/lib/*/*/cyclonedx/schema/_res/bom-1.6.*.json"  # one for each release
+    folder = min(path.parent for path in ROOT.glob(there))
     official = f"{_CYCLONEDX}/bom-1.6.SNAPSHOT.schema.json"
     schemas = {path.name: json.loads(path.read_text()) for path in folder.glob("*.schema.json")}
     known = [(f"{_CYCLONEDX}/{name}", Resource.from_contents(schema, DRAFT7)) for name, schema in schemas.items()]
@@ -258,7 +261,9 @@ def test_the_build_signs_the_model_and_ships_the_public_keys(signed: Package, ke
     policy = load_public("policy.pem", (signed.root / "usr/share/idiolect/policy.pem").read_bytes())
     assert fingerprint(policy) == fingerprint(load_public("policy.pem", (keys / "policy.pem").read_bytes()))
     assert {each.key for each in verified.approvals} == {fingerprint(policy)}
-    assert signed.python("-I", signed.root / PREFIX / "bin/idiolect", "--version") == "idiolect 9.1~test"
+    assert {(each.pcr, each.from_) for each in verified.approvals} == {(11, b"s" * 32)}
+    assert '__version__ = "9.1~test"' in (signed.site / "idiolect/__init__.py").read_text()
+    assert signed.control["Version"] == f"9.1~test-1~{signed.release.tag}"
 
 
 def test_a_signed_model_asks_for_a_tpm_and_an_unsigned_one_does_not(package: Package, signed: Package) -> None:

@@ -1,44 +1,59 @@
-"""The Debian package runs: its interpreter, from where it was unpacked, on nothing but itself and Debian's modules."""
+"""The Debian package runs, installed in a root of its release that holds what it depends on and no more."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from debbuild import roots
 from idiolect import __version__
 from tests import packages
-from tests.packages import PREFIX, ROOT, Package
+from tests.conftest import DATA
+from tests.packages import PREFIX, ROOT, Installed
+
+pytestmark = packages.LONG
+PYTHON = f"/{PREFIX}/bin/python3"
 
 
 @pytest.fixture(scope="module")
-def package() -> Package:
+def installed() -> Iterator[Installed]:
     """Without keys of anybody's."""
-    return packages.plain()
+    with packages.installed(packages.plain()) as it:
+        yield it
 
 
-def test_the_command_runs_from_its_own_folder(package: Package) -> None:
-    tool = package.root / PREFIX / "bin/idiolect"
-    assert tool.read_text().startswith(f"#!/{PREFIX}/bin/python3 -I\n")
-    assert package.python("-I", tool, "--version") == f"idiolect {__version__}"
-    assert package.python("-I", tool, "config", "check", package.root / "etc/idiolect/idiolect.yaml") == "OK"
-    path = json.loads(package.python("-I", "-c", "import json, sys; print(json.dumps(sys.path))"))
-    assert path[-2:] == [str(package.site), "/usr/lib/python3/dist-packages"]
+def test_it_asks_for_no_more_and_no_less(installed: Installed) -> None:
+    """dpkg alone configured it; what it recommends is not there, and no compiler, no pip, no systemd running."""
+    assert installed.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "idiolect") == "installed"
+    assert installed.run("dpkg", "--audit") == ""
+    there = installed.run("dpkg-query", "-W", "-f", "${Package} ").split()
+    assert not {"gcc", "python3-pip", "alsa-utils", "tpm-udev", "git"} & set(there)
+    assert installed.run("id", "-nG", "idiolect").split() == ["idiolect", "audio", "tss"]
+
+
+def test_the_command_runs_from_its_own_folder(installed: Installed) -> None:
+    assert (installed.root / PREFIX / "bin/idiolect").read_text().startswith(f"#!{PYTHON} -I\n")
+    assert installed.run("idiolect", "--version") == f"idiolect {__version__}"
+    assert installed.run("idiolect", "config", "check") == "OK"
+    assert "usage: idiolectd" in installed.run("idiolectd", "--help")
+    path = json.loads(installed.run(PYTHON, "-I", "-c", "import json, sys; print(json.dumps(sys.path))"))
+    assert path[-2:] == [installed.site, "/usr/lib/python3/dist-packages"]
     assert not [each for each in path if "local" in each]
 
 
-def test_what_was_left_out_is_not_missed(package: Package) -> None:
+def test_what_was_left_out_is_not_missed(installed: Installed) -> None:
     """Every module of ours, every library of theirs, and the model on the interpreter, from the package alone."""
-    said = package.python("-I", "-c", _EVERYTHING)
-    modules = json.loads(said.splitlines()[-1])
+    modules = json.loads(installed.run(PYTHON, "-I", "-c", _EVERYTHING).splitlines()[-1])
     assert modules["numpy"].startswith("/usr/lib/python3/")
     for name in ("ai_edge_litert", "cryptography", "soxr", "msgpack", "tpm2_pytss", "h11", "jeepney", "idiolect"):
-        assert modules[name].startswith(str(package.site)), name
+        assert modules[name].startswith(installed.site), name
     for name in ("google", "flatbuffers", "tqdm", "ml_dtypes", "backports", "cffi", "pycparser"):
         assert name not in modules
 
@@ -49,7 +64,7 @@ import idiolect
 for each in pkgutil.walk_packages(idiolect.__path__, "idiolect."):
     if not each.name.endswith("__main__"):
         __import__(each.name)
-import alsaaudio, jeepney.auth, numpy, soxr, yaml
+import alsaaudio, jeepney.auth, numpy, soxr, systemd.daemon, systemd.journal, yaml
 from idiolect import assembly
 recognizer = assembly.Recognizer.from_bundle(assembly.read_bundle(assembly.bundle_directory("builtin")))
 chain = recognizer.chain(assembly.listening(recognizer.bundle))
@@ -58,40 +73,53 @@ assert len(list(chain.steps(noise))) > 5
 tops = {name: module for name, module in sys.modules.items() if "." not in name}
 print(json.dumps({name: getattr(module, "__file__", None) or "" for name, module in tops.items()}))
 """
+
+
+def test_an_older_one_comes_back_only_if_that_is_said(installed: Installed) -> None:
+    again = "cd /root && dpkg-deb -R idiolect.deb older && sed -i 's/^Version:.*/Version: 0.0.1/' older/DEBIAN/control"
+    installed.run("sh", "-ec", f"{again} && dpkg-deb -Zgzip -z1 -b older older.deb && rm -r older")
+    apt = ("apt-get", "install", "-y", "-q")
+    refused = roots.enter(installed.root, [*apt, "/root/older.deb"])
+    assert refused.returncode
+    assert "--allow-downgrades" in refused.stdout + refused.stderr
+    installed.run(*apt, "--allow-downgrades", "/root/older.deb")
+    assert installed.run("dpkg-query", "-W", "-f", "${Version}", "idiolect") == "0.0.1"
+    installed.run(*apt, "/root/idiolect.deb")
+    assert installed.run("idiolect", "config", "check") == "OK"
+
+
 RUNNERS = "pytest _pytest py pluggy iniconfig packaging pygments pytest_timeout hypothesis sortedcontainers flatbuffers"
-"""What the tests need of this environment, without its numpy and the rest."""
+"""What the tests need of an environment, without its numpy and the rest."""
 
 
 @pytest.mark.slow
-def test_pipeline_and_learning_pass_on_the_package(package: Package, tmp_path: Path) -> None:
-    minor = package.site.parent.name
-    if minor != "python{}.{}".format(*sys.version_info):
-        pytest.skip(f"the test tools here are for another Python than the package's {minor}")
-    tools = tmp_path / "tools"
+def test_pipeline_and_learning_pass_on_the_package(installed: Installed) -> None:
+    checkout, tools = installed.root / "checkout", installed.root / "tools"
     tools.mkdir()
+    site = _site(installed.package.site.parent.name)
     for name in (*RUNNERS.split(), "pyopen_wakeword", "_hypothesis_globals", "_hypothesis_ftz_detector"):
-        spec = importlib.util.find_spec(name)
-        if spec and spec.origin:
-            origin = Path(spec.origin)
-            source = origin.parent if origin.name == "__init__.py" else origin
-            (tools / source.name).symlink_to(source)
-    for name in ("tests", "scripts", "config", "setup.cfg", "pyproject.toml"):
-        (tmp_path / "checkout").mkdir(exist_ok=True)
-        (tmp_path / "checkout" / name).symlink_to(ROOT / name)
-    data = os.environ.get("IDIOLECT_DATA", str(ROOT.parent / "shared" / "data"))
-    checkout = tmp_path / "checkout"
-    where = [checkout / "tests" / part for part in ("pipeline", "learning")]
+        if (site / name).is_dir():
+            shutil.copytree(site / name, tools / name)
+        elif (site / f"{name}.py").exists():
+            shutil.copy(site / f"{name}.py", tools)
+    checkout.mkdir()
+    for name in ("tests", "scripts", "config"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout)
     # Without its metadata, pytest does not find the plugin that the settings ask for.
-    options = (
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "pytest_timeout",
-        "--rootdir",
-        checkout,
-        "-c",
-        checkout / "setup.cfg",
-    )
-    said = package.python("-s", "-m", "pytest", *options, *where, PYTHONPATH=f"{tools}:{checkout}", IDIOLECT_DATA=data)
+    options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--rootdir=/checkout", "-c/checkout/setup.cfg")
+    where = ["/checkout/tests/pipeline", "/checkout/tests/learning"]
+    env = ["env", "PYTHONPATH=/tools:/checkout", "PYTHONDONTWRITEBYTECODE=1", f"IDIOLECT_DATA={DATA}"]
+    said = installed.run(*env, PYTHON, "-s", "-m", "pytest", *options, *where, binds=(DATA,))
     assert re.search(r"\d{3} passed", said), said
+
+
+def _site(minor: str) -> Path:
+    """The test tools that fit the package's Python: here, or in the environment that scripts/setup makes for it."""
+    if minor == "python{}.{}".format(*sys.version_info):
+        return Path(os.fspath(pytest.__file__)).parents[1]
+    other = ROOT / f".venv-{minor.removeprefix('python')}" / "lib" / minor / "site-packages"
+    if not (other / "pytest").is_dir():
+        pytest.skip(f"no test tools for {minor}: run scripts/setup --python {minor.removeprefix('python')}")
+    return other

@@ -7,61 +7,69 @@ import configparser
 import fcntl
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
 
-from debbuild import depends, layout, licences, machine, models, package, sbom, tree, wheels
+from debbuild import depends, elsewhere, layout, licences, machine, models, origin, package, sbom, tree, wheels
 from debbuild.machine import say
-from debbuild.targets import ARCHES, CACHE, RELEASES, ROOT, Arch, BuildError, Target
+from debbuild.targets import ARCHES, CACHE, RELEASES, ROOT, Arch, BuildError, Release, Target
 
 _EPILOG = f"""\
-releases: {", ".join(each.suite + ("" if each.tested else " (never built)") for each in RELEASES.values())}.
-Tested: bookworm on amd64, installed and run; bookworm on arm64, built here and run under emulation only. A release
-is built on itself, as its own python3 compiles what it will run.
+releases: {", ".join(f"{each.suite} ({each.name})" for each in RELEASES.values())}.
+A release's own python3 compiles what it will run. Where this machine is another release of the same distribution, the
+package is built in a root of the one that was asked for, which debootstrap makes in .cache/roots; that takes root.
+For Ubuntu, build on Ubuntu. docs/integrator.md says which packages have been installed and run.
 
 Two builds of one commit give the same bytes, unless they sign: an ECDSA signature is different every time. To get
 the same then too, sign once (idiolect bundle sign) and pass the result with --bundle and --public-keys.
 """
+_OF_SIGNING = ("bundle_name", "bundle_version", "upgrade_from", "pcr", "pcr_start")
 
 
 def main() -> int:
     """Exit status 1 and one line when something is missing or wrong."""
-    options = _parser().parse_args()
+    here = machine.this_release()
+    options = build_parser(here).parse_args()
     os.umask(0o022)
     CACHE.mkdir(exist_ok=True)
-    with (CACHE / "build_deb.lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # two at once take turns: they share caches
-        try:
-            _build(options)
-        except BuildError as error:
-            print(f"build_deb: {error}", file=sys.stderr)
-            return 1
+    try:
+        if not options.release:
+            raise BuildError(f"no package is built for what this machine runs: --release {'|'.join(RELEASES)}")
+        asked = _signing(options)
+        if here != RELEASES[options.release]:
+            return elsewhere.build(options, RELEASES[options.release], _here())
+        with (CACHE / "build_deb.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # two at once take turns: they share caches
+            _build(options, asked)
+    except BuildError as error:
+        print(f"build_deb: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _build(options: argparse.Namespace) -> None:
+def _build(options: argparse.Namespace, asked: models.Signing | models.Signed | Path | None) -> None:
     began = time.monotonic()
     here = _here()
     target = Target(RELEASES[options.release], ARCHES[options.arch] if options.arch else here, here)
     layout.check()
-    asked = _signing(options)
     machine.prepare(target)
-    version, epoch = options.version or _version(), _epoch()
+    ours, epoch = options.version or _version(), origin.epoch()
+    version = target.release.version(ours)
     found = wheels.collect(target, fresh=options.fresh)
     native = found if not target.foreign else {}
     if isinstance(asked, models.Signing | models.Signed) and not native:
+        machine.prepare(Target(target.release, here, here))
         native = wheels.collect(Target(target.release, here, here))
     with tempfile.TemporaryDirectory(prefix="idiolect-deb-") as work:
         root = Path(work) / "idiolect"
         root.mkdir()
         say("laying out the package")
-        tree.make(target, found, root, version)
+        tree.make(target, found, root, ours)
         models.install(target, root, native, asked)
-        layout.fill(root, version)
+        layout.fill(root, ours)
         if (root / models.POLICY).exists():
             layout.ask_for_tpm(root)
         needs = depends.depends(target, root)
@@ -70,7 +78,7 @@ def _build(options: argparse.Namespace) -> None:
         (root / layout.DOC / "idiolect.cdx.json").write_text(bill)
         places = {name: (licence, _places(root / target.site, found[name])) for name, licence in owned.items()}
         (root / layout.DOC / "copyright").write_text(licences.copyright_file(target.site, places))
-        package.changelog(root, target, version, epoch, _git("rev-parse", "HEAD"))
+        package.changelog(root, target, version, epoch, origin.commit())
         table, mib = package.weight(root, target)
         print(table)
         if mib > package.LIMIT_MIB and not options.allow_larger:
@@ -81,6 +89,7 @@ def _build(options: argparse.Namespace) -> None:
         say("packing")
         package.build(root, deb, epoch, options.compression)
         (options.out / f"{name}.cdx.json").write_text(bill)
+        elsewhere.hand_over(options.out, deb, options.out / f"{name}.cdx.json")
     print(f"{deb}: {deb.stat().st_size / 2**20:.1f} MiB, {time.monotonic() - began:.0f} s")
 
 
@@ -97,8 +106,9 @@ def _signing(options: argparse.Namespace) -> models.Signing | models.Signed | Pa
             raise BuildError("--public-keys goes with --bundle, one that is signed already, and without private keys")
         return models.Signed(options.bundle, options.public_keys)
     if not options.sign_key and not options.policy_key:
-        if options.bundle_name or options.bundle_version or options.upgrade_from:
-            raise BuildError("a name, a version or --upgrade-from make sense only with --sign-key and --policy-key")
+        if any(getattr(options, name) not in (None, []) for name in _OF_SIGNING):
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in _OF_SIGNING)
+            raise BuildError(f"what goes into a signature ({names}) makes sense only with --sign-key and --policy-key")
         bundle: Path | None = options.bundle
         return bundle
     if not (options.sign_key and options.policy_key):
@@ -109,6 +119,8 @@ def _signing(options: argparse.Namespace) -> models.Signing | models.Signed | Pa
         directory=options.bundle,
         name=options.bundle_name,
         version=options.bundle_version,
+        pcr=options.pcr,
+        pcr_start=options.pcr_start,
         upgrade_from=tuple(options.upgrade_from),
         password_file=options.password_file,
     )
@@ -127,33 +139,24 @@ def _version() -> str:
     return settings["metadata"]["version"]
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def _epoch() -> int:
-    """The date of everything: SOURCE_DATE_EPOCH, or the last commit's."""
-    text = os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct")
-    if not text:
-        raise BuildError("this is no git checkout: set SOURCE_DATE_EPOCH to the date that the package shall have")
-    return int(text)
-
-
 def _debian_version(text: str) -> str:
     if not re.fullmatch(r"[0-9][A-Za-z0-9.+~-]*", text):
         raise argparse.ArgumentTypeError("a Debian version: it begins with a digit, then letters, digits, . + ~ -")
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
-    about = "Build the Debian package: dist/idiolect_VERSION_ARCH.deb, and its bill of materials beside it."
+def build_parser(here: Release | None) -> argparse.ArgumentParser:
+    """The options; ``here`` is what this machine runs, if that is one of the releases."""
+    about = "Build the Debian package: dist/idiolect_VERSION-1~RELEASE_ARCH.deb, and its bill of materials beside it."
     parser = argparse.ArgumentParser(
         prog="build_deb", description=about, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", choices=ARCHES, help="architecture (default: this machine's)")
-    parser.add_argument("--release", choices=RELEASES, default="bookworm", help="default: bookworm")
-    parser.add_argument("--version", type=_debian_version, metavar="V", help="instead of the one in setup.cfg")
+    suite = here.suite if here else None
+    about = f"for which release (default: this machine's, {suite or 'which is none of them'})"
+    parser.add_argument("--release", choices=RELEASES, default=suite, help=about)
+    about = f"instead of the one in setup.cfg, {_version()}; -1 and the release are added to it"
+    parser.add_argument("--version", type=_debian_version, metavar="V", help=about)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
     parser.add_argument("--allow-larger", action="store_true", help=f"more than {package.LIMIT_MIB:.0f} MiB are fine")
     about = "gzip is quick and half as large again: for trying things out (default: xz)"
@@ -169,6 +172,10 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--bundle-version", type=int, metavar="N", help="a new version")
     about = "a signed bundle that this one may replace without a reboot; may be given again"
     model.add_argument("--upgrade-from", type=Path, action="append", default=[], metavar="DIR", help=about)
+    about = "PCR that devices measure it into, as `idiolect bundle sign` has it (default: 14)"
+    model.add_argument("--pcr", type=int, metavar="N", help=about)
+    about = "what that PCR holds before the daemon starts, 64 hex digits: on PCs whose firmware measures into it"
+    model.add_argument("--pcr-start", metavar="HEX", help=f"{about} (default: zeros)")
     model.add_argument("--password-file", type=Path, metavar="FILE", help="its first line opens encrypted keys")
     return parser
 

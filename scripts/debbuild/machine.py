@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from debbuild.targets import CACHE, BuildError, Target
+from debbuild.targets import CACHE, RELEASES, Arch, BuildError, Release, Target
 
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 LIBRARIES = ("libc6-dev", "libasound2-dev", "libtss2-dev", "libpython3-dev", "libseccomp2", "libstdc++6")
 """What the sources are compiled against; the last two only so that it is known whose libraries they are."""
 
@@ -46,31 +47,56 @@ def _installed(package: str) -> bool:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout == "installed"
 
 
+def this_release() -> Release | None:
+    """What this machine runs, if packages are built for that; derivatives count as what they are made from."""
+    try:
+        about = platform.freedesktop_os_release()
+    except OSError:
+        return None
+    names = (about.get("VERSION_CODENAME", ""), about.get("UBUNTU_CODENAME", ""), about.get("DEBIAN_CODENAME", ""))
+    return next((RELEASES[name] for name in names if name in RELEASES), None)
+
+
+def _as_root() -> list[str] | None:
+    """What stands before a command that takes root: nothing, sudo, or None where neither will do."""
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo"):
+        if sys.stdin.isatty():
+            return ["sudo"]
+        if subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0:
+            return ["sudo", "-n"]
+    return None
+
+
+def install(packages: Sequence[str]) -> None:
+    """Install those of the Debian packages that this machine lacks, as root or with sudo."""
+    missing = [each for each in packages if not _installed(each)]
+    if not missing:
+        return
+    before = _as_root()
+    if before is None:
+        raise BuildError(f"as root, run: apt-get install {' '.join(missing)}")
+    say(f"installing Debian packages: {' '.join(missing)}")
+    get = [*before, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600"]
+    command = [*get, "install", "-y", "--no-install-recommends", *missing]
+    try:
+        run(command)
+    except BuildError:  # the lists may be older than the mirror
+        run([*get, "update"])
+        run(command)
+
+
 def prepare(target: Target) -> None:
     """Install the Debian packages that the build needs and this machine lacks."""
-    if not Path(f"/usr/bin/{target.python}").exists():
-        message = f"build {target.release.suite}'s package on {target.release.suite}: there is no /usr/bin/"
-        raise BuildError(message + target.python)
     minor = target.python
     wanted = ["binutils", f"{minor}-venv", "pkg-config"]
     if target.foreign:
         machine = target.arch.machine
-        wanted += [f"gcc-{machine}-linux-gnu", f"libc6-dev-{target.arch.name}-cross", "debian-archive-keyring"]
+        wanted += [f"gcc-{machine}-linux-gnu", f"libc6-dev-{target.arch.name}-cross", keyring_package(target.release)]
     else:
         wanted += ["gcc", f"{minor}-dev", *LIBRARIES]
-    missing = [each for each in wanted if not _installed(each)]
-    if not missing:
-        return
-    if os.geteuid() != 0:
-        raise BuildError(f"as root, run: apt-get install {' '.join(missing)}")
-    say(f"installing Debian packages: {' '.join(missing)}")
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-    try:
-        run(install, env=env)
-    except BuildError:  # the lists may be older than the mirror
-        run(["apt-get", "update", "-qq"], env=env)
-        run(install, env=env)
+    install(wanted)
 
 
 def supersede(folder: Path) -> None:
@@ -85,28 +111,63 @@ def library_root(target: Target) -> Path:
     return _sysroot(target) if target.foreign else Path("/")
 
 
-def _mirror() -> str:
-    """The Debian mirror that this machine uses anyway."""
+def keyring(release: Release) -> Path:
+    """The keys that the release's mirrors sign with."""
+    return Path(f"/usr/share/keyrings/{release.distribution}-archive-keyring.gpg")
+
+
+def keyring_package(release: Release) -> str:
+    """What brings them."""
+    return {"debian": "debian-archive-keyring", "ubuntu": "ubuntu-keyring"}[release.distribution]
+
+
+def mirror(release: Release, arch: Arch) -> str:
+    """The mirror that this machine uses anyway."""
+    wanted = "ubuntu-ports" if release.distribution == "ubuntu" and arch.name != "amd64" else release.distribution
     listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).split()
     for uri in listed:
-        if uri.rstrip("/").endswith("/debian"):
+        if uri.rstrip("/").endswith(f"/{wanted}"):
             return uri
-    raise BuildError("none of this machine's apt sources is a Debian mirror: the other architecture cannot be built")
+    message = f"none of this machine's apt sources is a mirror of {release.name} for {arch.name} (.../{wanted}): "
+    raise BuildError(f"{message}add one to /etc/apt/sources.list.d, or build on {release.name} for {arch.name}")
+
+
+def merged(root: Path) -> None:
+    """Make /bin, /sbin and /lib* links into /usr, as every release here has them.
+
+    Packages may say either place: one file lies at /lib for one release and at /usr/lib for the next, and a linker
+    script names it the other way round.
+    """
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        (root / "usr" / name).mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(f"usr/{name}")
+
+
+def unpack_deb(deb: Path, root: Path) -> None:
+    """Extract a Debian package below ``root``, through the links that it has for folders."""
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as archive:
+        command = ["tar", "--extract", "--keep-directory-symlink", "--directory", str(root)]
+        done = subprocess.run(command, stdin=archive.stdout, capture_output=True, text=True, check=False)
+    if done.returncode or archive.returncode:
+        raise BuildError(f"{deb.name} cannot be unpacked: {done.stderr[-500:]}")
 
 
 def _sysroot(target: Target) -> Path:
     """Fetched by apt in folders of its own: it chooses, checks and downloads, and nothing is installed."""
-    what = f"{target.release.suite} {target.arch.name} {LIBRARIES}"
+    what = f"{target.release.suite} {target.arch.name} {LIBRARIES} merged"
     key = hashlib.sha256(what.encode()).hexdigest()[:12]
     root = CACHE / "packaging" / f"sysroot-{target.release.suite}-{target.arch.name}-{key}"
     if (root / "stamp").exists():
         return root
     supersede(root)
+    merged(root)
     apt = root / "apt"
     for folder in ("lists/partial", "archives/partial"):
         (apt / folder).mkdir(parents=True)
     (apt / "status").touch()
-    source = f"deb [arch={target.arch.name} signed-by={KEYRING}] {_mirror()} {target.release.suite} main\n"
+    components = "main" if target.release.distribution == "debian" else "main universe"
+    where = f"{mirror(target.release, target.arch)} {target.release.suite} {components}"
+    source = f"deb [arch={target.arch.name} signed-by={keyring(target.release)}] {where}\n"
     (apt / "sources.list").write_text(source)
     say(f"fetching {target.arch.name}'s headers and libraries")
     options = {
@@ -126,7 +187,7 @@ def _sysroot(target: Target) -> Path:
     run([*get, "install", "--download-only", "-y", f"lib{target.python}-dev", *LIBRARIES])
     owners = []
     for deb in sorted((apt / "archives").glob("*.deb")):
-        run(["dpkg-deb", "--extract", deb, root])
+        unpack_deb(deb, root)
         package = run(["dpkg-deb", "--field", deb, "Package"]).strip()
         for line in run(["dpkg-deb", "--contents", deb]).splitlines():
             path = line.split(maxsplit=5)[5].split(" -> ")[0]

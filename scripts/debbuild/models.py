@@ -35,6 +35,8 @@ class Signing:
     directory: Path | None = None
     name: str | None = None
     version: int | None = None
+    pcr: int | None = None
+    pcr_start: str | None = None
     upgrade_from: tuple[Path, ...] = ()
     password_file: Path | None = None
 
@@ -115,6 +117,7 @@ class _Idiolect:
         command: list[str | Path] = ["-m", "idiolect.cli", "bundle", "sign", source, "--out", out, "--json"]
         command += ["--bundle-key", asked.bundle_key.resolve(), "--policy-key", asked.policy_key.resolve()]
         options = {"--name": asked.name, "--version": asked.version, "--password-file": asked.password_file}
+        options |= {"--pcr": asked.pcr, "--pcr-start": asked.pcr_start}
         for option, value in options.items():
             if value is not None:
                 command += [option, str(value)]

@@ -51,7 +51,7 @@ def changelog(root: Path, target: Target, version: str, epoch: int, commit: str)
     what = f"  * Built from commit {commit}." if commit else "  * Built from a source archive."
     head = f"idiolect ({version}) {target.release.suite}; urgency=medium"
     text = f"{head}\n\n{what}\n\n -- {MAINTAINER}  {formatdate(epoch)}\n"
-    write_gz(root / DOC / "changelog.gz", text)
+    write_gz(root / DOC / "changelog.Debian.gz", text)
 
 
 def finish(root: Path, target: Target, version: str, depends: Iterable[str]) -> None:

@@ -60,7 +60,7 @@ def make(
         "name": "idiolect",
         "version": version,
         "licenses": _APACHE,
-        "purl": f"pkg:deb/idiolect@{version}?arch={target.arch.name}&distro={target.release.suite}",
+        "purl": f"pkg:deb/idiolect@{quote(version)}?arch={target.arch.name}&distro={target.release.suite}",
         "hashes": [_sha256(_tree(site / "idiolect"))],
         "properties": [
             {"name": "idiolect:hash", "value": "of the lines `sha256  path`, sorted, of site-packages/idiolect"}
@@ -141,8 +141,7 @@ def _encoder(root: Path, path: Path) -> dict[str, Any]:
 
 def _debian(name: str, constraints: Iterable[str], target: Target) -> dict[str, Any]:
     """Not in the package: installed with it, and updated by its distribution."""
-    distribution = "ubuntu" if target.release.suite == "noble" else "debian"
-    purl = f"pkg:deb/{distribution}/{quote(name)}?arch={target.arch.name}&distro={target.release.suite}"
+    purl = f"pkg:deb/{target.release.distribution}/{quote(name)}?arch={target.arch.name}&distro={target.release.suite}"
     properties = [{"name": "idiolect:external", "value": "dependency of the Debian package"}]
     properties += [{"name": "idiolect:constraint", "value": each} for each in constraints]
     component = {"type": "library", "bom-ref": purl, "name": name, "purl": purl, "scope": "required"}

@@ -21,9 +21,26 @@ class Release:
     """A Debian or Ubuntu release: its python3 and its glibc, 2.x, decide which wheels fit."""
 
     suite: str
+    name: str
+    tag: str
     python: tuple[int, int]
     glibc: int
-    tested: bool = False
+
+    @property
+    def distribution(self) -> str:
+        """Whose mirrors have it: debian or ubuntu."""
+        return self.name.split()[0].lower()
+
+    def version(self, ours: str) -> str:
+        """The package's version for this release.
+
+        The release goes into Debian's revision, so that everything else decides first: 0.2.0~rc1 comes before 0.2.0
+        and 0.1.0+acme1 after 0.1.0, whatever they were built for. Of one version the newer release's is the higher
+        one, which makes an upgrade of the distribution take it.
+        """
+        if ours.endswith(f"~{self.tag}"):
+            return ours
+        return f"{ours}~{self.tag}" if "-" in ours else f"{ours}-1~{self.tag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +59,9 @@ class Arch:
 RELEASES = {
     each.suite: each
     for each in (
-        Release("bookworm", (3, 11), 36, tested=True),
-        Release("trixie", (3, 13), 41),
-        Release("noble", (3, 12), 39),
+        Release("bookworm", "Debian 12", "deb12u1", (3, 11), 36),
+        Release("trixie", "Debian 13", "deb13u1", (3, 13), 41),
+        Release("noble", "Ubuntu 24.04", "ubuntu24.04.1", (3, 12), 39),
     )
 }
 ARCHES = {each.name: each for each in (Arch("amd64", "x86_64"), Arch("arm64", "aarch64"))}

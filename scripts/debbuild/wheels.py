@@ -63,7 +63,8 @@ def collect(target: Target, *, fresh: bool = False) -> dict[str, Path]:
     return found
 
 
-def _requirements(pins: Iterable[Pin], folder: Path) -> Path:
+def requirements(pins: Iterable[Pin], folder: Path) -> Path:
+    """A file of them, as pip reads it."""
     path = folder / "requirements.txt"
     path.write_text("".join(f"{pin.requirement()}\n" for pin in pins))
     return path
@@ -72,15 +73,15 @@ def _requirements(pins: Iterable[Pin], folder: Path) -> Path:
 def _fetch(target: Target, pins: list[Pin], folder: Path) -> None:
     say(f"fetching wheels for {target.arch.name}")
     with tempfile.TemporaryDirectory() as work:
-        where = ["--platform=" + platform for platform in target.platforms]
-        pip(
-            tools(target),
-            *("download", "--require-hashes", "--no-deps", "--only-binary=:all:", "--dest", folder),
-            *("--implementation=cp", f"--python-version={target.abi[2:]}"),
-            *(f"--abi={abi}" for abi in (target.abi, "abi3", "none")),
-            *where,
-            *("-r", _requirements(pins, Path(work))),
-        )
+        what = ("-r", requirements(pins, Path(work)))
+        pip(tools(target), "download", "--require-hashes", "--no-deps", "--dest", folder, *fitting(target), *what)
+
+
+def fitting(target: Target) -> list[str]:
+    """The options that have pip take wheels for the target, whatever it runs on itself."""
+    python = ["--only-binary=:all:", "--implementation=cp", f"--python-version={target.abi[2:]}"]
+    abis = [f"--abi={abi}" for abi in (target.abi, "abi3", "none")]
+    return [*python, *abis, *(f"--platform={platform}" for platform in target.platforms)]
 
 
 def _compile(target: Target, pins: list[Pin], folder: Path) -> None:
@@ -93,7 +94,7 @@ def _compile(target: Target, pins: list[Pin], folder: Path) -> None:
             pip(
                 tools(target),
                 *("download", "--require-hashes", "--no-deps", "--no-binary=:all:", "--no-build-isolation"),
-                *("--dest", work, "-r", _requirements([pin], work)),
+                *("--dest", work, "-r", requirements([pin], work)),
                 env=env,
             )
             (archive,) = work.glob("*.tar.gz")
