@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pytest
 from product import PACKAGE, SETTINGS, Product
-from targets import roots
+from targets import arm64, roots
 from targets.base import Target, TargetError
 
 ROOT = Path(__file__).resolve().parents[1]
 REMOTE_DEB = "/root/idiolect.deb"
 
 
-def package(given: Path | None) -> Path:
+def arch_of(target: str) -> str:
+    """The architecture whose package a target takes, where none is named."""
+    return arm64.ARCH if target == "board:arm64" else roots.ARCH
+
+
+def package(given: Path | None, arch: str) -> Path:
     """The package: the one that was named, or the newest in dist/, or a new one."""
     if given:
         return given.resolve(strict=True)
-    found = sorted((ROOT / "dist").glob(f"{PACKAGE}_*_{roots.ARCH}.deb"), key=lambda path: path.stat().st_mtime)
+    found = sorted((ROOT / "dist").glob(f"{PACKAGE}_*_{arch}.deb"), key=lambda path: path.stat().st_mtime)
     if not found:
-        subprocess.run([ROOT / "scripts/build_deb", "--arch", roots.ARCH], check=True, cwd=ROOT)
-        return package(None)
+        subprocess.run([ROOT / "scripts/build_deb", "--arch", arch], check=True, cwd=ROOT)
+        return package(None, arch)
     return found[-1]
 
 
@@ -35,6 +40,10 @@ def make(config: pytest.Config, deb: Path) -> Target:
         from targets.local import Local
 
         return Local()
+    if (kind, host) == ("board", arm64.ARCH):
+        from targets.board_arm64 import BoardArm64
+
+        return BoardArm64(deb)
     if kind == "board":
         from targets.board import Board
 
@@ -47,7 +56,7 @@ def make(config: pytest.Config, deb: Path) -> Target:
         from targets.device import Device
 
         return Device(host, config.getoption("--loudspeaker") or "", config.getoption("--power") or "")
-    raise pytest.UsageError("--target is local, board or device:HOST")
+    raise pytest.UsageError("--target is local, board, board:arm64 or device:HOST")
 
 
 def install(target: Target, deb: Path) -> Product:
@@ -83,7 +92,7 @@ def repacked(deb: Path, version: str, folder: Path) -> Path:
             f"Version: {version}" if each.startswith("Version:") else each for each in control.read_text().splitlines()
         ]
         control.write_text("\n".join(lines) + "\n")
-        out = folder / f"{PACKAGE}_{version}_{roots.ARCH}.deb"
+        out = folder / f"{PACKAGE}_{version}_{deb.stem.rpartition('_')[2]}.deb"
         roots.shell("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", tree, out)
         shutil.rmtree(tree)
     return out
