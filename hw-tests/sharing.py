@@ -47,7 +47,7 @@ MODEL = (
 )
 SMALL = re.compile(r"\d{1,4}(\.\d{1,3}){0,2}\+?")
 """A version or a model's number; a serial number is longer."""
-PACKAGE = re.compile(r"idiolect_(\d+(?:\.\d+)*)(~(?:deb|ubuntu)[\d.]+(?:u\d+)?)?(\S*)_(amd64|arm64)\.deb")
+PACKAGE = re.compile(r"idiolect_(\d+(?:\.\d+)*)(\S*?)((?:-\d+)?(?:~(?:deb|ubuntu)[\d.]+(?:u\d+)?)?)_(amd64|arm64)\.deb")
 
 
 def shareable(report: Report) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def _package(name: str) -> str:
     found = PACKAGE.fullmatch(name.rpartition("/")[2])
     if not found:
         return UNTOLD
-    version, release, own, arch = found.groups()
-    return f"idiolect {version}{release or ''}{' of its own' if own else ''} {arch}"
+    version, own, release, arch = found.groups()
+    return f"idiolect {version}{release}{' of its own' if own else ''} {arch}"
 
 
 def _test_name(value: object) -> str:

@@ -151,14 +151,24 @@ def test_nothing_personal_gets_through_wherever_it_stands(modules: tuple[ModuleT
         assert "annas-kitchen" not in written, place
 
 
-@pytest.mark.parametrize("version", ["0.1.0+annas-kitchen", "0.1.0~deb12u1+annas-kitchen", "0.1.0-annas.kitchen1"])
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("0.1.0", "0.1.0"),
+        ("0.1.0-1~deb13u1", "0.1.0-1~deb13u1"),
+        ("0.1.0-1~ubuntu24.04.1", "0.1.0-1~ubuntu24.04.1"),
+        ("0.1.0+annas-kitchen", "0.1.0 of its own"),
+        ("0.1.0+annas.kitchen1-1~deb12u1", "0.1.0-1~deb12u1 of its own"),
+        ("0.1.0~deb12u1+annas-kitchen", "0.1.0 of its own"),
+    ],
+)
 def test_of_a_package_of_ones_own_only_the_number_is_told(
-    modules: tuple[ModuleType, ModuleType], version: str
+    modules: tuple[ModuleType, ModuleType], version: str, told: str
 ) -> None:
     report, sharing = modules
     made = honest(report)
     made.package = f"idiolect_{version}_arm64.deb"
-    assert sharing.shareable(made)["package"].replace("~deb12u1", "") == "idiolect 0.1.0 of its own arm64"
+    assert sharing.shareable(made)["package"] == f"idiolect {told} arm64"
 
 
 def leaves(value: Any) -> Iterator[Any]:
