@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,3 +196,17 @@ def test_a_report_that_was_filled_at_every_place_at_once_is_still_clean(
     written = json.dumps(sharing.shareable(made))
     for text in CANARIES.values():
         assert text not in written
+
+
+def test_the_page_names_only_options_and_targets_that_there_are() -> None:
+    page = (HW_TESTS.parent / "docs" / "boards.md").read_text()
+    source = (HW_TESTS / "conftest.py").read_text() + (HW_TESTS / "machines.py").read_text()
+    commands = [line for line in page.splitlines() if "pytest hw-tests" in line]
+    assert commands
+    options = set(re.findall(r"(--[a-z]+)", " ".join(commands) + page[page.index("## Half an hour") :]))
+    assert options >= {"--target", "--report", "--deb", "--loudspeaker", "--destructive"}
+    known = set(re.findall(r'addoption\(\s*"(--[a-z]+)"', source))
+    assert options - {"--arch", "--help"} <= known
+    targets = {target.partition(":") for target in re.findall(r"--target (\S+?)[`\s]", page)}
+    assert {kind for kind, _, _ in targets} == {"board", "device"}
+    assert ("board", ":", "arm64") in targets
