@@ -48,6 +48,7 @@ ORDER = (
     "report",
 )
 """Files in this order: what takes the machine apart comes last."""
+EMULATED_S = 5400
 ELSEWHERE = "the same on any processor: left to the container and the x86 board (--everything runs it here, too)"
 
 
@@ -91,15 +92,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return ORDER.index(name) if name in ORDER else len(ORDER)
 
     items.sort(key=place)
-    if config.getoption("--target") == "board:arm64" and not config.getoption("--everything"):
-        for item in items:
-            # Those of the TPM say by themselves why they do not run.
-            if not item.get_closest_marker("arm64") and item.path.stem != "test_tpm":
-                item.add_marker(pytest.mark.skip(reason=ELSEWHERE))
+    if config.getoption("--target") == "board:arm64":
+        _for_an_emulated_processor(config, items)
     if config.getoption("--target").startswith("device:") and not config.getoption("--destructive"):
         for item in items:
             if item.get_closest_marker("destructive"):
                 item.add_marker(pytest.mark.skip(reason="would harm what the device keeps: --destructive allows it"))
+
+
+def _for_an_emulated_processor(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Time enough, also for the first one, which may have to make the machine; and only what is worth that time."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(EMULATED_S))
+        # Those of the TPM say by themselves why they do not run.
+        wanted = item.get_closest_marker("arm64") or item.path.stem == "test_tpm"
+        if not wanted and not config.getoption("--everything"):
+            item.add_marker(pytest.mark.skip(reason=ELSEWHERE))
 
 
 @pytest.hookimpl(wrapper=True)
