@@ -1,14 +1,17 @@
-"""Tests of the installed product on a whole machine: pytest hw-tests --target local | board | device:HOST
+"""Tests of the installed product on a whole machine: pytest hw-tests --target local | board | board:arm64 | device:HOST
 
 local    a container: systemd as PID 1 on a fresh Debian, microphone and TPM simulated behind libasound and the TSS
 board    a virtual board: Debian's kernel, a TPM and a sound card that are devices, power that can be cut
+board:arm64
+         a virtual board with another processor, emulated: the package for arm64 from its installation to its end
 device   a machine of yours over ssh, with whatever it has; what would harm it needs --destructive
 
-hw-tests/README.md says what each takes. Only root can make the first two.
+hw-tests/README.md says what each takes. Only root can make the first three.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -27,11 +30,13 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import machines  # noqa: E402
 from product import Product  # noqa: E402
 from report import Number, Report  # noqa: E402
+from sharing import shareable  # noqa: E402
 from targets.base import Target, TargetError, Unavailable  # noqa: E402
 
 REPORT = pytest.StashKey[Report]()
 ORDER = (
     "install",
+    "boot",
     "service",
     "configuration",
     "ports",
@@ -42,14 +47,19 @@ ORDER = (
     "faults",
     "tpm",
     "package",
+    "report",
 )
 """Files in this order: what takes the machine apart comes last."""
+EMULATED_S = 5400
+ELSEWHERE = "the same on any processor: left to the container and the x86 board (--everything runs it here, too)"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The suite's own options."""
     group = parser.getgroup("idiolect on a machine")
-    group.addoption("--target", default="local", metavar="KIND", help="local (default), board or device:HOST")
+    group.addoption(
+        "--target", default="local", metavar="KIND", help="local (default), board, board:arm64 or device:HOST"
+    )
     group.addoption(
         "--release", choices=machines.roots.RELEASES, default="bookworm", help="Debian's: whose root, whose package"
     )
@@ -73,6 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "quick: part of the subset for CI",
         "destructive: would harm what a real device keeps",
         "anywhere: the same on any machine",
+        "arm64: what a package for another processor has to show",
     ):
         config.addinivalue_line("markers", line)
     config.stash[REPORT] = Report(target=config.getoption("--target"))
@@ -86,10 +97,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return ORDER.index(name) if name in ORDER else len(ORDER)
 
     items.sort(key=place)
+    if config.getoption("--target") == "board:arm64":
+        _for_an_emulated_processor(config, items)
     if config.getoption("--target").startswith("device:") and not config.getoption("--destructive"):
         for item in items:
             if item.get_closest_marker("destructive"):
                 item.add_marker(pytest.mark.skip(reason="would harm what the device keeps: --destructive allows it"))
+
+
+def _for_an_emulated_processor(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Time enough, also for the first one, which may have to make the machine; and only what is worth that time."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(EMULATED_S))
+        # Those of the TPM say by themselves why they do not run.
+        wanted = item.get_closest_marker("arm64") or item.path.stem == "test_tpm"
+        if not wanted and not config.getoption("--everything"):
+            item.add_marker(pytest.mark.skip(reason=ELSEWHERE))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -138,14 +161,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in report.lines():
         terminalreporter.write_line(line)
     if path := config.getoption("--report"):
-        report.write(path)
+        path.write_text(json.dumps(shareable(report), indent=1) + "\n")
         terminalreporter.write_line(f"report: {path}")
 
 
 @pytest.fixture(scope="session")
 def deb(pytestconfig: pytest.Config) -> Path:
     """The package to test."""
-    return machines.package(pytestconfig.getoption("--deb"), pytestconfig.getoption("--release"))
+    options = pytestconfig.option
+    return machines.package(options.deb, options.release, machines.arch_of(options.target))
 
 
 @pytest.fixture(scope="session")
@@ -179,6 +203,7 @@ def _left_to_others(request: pytest.FixtureRequest, installed: Product) -> None:
     if (
         installed.emulated
         and request.node.get_closest_marker("anywhere")
+        and not (request.config.getoption("--target") == "board:arm64" and request.node.get_closest_marker("arm64"))
         and not request.config.getoption("--everything")
     ):
         pytest.skip("the same on any machine: left to the container, as this processor is emulated (--everything)")
@@ -198,7 +223,7 @@ def measure(request: pytest.FixtureRequest, installed: Product) -> Any:
 
     def record(name: str, value: float, unit: str = "s", limit: float | None = None, *, timing: bool = True) -> float:
         emulated = timing and installed.emulated
-        note = f"emulated: {limit:g} not held" if emulated and limit is not None else ""
+        note = "emulated" + (f": {limit:g} not held" if limit is not None else "") if emulated else ""
         number = Number(name, round(value, 3), unit, None if emulated else limit, request.node.name, note)
         numbers.append(number)
         assert number.good, str(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from product import PACKAGE, SETTINGS, Product
-from targets import roots
+from targets import arm64, roots
 from targets.base import Target, TargetError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,16 +19,21 @@ SUFFIX = {"bookworm": "~deb12u", "trixie": "~deb13u"}
 """What the version of a release's package has at its end, before a number."""
 
 
-def package(given: Path | None, release: str) -> Path:
+def arch_of(target: str) -> str:
+    """The architecture whose package a target takes, where none is named."""
+    return arm64.ARCH if target == "board:arm64" else roots.ARCH
+
+
+def package(given: Path | None, release: str, arch: str) -> Path:
     """The package: the one that was named, or the newest in dist/ for that release, or a new one."""
     if given:
         return given.resolve(strict=True)
-    mine = f"{PACKAGE}_*{SUFFIX[release]}*_{roots.ARCH}.deb"
+    mine = f"{PACKAGE}_*{SUFFIX[release]}*_{arch}.deb"
     found = sorted((ROOT / "dist").glob(mine), key=lambda path: path.stat().st_mtime)
     if not found:
-        command = [ROOT / "scripts/build_deb", "--arch", roots.ARCH, "--release", release]
+        command = [ROOT / "scripts/build_deb", "--arch", arch, "--release", release]
         subprocess.run(command, check=True, cwd=ROOT)
-        return package(None, release)
+        return package(None, release, arch)
     return found[-1]
 
 
@@ -40,6 +45,10 @@ def make(config: pytest.Config, deb: Path) -> Target:
         from targets.local import Local
 
         return Local(release=release)
+    if (kind, host) == ("board", arm64.ARCH):
+        from targets.board_arm64 import BoardArm64
+
+        return BoardArm64(deb)
     if kind == "board" and release == roots.RELEASES[0]:
         from targets.board import Board
 
@@ -52,7 +61,7 @@ def make(config: pytest.Config, deb: Path) -> Target:
         from targets.device import Device
 
         return Device(host, config.getoption("--loudspeaker") or "", config.getoption("--power") or "")
-    raise pytest.UsageError(f"--target is local, board (of {roots.RELEASES[0]} only) or device:HOST")
+    raise pytest.UsageError(f"--target is local, board (of {roots.RELEASES[0]} only), board:arm64 or device:HOST")
 
 
 def install(target: Target, deb: Path) -> Product:
@@ -88,7 +97,7 @@ def repacked(deb: Path, version: str, folder: Path) -> Path:
             f"Version: {version}" if each.startswith("Version:") else each for each in control.read_text().splitlines()
         ]
         control.write_text("\n".join(lines) + "\n")
-        out = folder / f"{PACKAGE}_{version}_{roots.ARCH}.deb"
+        out = folder / f"{PACKAGE}_{version}_{deb.stem.rpartition('_')[2]}.deb"
         roots.shell("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", tree, out)
         shutil.rmtree(tree)
     return out

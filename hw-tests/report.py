@@ -1,10 +1,8 @@
-"""What a run found: the machine, every test, and every number beside its limit."""
+"""What a run found: the machine, every test, and every number beside its limit. sharing.py says what others may see."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -42,22 +40,13 @@ class Report:
     tests: list[dict[str, Any]] = field(default_factory=list)
     numbers: list[Number] = field(default_factory=list)
 
-    def as_json(self) -> str:
-        """For programs."""
-        numbers = [{**asdict(number), "good": number.good} for number in self.numbers]
-        return json.dumps({"schema": "idiolect/hw-report/v1", **vars(self), "numbers": numbers}, indent=1) + "\n"
-
     def lines(self) -> list[str]:
         """For people."""
         facts, lacks = dict(self.facts), self.facts.get("lacks", {})
-        about = ", ".join(str(facts.get(name, "")) for name in ("arch", "system", "kernel"))
+        about = ", ".join(str(facts[name]) for name in ("model", "arch", "system", "kernel") if facts.get(name))
         yield_ = [f"{self.target}: {about}, systemd {facts.get('systemd')}, {facts.get('memory_mib')} MiB"]
         yield_ += [f"  {name}: {value}" for name, value in facts.get("notes", {}).items()]
         yield_ += [f"  package: {self.package}"]
         yield_ += [f"  made first: {name} in {seconds:g} s" for name, seconds in self.built.items()]
         yield_ += [f"  lacks {name}: {why}" for name, why in lacks.items()]
         return yield_ + [str(number) for number in self.numbers]
-
-    def write(self, path: Path) -> None:
-        """To a file."""
-        path.write_text(self.as_json())

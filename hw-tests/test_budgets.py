@@ -23,6 +23,7 @@ def resident(product):
     return int(status[1]) / 1024, int(status[4]) / 1024
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_memory_of_the_service(product, measure):
     product.restart()

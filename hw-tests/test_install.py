@@ -6,6 +6,7 @@ from product import DIGITS, SOCKET, UNIT, wake_words
 FRESH_S = 120
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_from_a_fresh_debian_to_the_first_word(installed, measure, stopwatch):
     """Everything that happens between a Debian without Idiolect and a digit of Debian's recordings that is heard."""
@@ -18,6 +19,7 @@ def test_from_a_fresh_debian_to_the_first_word(installed, measure, stopwatch):
         measure("fresh Debian to the first word understood", whole, "s", FRESH_S)
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_units_are_up_enabled_and_whole(product):
     assert product.target.check(f"systemctl is-active {UNIT} {SOCKET}").split() == ["active", "active"]
@@ -26,6 +28,7 @@ def test_units_are_up_enabled_and_whole(product):
     assert product.show("NRestarts") == "0"
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_status_and_doctor_speak_from_the_shell(product):
     said = product.idiolect("status")

@@ -129,6 +129,7 @@ def test_a_day_in_a_minute(home, measure):
     home.understands(5)
 
 
+@pytest.mark.arm64
 @pytest.mark.anywhere
 def test_learning_now_learns_now_and_confined(home):
     begin(home, quiet_minutes=10)

@@ -58,6 +58,7 @@ def test_a_pause_survives_a_restart(product):
     product.running()
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_unplugged_and_plugged_in_again_it_hears_again(product, measure, stopwatch):
     pid = product.pid

@@ -51,6 +51,7 @@ def test_again(inhabited, packages):
     whole(inhabited, version)
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 @pytest.mark.anywhere
 def test_newer_and_older_again(inhabited, packages):
@@ -114,6 +115,7 @@ def test_removed_and_installed_again(inhabited, packages):
     whole(inhabited, version)
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_purged_it_leaves_nothing_and_a_copy_of_its_state_opens_no_more(inhabited, packages):
     target = inhabited.target

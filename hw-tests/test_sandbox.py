@@ -67,6 +67,7 @@ def test_systemd_finds_it_well_confined_and_nothing_wrong(product, measure):
     assert verified.said == ""
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_nothing_is_possible_from_inside_but_its_own_work(product, probes):
     found = confined(probes)
@@ -121,6 +122,7 @@ def escapes(target, unit, run):
     return reached
 
 
+@pytest.mark.arm64
 def test_the_running_daemon_has_what_the_unit_promises(product):
     """Not a copy: the process itself."""
     status = product.target.check(f"cat /proc/{product.pid}/status")

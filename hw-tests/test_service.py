@@ -51,6 +51,7 @@ def test_the_status_line_says_what_it_does(product):
     product.target.wait(lambda: product.line.startswith("listening to"), 5, "the status line says that it listens")
 
 
+@pytest.mark.arm64
 @pytest.mark.quick
 def test_killed_it_listens_again_within_three_seconds(product, measure, stopwatch):
     old = product.pid

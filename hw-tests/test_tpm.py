@@ -29,7 +29,7 @@ def provisioned(installed):
     """The service on keys from the TPM, with somebody in its vault; how long the steps took."""
     target = installed.target
     if not target.facts.has_tpm:
-        raise Unavailable("this machine has no TPM")
+        raise Unavailable(target.facts.lacks.get("kernel tpm", "this machine has no TPM"))
     installed.begin()
     target.check(f"rm -rf {KEYS}; mkdir -m 700 {KEYS}")
     keys = f"--bundle-key {KEYS}/k/bundle.key --policy-key {KEYS}/k/policy.key --name hw"

@@ -73,7 +73,9 @@ def test_what_we_ship_is_written_for_the_current_schema(path: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {path.name for path in EXAMPLES} >= {"pi-speaker.yaml", "jetson.yaml"}
+    assert {path.name for path in EXAMPLES} >= {
+        *("pi-speaker.yaml", "pi5-hat.yaml", "pi-zero-2w.yaml", "jetson.yaml"),
+    }
 
 
 # ---- values

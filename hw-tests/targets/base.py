@@ -57,6 +57,7 @@ class Facts:
     """What kind of machine it is. ``lacks`` names abilities with the reason why they are missing."""
 
     arch: str = ""
+    model: str = ""
     kernel: str = ""
     system: str = ""
     systemd: int = 0
@@ -78,9 +79,11 @@ arch=$(dpkg --print-architecture); kernel=$(uname -r); systemd=$(systemctl --ver
 tpm=false; [ -e /dev/tpmrm0 ] && tpm=true
 sound=false; grep -qs '[0-9]' /proc/asound/pcm && sound=true
 controllers=$(cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null)
+# What the board's maker calls it, where the firmware says so; it ends in a zero.
+model=$(2>/dev/null tr -cd 'A-Za-z0-9 .+-' < /proc/device-tree/model)
 printf '{"arch":"%s","kernel":"%s","system":"%s","systemd":%s,"memory_mib":%s,"has_tpm":%s,"has_sound":%s,' \
     "$arch" "$kernel" "$PRETTY_NAME" "$systemd" "$memory" "$tpm" "$sound"
-printf '"controllers":"%s"}' "$controllers"
+printf '"model":"%s","controllers":"%s"}' "$model" "$controllers"
 """
 
 

@@ -13,14 +13,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from . import roots
 from .base import Done, Target, TargetError, Unavailable
 from .local import Local
 from .sound import WavRoom
-from .tpm import SoftwareTpm
+from .tpm import AbsentTpm, SoftwareTpm
 from .wire import Agent, Monitor
 
 GUEST = Path(__file__).with_name("guest")
@@ -101,50 +101,58 @@ def install_into(tree: Path, package: Path) -> None:
 class Board(Target):
     """One virtual board, running. ``forward`` is a port of this machine that leads to the board's SSH."""
 
+    qemu, needed = "qemu-system-x86_64", "qemu-system-x86 qemu-utils"
+    serial = "ttyS0"
+    lacks: Mapping[str, str] = LACKS
+    boot_limit_s = 180
+    """Seconds that an emulated board may take to come up."""
+
     def __init__(self, package: Path, *, forward: int = 0, memory_mib: int = 1024) -> None:
         self.name = "board"
         self._forward, self._memory = forward, memory_mib
         self._folder = Path(tempfile.mkdtemp(prefix="idiolect-hw-"))
         self._qemu: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
-        self._initrd = roots.initramfs()
-        files, version = roots.kernel()
-        self._kernel = files / f"boot/vmlinuz-{version}"
-        extra = factory_files(self._folder / "factory")
-        base = roots.disk(extra, package, lambda tree: install_into(tree, package))
+        self._kernel, self._initrd, base = self._parts(package)
         self._disk = self._folder / "disk.qcow2"
         roots.shell("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, self._disk)
         self.room: WavRoom = WavRoom(self._folder / "mic")
         self.room.device = "plughw:CARD=Intel,DEV=0"
-        self.chip: SoftwareTpm = SoftwareTpm(self._folder / "tpm", for_qemu=True)
+        self._choose(self._folder)
+        self._power_on()
+        self.facts = self._observe(lacks=dict(self.lacks))
+        self.facts.notes |= {"boot_s": f"{self.boot_seconds:.1f}", "accelerator": "KVM" if self._accelerated else "TCG"}
+        self._note(package)
+
+    def _parts(self, package: Path) -> tuple[Path, Path, Path]:
+        """The kernel, the initramfs, and the disk as it leaves the factory: with the package on it."""
+        initrd = roots.initramfs()
+        files, version = roots.kernel()
+        extra = factory_files(self._folder / "factory")
+        return files / f"boot/vmlinuz-{version}", initrd, roots.disk(extra, package, lambda t: install_into(t, package))
+
+    def _choose(self, folder: Path) -> None:
+        """The TPM, and how the processor is had."""
+        self.chip: SoftwareTpm | AbsentTpm = SoftwareTpm(folder / "tpm", for_qemu=True)
         self._accelerated = kvm(self._kernel, self._initrd)
         self.patience = 1.0 if self._accelerated else 4.0
-        self._power_on()
-        self.facts = self._observe(lacks=dict(LACKS))
+
+    def _note(self, package: Path) -> None:
+        """What else the report should say of it."""
         self.facts.notes["package"] = package.name
-        self.facts.notes |= {"boot_s": f"{self.boot_seconds:.1f}", "accelerator": "KVM" if self._accelerated else "TCG"}
 
     def _command(self) -> Iterator[str]:
         here = self._folder
-        yield from ("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "q35", "-smp", "2")
-        yield from KVM if self._accelerated else TCG
+        yield from ("setpriv", "--pdeathsig", "KILL", self.qemu, *self._machine())
         yield from ("-m", str(self._memory), "-nodefaults", "-no-user-config", "-display", "none")
-        yield from ("-serial", f"file:{here}/console.log", "-global", "ICH9-LPC.disable_s3=0")
+        yield from ("-serial", f"file:{here}/console.log")
         yield from ("-kernel", str(self._kernel), "-initrd", str(self._initrd))
-        yield from ("-append", "console=ttyS0 quiet net.ifnames=0 mitigations=off rw root=/dev/vda panic=5")
+        yield from ("-append", f"console={self.serial} quiet net.ifnames=0 mitigations=off rw root=/dev/vda panic=5")
         yield from ("-drive", f"file={self._disk},if=virtio,format=qcow2,cache=writeback")
         yield from ("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=idiolect.hw")
         yield from ("-chardev", f"socket,id=agent,path={here}/agent,server=on,wait=off")
         yield from ("-qmp", f"unix:{here}/qmp,server=on,wait=off", "-device", "virtio-rng-pci")
-        yield from ("-chardev", f"socket,id=tpm,path={self.chip.control}", "-tpmdev", "emulator,id=t,chardev=tpm")
-        yield from (
-            "-device",
-            "tpm-crb,tpmdev=t",
-            "-device",
-            "ich9-intel-hda,id=hda",
-            "-device",
-            "hda-micro,audiodev=a",
-        )
+        yield from ("-device", "ich9-intel-hda,id=hda", "-device", "hda-micro,audiodev=a")
         # One format from the plugin to QEMU: its mixer then has nothing to resample.
         form = "in.fixed-settings=on,in.frequency=16000,in.channels=1,in.format=s16"
         yield from (
@@ -154,10 +162,17 @@ class Board(Target):
         forward = f",hostfwd=tcp:127.0.0.1:{self._forward}-:22" if self._forward else ""
         yield from ("-netdev", f"user,id=n{forward}", "-device", "virtio-net-pci,netdev=n,romfile=")
 
+    def _machine(self) -> Iterator[str]:
+        """The processor, and what only this kind of machine has."""
+        yield from ("-machine", "q35", "-smp", "2", "-global", "ICH9-LPC.disable_s3=0")
+        yield from KVM if self._accelerated else TCG
+        yield from ("-chardev", f"socket,id=tpm,path={self.chip.control}", "-tpmdev", "emulator,id=t,chardev=tpm")
+        yield from ("-device", "tpm-crb,tpmdev=t")
+
     def _power_on(self) -> None:
         began = time.monotonic()
-        if not shutil.which("qemu-system-x86_64"):
-            raise TargetError("QEMU is not installed; as root, run: apt-get install qemu-system-x86 qemu-utils")
+        if not shutil.which(self.qemu):
+            raise TargetError(f"QEMU is not installed; as root, run: apt-get install {self.needed}")
         self.chip.on()
         with (self._folder / "qemu.log").open("ab") as log:
             environment = os.environ | self.room.mic.environment
@@ -183,10 +198,10 @@ class Board(Target):
         """Until systemd has come up, in another boot than ``last``."""
         assert self._agent
         question = "cat /proc/sys/kernel/random/boot_id; systemctl is-system-running"
-        ends = time.monotonic() + (60 if self._accelerated else 180)
+        ends = time.monotonic() + (60 if self._accelerated else self.boot_limit_s)
         while time.monotonic() < ends:
             with contextlib.suppress(TimeoutError):
-                words = self._agent.run(question, 1).out.split()
+                words = self._agent.run(question, 5).out.split()
                 if len(words) == 2 and words[0] != last and words[1] in ("running", "degraded"):
                     return
             time.sleep(0.1)

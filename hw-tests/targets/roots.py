@@ -37,7 +37,7 @@ MODULES = (
 )
 AT_BOOT = MODULES[:7]
 HOSTNAME = "idiolect-hw"
-NEEDED = "debootstrap systemd-container swtpm qemu-system-x86 qemu-utils alsa-utils"
+NEEDED = "debootstrap systemd-container swtpm qemu-system-x86 qemu-system-arm qemu-utils alsa-utils"
 TIMES: dict[str, float] = {}
 """Seconds that each part took when it had to be made in this run; for the report."""
 
@@ -138,7 +138,7 @@ def kernel() -> tuple[Path, str]:
     return folder, version
 
 
-def _module_files(folder: Path, version: str, names: tuple[str, ...]) -> list[Path]:
+def module_files(folder: Path, version: str, names: tuple[str, ...]) -> list[Path]:
     found: dict[Path, None] = {}
     for name in names:
         listed = shell("modprobe", "-d", folder, "-S", version, "-D", name)
@@ -170,7 +170,7 @@ def initramfs() -> Path:
             (tree / name).mkdir(parents=True)
         busybox = download("busybox-static") / "bin/busybox"
         shutil.copy(busybox, tree / "bin/busybox")
-        files = _module_files(folder, version, AT_BOOT)
+        files = module_files(folder, version, AT_BOOT)
         for file in files:
             shutil.copy(file, tree / "m")
         (tree / "modules").write_text("".join(f"/m/{file.name}\n" for file in files))
@@ -196,7 +196,7 @@ def disk(extra: Path, package: Path, install: Callable[[Path], None]) -> Path:
         tree = out / "tree"
         tree.mkdir()
         install(tree)
-        for file in _module_files(folder, version, MODULES):
+        for file in module_files(folder, version, MODULES):
             inside = tree / file.relative_to(folder)
             inside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, inside)

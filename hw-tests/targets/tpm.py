@@ -29,6 +29,18 @@ class NoChip(Chip):
     """A machine without one."""
 
 
+class AbsentTpm(NoChip):
+    """The place of a TPM in a virtual machine that has none: its power is switched all the same."""
+
+    control = Path("/dev/null")
+
+    def on(self) -> None:
+        """Nothing to power."""
+
+    def off(self, *, orderly: bool = False) -> None:
+        """Nothing to cut."""
+
+
 class SoftwareTpm(Chip):
     """swtpm in ``folder``, where its socket is called ``tpm``.
 
