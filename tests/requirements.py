@@ -50,16 +50,23 @@ def _commands(node: ast.expr, named: dict[str, list[ast.expr]]) -> Iterator[str]
                 yield from _commands(value, {})
     elif isinstance(node, ast.Starred):
         yield from _commands(node.value, named)
-    elif isinstance(node, ast.List | ast.Tuple) and node.elts:
-        for place, each in enumerate(node.elts):
-            piece = isinstance(node.elts[0], ast.Starred) and isinstance(each, ast.Starred)
-            if place == 0 or (piece and not isinstance(each.value, ast.Name)):
-                yield from _commands(each, named)
+    elif isinstance(node, ast.List | ast.Tuple):
+        for each in _pieces(node):
+            yield from _commands(each, named)
     elif isinstance(node, ast.BinOp):
         yield from _commands(node.left, named)
     elif isinstance(node, ast.IfExp):
         yield from _commands(node.body, named)
         yield from _commands(node.orelse, named)
+
+
+def _pieces(command: ast.List | ast.Tuple) -> Iterator[ast.expr]:
+    """The first word, and in a list of several commands, one before the other, the others written out in it."""
+    yield from command.elts[:1]
+    if command.elts and isinstance(command.elts[0], ast.Starred):
+        for each in command.elts[1:]:
+            if isinstance(each, ast.Starred) and not isinstance(each.value, ast.Name):
+                yield each
 
 
 def libraries(source: str) -> dict[str, int]:
@@ -91,11 +98,26 @@ def shared_files(source: str) -> dict[str, int]:
 
 # -- shell ------------------------------------------------------------------------------------------------------------
 
-BUILTINS = set(
-    "if then else elif fi for while until do done case esac function in select time local return exit set shift trap"
-    " readonly export echo printf cd test true false eval exec source command unset wait kill umask mapfile declare"
-    " getopts ulimit hash type let : . break continue compgen jobs pwd read".split()
-)
+BUILTINS = {
+    *("if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "function", "in"),
+    *(
+        "select",
+        "time",
+        "local",
+        "return",
+        "exit",
+        "set",
+        "shift",
+        "trap",
+        "readonly",
+        "export",
+        "echo",
+        "printf",
+        "cd",
+    ),
+    *("test", "true", "false", "eval", "exec", "source", "command", "unset", "wait", "kill", "umask", "mapfile", "let"),
+    *("declare", "getopts", "ulimit", "hash", "type", "break", "continue", "compgen", "jobs", "pwd", "read"),
+}
 _BEFORE = r"(?:\b(?:then|do|else|elif|if|while|until|exec|sudo|as_root|quietly)|!)\s"
 
 

@@ -89,7 +89,7 @@ SOMETIMES = {
     "model_signing": "of the extra signer, in the environment that setup made",
     "postinst": "of a package in the test's folder", "postrm": "the same", "prerm": "the same",
     "nonsense": "is not there on purpose",
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "of Debian itself: scripts/arm64 says what to install where it is missing",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "of Debian itself; where it is missing, that is said",
     "/usr/share/idiolect": "in a folder that stands for the root",
     "/usr/share/foo/bar": "of this test",
 }  # fmt: skip
@@ -204,7 +204,7 @@ def test_every_package_of_setup_brings_something() -> None:
     assert installed() - PROVIDED.keys() - others == set()
 
 
-# -- does it find anything? ---------------------------------------------------------------------------------------------
+# -- does it find anything? -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
