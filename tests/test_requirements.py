@@ -129,8 +129,9 @@ def sources() -> dict[Path, str]:
 
 
 def _python(path: Path) -> bool:
+    """Without a suffix, and Python's: also where sh reads the first lines."""
     with path.open("rb") as file:
-        return not path.suffix and b"python" in file.readline()
+        return not path.suffix and (b"python" in file.readline() or file.readline().startswith(b'""":"'))
 
 
 def scripts() -> dict[Path, str]:
@@ -141,6 +142,7 @@ def scripts() -> dict[Path, str]:
         if path.is_file() and path.parent.name != "debian":
             with path.open("rb") as file:
                 first = file.readline()
+                first = b"" if _python(path) or path.suffix == ".py" else first
             if first.startswith(b"#!") and first.rstrip().endswith(b"sh"):
                 found[path] = path.read_text()
     return found
