@@ -147,6 +147,11 @@ class WavMic:
         at = claim.stat().st_mtime_ns * 1e-9 if claim.exists() else float("inf")
         return at if at <= time.monotonic() else None  # until then it is an ordinary date, decades from the boot
 
+    @property
+    def heard(self) -> int:
+        """Up to which frame of the recording it was read."""
+        return int.from_bytes(self._heard.read_bytes(), "little")
+
     def install(self) -> None:
         """Make the microphone known to this process: libasound reads its environment at every open."""
         os.environ.update(self.environment)
