@@ -2,11 +2,15 @@
 
     scripts/evaluate --data DIR --json FILE [--plots DIR] [--only PARTS] [--bundle DIR] [--no-cache] [--jobs N]
 
-DIR is laid out as the recordings' README says: speech_commands/, digits/, phrases/, coffee_orders/, noise/; any part
-may be missing (its figures are null, with the reason). The base model's figures leave out every clip that its head was
-trained on (the bundle lists the digests of all of them), and the report says how many that were. People and phrases
-that the bundle has heard are adapted to and taught with models trained here without them (evaluation/personal/).
-A further phrase under phrases/ counts as speech that is no wake word. music/ and radio/ may hold long recordings for
+DIR holds recordings, none of which are part of the repository; any part may be missing (its figures are null, with the
+reason):
+
+    speech_commands/WORD/SPEAKER_nohash_N.flac    digits/DIGIT/DIGIT_SPEAKER_N.flac    phrases/PHRASE/N.flac
+    coffee_orders/clean/N.flac                    noise/kitchen.flac
+
+The base model's figures leave out every clip that its head was trained on (the bundle lists the digests of all of
+them), and the report says how many that were. People and phrases that the bundle has heard are adapted to and taught
+with models trained here without them (evaluation/personal/). A further phrase under phrases/ counts as speech that is no wake word. music/ and radio/ may hold long recordings for
 the false accepts of a room where nobody speaks to the device; without them Debian's music on hold and the spoken
 orders, back to back, stand in.
 """
@@ -26,7 +30,9 @@ PARTS = ("base", *PERSONAL)
 
 def parse() -> argparse.Namespace:
     """The command line, or its help; needs no library."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        "evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of recordings")
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--plots", type=Path, help="folder for confusion matrices (needs matplotlib)")
