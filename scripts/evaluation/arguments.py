@@ -10,9 +10,9 @@ reason):
 
 The base model's figures leave out every clip that its head was trained on (the bundle lists the digests of all of
 them), and the report says how many that were. People and phrases that the bundle has heard are adapted to and taught
-with models trained here without them (evaluation/personal/). A further phrase under phrases/ counts as speech that is no wake word. music/ and radio/ may hold long recordings for
-the false accepts of a room where nobody speaks to the device; without them Debian's music on hold and the spoken
-orders, back to back, stand in.
+with models trained here without them (evaluation/personal/). A further phrase under phrases/ counts as speech that is
+no wake word. music/ and radio/ may hold long recordings for the false accepts of a room where nobody speaks to the
+device; without them Debian's music on hold and the spoken orders, back to back, stand in.
 """
 
 from __future__ import annotations
