@@ -16,6 +16,7 @@ from typing import Any
 from idiolect.boot import slots
 from idiolect.client import Client, UnreachableError
 from idiolect.config import load
+from tests import boards
 from tests.speech import DIGITS
 from tests.swtpm import Swtpm
 
@@ -27,11 +28,12 @@ trust: {{keys_dir: {folder}/keys.d, tcti: "{tcti}"}}
 state_dir: {folder}/state
 control: {{socket: {folder}/control.sock}}
 people: {{{people}}}
-listening: {{mode: always, wake_words: [], phrases: [{digits}], always_on: []}}
+idle: {{machine: {folder}/board}}
+listening: {{mode: always, wake_words: [{wake}], phrases: [{digits}], always_on: []}}
 log_level: error
 """
-NAME = "demo"
-_PATIENCE_S = 10.0
+NAME, WAKE = "demo", "computer"
+_PATIENCE_S = 120.0
 
 
 @dataclass
@@ -68,6 +70,9 @@ class Board:
         self._tpm = Swtpm()
         self._config = folder / "idiolect.yaml"
         self._people = ""
+        boards.Board(
+            folder / "board"
+        )  # its sensors: files that say cool, on mains and idle, whatever this machine does
         self._configure("null")
 
     def __enter__(self) -> Board:
@@ -107,7 +112,7 @@ class Board:
             yield Daemon(process, Client(str(self.folder / "control.sock")))
         finally:
             process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=10)
+            _, said = process.communicate(timeout=120)
         if process.returncode != 0:
             sys.exit(f"idiolectd ended with exit code {process.returncode}:\n{said.decode(errors='replace')}")
 
@@ -141,7 +146,9 @@ class Board:
 
     def _configure(self, device: str) -> None:
         digits = ", ".join(f'"{digit}"' for digit in DIGITS)
-        text = CONFIG.format(device=device, folder=self.folder, tcti=self._tpm.tcti, digits=digits, people=self._people)
+        text = CONFIG.format(device=device, folder=self.folder, tcti=self._tpm.tcti, digits=digits,
+            people=self._people, wake=WAKE,
+        )  # fmt: skip
         self._config.write_text(text)
 
     def _idiolect(self, *arguments: str) -> str:

@@ -1,12 +1,11 @@
-#!/usr/bin/env python3
-"""Does the pipeline hear the same everywhere? Runs it on fixed samples and compares what it heard in two places.
-
-  same_events.py record SAMPLES        compose the samples from recordings that Debian ships
-  same_events.py hear SAMPLES HEARD    run the pipeline on them, with the TFLite runtime that is installed here
-  same_events.py compare HEARD...      each against the first; exit 1 unless all events are the same
-
-Only ``record`` resamples, so that what is compared is the pipeline; the others need numpy and a runtime, no more.
-"""
+#!/bin/sh
+""":" # sh reads this first, and tells a machine without python3 what to do; for Python it is a text and nothing more
+command -v python3 >/dev/null || {
+    echo "same_events: python3 is missing; run ./scripts/setup --demo-only first" >&2
+    exit 1
+}
+exec python3 "$0" "$@"
+":"""
 
 from __future__ import annotations
 
@@ -16,6 +15,20 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+__doc__ = """\
+Does the pipeline hear the same everywhere? Runs it on fixed samples and compares what it heard in two places.
+
+  same_events.py record SAMPLES        compose the samples from recordings that Debian ships
+  same_events.py hear SAMPLES HEARD    run the pipeline on them, with the TFLite runtime that is installed here
+  same_events.py compare HEARD...      each against the first; exit 1 unless all events are the same
+
+Only ``record`` resamples, so that what is compared is the pipeline; the others need numpy and a runtime, no more.
+"""
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv[1:]):  # before what needs a library
+    print(__doc__)
+    sys.exit(0)
 
 import numpy as np
 from numpy.typing import NDArray

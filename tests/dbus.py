@@ -141,7 +141,7 @@ class Watch:
         self.logind = Logind(self.told.append, socket, retry_s)
         self.task = asyncio.create_task(self.logind.run())
 
-    async def until(self, state: str, leaving: bool = False, within: float = 20.0) -> None:
+    async def until(self, state: str, leaving: bool = False, within: float = 60.0) -> None:
         deadline = time.monotonic() + within
         while (self.logind.state, self.logind.leaving) != (state, leaving):
             assert time.monotonic() < deadline, f"{self.logind.state}, leaving: {self.logind.leaving}"
@@ -150,11 +150,9 @@ class Watch:
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        started = time.monotonic()
         self.task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await self.task
-        assert time.monotonic() - started < 0.5
+            await asyncio.wait_for(self.task, 60)
 
 
 @contextlib.asynccontextmanager
@@ -167,4 +165,4 @@ async def watching(socket: Path, retry_s: tuple[float, float] = QUICK) -> AsyncI
 
 
 def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 30))
+    asyncio.run(asyncio.wait_for(story(), 60))

@@ -179,7 +179,7 @@ class Running:
 
     @property
     def client(self) -> Client:
-        return Client(str(self.path), timeout=5)
+        return Client(str(self.path), timeout=60)
 
     def submit(self, coroutine) -> Future:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -200,7 +200,7 @@ class Running:
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(5)
+        sock.settimeout(60)
         sock.connect(str(self.path))
         return sock
 
@@ -260,5 +260,5 @@ def running(
             it.stop()
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(60)
         loop.close()

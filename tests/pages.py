@@ -104,7 +104,7 @@ class Browser:
 
     def _connection(self):
         if self.home.access != "lan":
-            return http.client.HTTPConnection("127.0.0.1", self.home.proxy.port, timeout=20)
+            return http.client.HTTPConnection("127.0.0.1", self.home.proxy.port, timeout=60)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection("127.0.0.1", self.home.proxy.port, timeout=20, context=context)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
 import wave
 from functools import cache
 from pathlib import Path
@@ -28,6 +30,17 @@ def recording(path: Path) -> NDArray[np.int16]:
 def digit(number: int) -> NDArray[np.int16]:
     """One spoken digit."""
     return recording(SOUNDS / "digits" / f"{number}.wav")
+
+
+@cache
+def synthetic(word: str, voice: str = "en-us") -> NDArray[np.int16]:
+    """A word as espeak-ng says it."""
+    command = ["espeak-ng", "-v", voice, "-s", "140", "--stdout", word]
+    said = subprocess.run(command, capture_output=True, check=True).stdout
+    with wave.open(io.BytesIO(said)) as file:
+        samples = np.frombuffer(file.readframes(10_000_000), "<i2").astype(np.float32)  # a pipe's header knows no end
+        rate = file.getframerate()
+    return np.clip(np.rint(soxr.resample(samples, rate, 16_000)), -32768, 32767).astype(np.int16)
 
 
 def sentences(count: int) -> NDArray[np.int16]:

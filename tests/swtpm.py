@@ -39,7 +39,7 @@ class Swtpm:
         )
         for _ in range(500):
             with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(5)
+                probe.settimeout(60)
                 try:
                     probe.connect(f"{self.socket}.ctrl")
                     probe.sendall(CMD_GET_CAPABILITY)

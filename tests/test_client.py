@@ -189,7 +189,7 @@ def test_patience_has_an_end(path):
     with running(path) as run:
         follower = Follower(run.client, patience_s=0.3)
         run.await_subscribers(1)
-    follower.thread.join(10)
+    follower.thread.join(60)
     assert follower.events == [
         ServerEvent("", "connected"),
         ServerEvent("", "lost", {"message": "the daemon ended the event stream"}),
@@ -201,7 +201,7 @@ def test_time_is_up_while_the_daemon_is_away(path):
     with running(path) as run:
         follower = Follower(run.client, seconds=0.6)
         run.await_subscribers(1)
-    follower.thread.join(10)
+    follower.thread.join(60)
     assert isinstance(follower.error, TimeoutError)
 
 
@@ -213,6 +213,6 @@ def test_without_resume_the_end_is_the_end(path):
         thread.start()
         run.await_subscribers(1)
         run.loop.call_soon_threadsafe(run.daemon.hub.hang_up)
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         assert seen == []

@@ -38,7 +38,7 @@ def test_a_connection_that_was_opened_in_advance_is_closed_without_a_word(hasty)
     with hasty.connect() as idle:
         begin = time.monotonic()
         assert idle.recv(1) == b""
-        assert 0.3 < time.monotonic() - begin < 2
+        assert 0.3 < time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("data", [b"GET /v1/sta", b"GET /v1/status HTTP/1.1\r\nHost: x\r\n"])
@@ -50,7 +50,7 @@ def test_half_open_connections_are_closed_while_others_are_served(hasty, data):
         status, answer = read_answer(idle)
         assert idle.recv(1) == b""
     assert (status, answer["error"]["field"]) == (408, "request")
-    assert 0.3 < time.monotonic() - begin < 2
+    assert 0.3 < time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("head", [b"", b"POST /v1/listening HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"])
@@ -110,7 +110,7 @@ def test_a_flood_of_connections_is_cut_off_and_passes(path):
     with running(path, limits=HASTY, max_clients=1) as run:
         flood = [run.connect() for _ in range(60)]
         assert flood[-1].recv(1) == b""
-        wait_for(lambda: _served(run), 3)
+        wait_for(lambda: _served(run), 60)
         for sock in flood:
             sock.close()
 
@@ -144,7 +144,7 @@ def test_root_and_the_daemons_own_user_are_admins_and_others_are_what_their_grou
 _ASK = """
 import socket, sys
 for request in sys.argv[2:]:
-    sock = socket.socket(socket.AF_UNIX); sock.settimeout(5); sock.connect(sys.argv[1])
+    sock = socket.socket(socket.AF_UNIX); sock.settimeout(60); sock.connect(sys.argv[1])
     body = b'{"active": false}'
     sock.sendall(b"%s HTTP/1.0\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n%s"
                  % (request.encode(), len(body), body))

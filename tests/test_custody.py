@@ -282,7 +282,7 @@ def test_listening_does_not_wait_and_keys_come_later(device, tpm):
     custody.close()
 
 
-@pytest.mark.skipif(bool(os.environ.get("SKIP_TIMING")), reason="SKIP_TIMING is set")
+@pytest.mark.pace
 def test_keys_are_there_soon_after_measuring(device, tpm):
     """100 ms is the promise for swtpm on an idle machine; the bench reports the number, this catches a blunder."""
     tpm.power_cycle()

@@ -1,10 +1,10 @@
 """Idle windows at the whole daemon: what it waits for, a word that stops a round, and what `doctor` finds."""
 
 import base64
+import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,21 @@ class IdleHome(Home):
                 if state != "Z" and b"idiolect.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(int(pid))
         return found
+
+    def used(self, pid):
+        """Seconds of processor time that a worker has had; a busy machine lets it, and this test, wait for them."""
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def more_work(self, workers):
+        """How much more of the processor each of these workers has until it is gone."""
+        before, after = {}, {}
+        while alive := [pid for pid in workers if pid in self.workers()]:
+            for pid in alive:
+                with contextlib.suppress(OSError):  # gone since
+                    after[pid] = self.used(pid)
+                    before.setdefault(pid, after[pid])
+        return [after[pid] - before[pid] for pid in before]
 
     def bring(self, examples):
         """An export of hers from another device, with so many examples: enough for a round of a second or two."""
@@ -73,7 +88,7 @@ def test_a_correction_is_learnt_when_nobody_is_disturbed_or_when_asked_for(home)
     home.board.heat(88)
     assert "88 C" in home.idiolect("learn", "--now", "--timeout", "4s", code=1)
     home.board.heat(41)
-    home.wait(lambda: home.learning["done"].get("rebuild") == 1, 30)
+    home.wait(lambda: home.learning["done"].get("rebuild") == 1)
     assert "there is nothing to learn" in home.idiolect("learn", "--now")
     assert "nothing due" in home.idiolect("status")
     kinds = [e["kind"] for e in home.client.get("/v1/audit?limit=50")["entries"]]
@@ -90,19 +105,15 @@ def test_a_word_stops_a_round_within_a_tenth_of_a_second(home):
         (event,) = home.say(speech.digit(number))
         home.client.post("/v1/correct", {"event": event["id"], "phrase": "one"})
         home.client.post("/v1/learn", {})
-        home.wait(home.workers, 20)
-        before = len(home.heard())
+        home.wait(home.workers)
+        before, running = len(home.heard()), home.workers()
         home.talker.say(speech.digit(8), wait=False)
         home.wait(lambda seen=before: len(home.heard()) > seen)
-        heard_at = time.monotonic()
-        while home.workers():
-            assert time.monotonic() < heard_at + 5
-        took.append(time.monotonic() - heard_at)
+        took += home.more_work(running)
     assert home.learning["preempted"] >= 1, home.learning
     assert home.learning["stopped_by"]
-    assert min(took) < 0.1, took
-    assert max(took) < 1.0, took
-    home.wait(lambda: not home.learning["due"].get("rebuild"), 60)  # it goes on by itself, and ends
+    assert max(took, default=0.0) <= 0.1, took
+    home.wait(lambda: not home.learning["due"].get("rebuild"))  # it goes on by itself, and ends
     assert home.client.get("/v1/audit/verify")["count"] > 0
     assert "round-failed" not in [e["kind"] for e in home.client.get("/v1/audit?limit=200")["entries"]]
 
@@ -114,7 +125,7 @@ def test_a_worker_killed_from_outside_loses_nothing(home):
     (event,) = home.say(speech.digit(5))
     home.client.post("/v1/correct", {"event": event["id"], "phrase": "one"})
     home.client.post("/v1/learn", {})
-    home.wait(home.workers, 20)
+    home.wait(home.workers)
     for pid in home.workers():
         os.kill(pid, signal.SIGKILL)
     home.wait(lambda: home.learning["failed"] == 1)

@@ -14,10 +14,10 @@ def run(scenario):
     thread = threading.Thread(target=keys.run)
     thread.start()
     try:
-        return asyncio.run(asyncio.wait_for(scenario(keys), 20))
+        return asyncio.run(asyncio.wait_for(scenario(keys), 60))
     finally:
         keys.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_what_nobody_waits_for_any_more_is_not_begun():

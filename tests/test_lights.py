@@ -117,5 +117,5 @@ def test_the_example_follows_a_daemon_through_its_day(daemon, wake, tmp_path):
         daemon.wait(lambda: shown()[-1] == "light off")
     finally:
         lights.terminate()
-        lights.wait(5)
+        lights.wait(60)
     assert not any("Traceback" in line for line in shown())

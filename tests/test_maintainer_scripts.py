@@ -220,7 +220,7 @@ def device_file(chip: Swtpm) -> Iterator[str]:
         yield os.ttyname(theirs)
     finally:
         os.close(theirs)
-        thread.join(5)
+        thread.join(60)
         os.close(ours)
 
 

@@ -65,7 +65,7 @@ def test_without_a_compiler_these_tests_are_skipped_but_never_in_ci(tmp_path, mo
         require_wavmic()
 
 
-def next_block(source: AlsaMicrophone, within: float = 3.0) -> Captured:
+def next_block(source: AlsaMicrophone, within: float = 60.0) -> Captured:
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if (block := source.read()) is not None:
@@ -144,6 +144,7 @@ def test_an_overrun_is_counted_and_the_loss_estimated(make_mic, opened):
     assert following.samples[0] == (after.samples[-1] + 1) % RAMP
 
 
+@pytest.mark.pace
 def test_left_alone_it_has_the_blocks_when_it_said_without_loss_or_drift(make_mic, opened):
     source = opened(make_mic().device)
     blocks, started = [next_block(source)], time.monotonic()
@@ -220,6 +221,7 @@ def test_a_forced_overrun_never_joins_samples_across_the_gap(make_mic, opened):
         assert contiguous or block.lost > 0
 
 
+@pytest.mark.pace
 def test_a_short_stall_is_waited_for(make_mic, opened):
     mic = make_mic()
     source = opened(mic.device)
@@ -236,6 +238,7 @@ def test_a_short_stall_is_waited_for(make_mic, opened):
     assert (block.lost, block.samples[0]) == (0, delivered * BLOCK)
 
 
+@pytest.mark.pace
 def test_a_long_stall_is_a_fault_and_the_device_can_be_closed_at_once(make_mic, opened):
     mic = make_mic()
     source = opened(mic.device)
@@ -276,6 +279,7 @@ def test_busy_and_free_again(make_mic, opened):
     assert next_block(opened(mic.device)).samples.shape == (BLOCK,)
 
 
+@pytest.mark.pace
 def test_a_running_device_closes_at_once_and_twice(make_mic, opened):
     source = opened(make_mic().device)
     next_block(source)

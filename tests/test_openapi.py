@@ -232,7 +232,7 @@ def _seeing(ask):
 def _learning(home, ask):
     ask("GET", "/v1/learn")
     ask("POST", "/v1/learn", {})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while home.client.learning()["asked"] and time.monotonic() < deadline:
         time.sleep(0.1)
     ask("GET", "/v1/learn")

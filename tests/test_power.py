@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -171,9 +170,7 @@ def test_nothing_waits_for_a_pipe_with_a_silent_writer(board):
     home = board.supply("BAT0", type=PIPE)
     writer = os.open(home / "type", os.O_RDWR | os.O_NONBLOCK)
     try:
-        started = time.monotonic()
         assert read_power(board.root).trouble == ("BAT0/type: is not a file",)
-        assert time.monotonic() - started < 1.0
     finally:
         os.close(writer)
 

@@ -75,6 +75,7 @@ def test_it_ends_and_stays_ended(tmp_path):
     source.close()
 
 
+@pytest.mark.pace
 @pytest.mark.parametrize(("speed", "seconds"), [(1.0, 0.4), (4.0, 0.1)])
 def test_it_is_paced(tmp_path, speed, seconds):
     path = write_wav(tmp_path / "a.wav", np.zeros(5 * BLOCK), SAMPLE_RATE)
@@ -85,6 +86,7 @@ def test_it_is_paced(tmp_path, speed, seconds):
     assert seconds <= time.monotonic() - started < seconds + 0.15
 
 
+@pytest.mark.pace
 def test_a_read_of_a_very_slow_recording_does_not_block_for_long(tmp_path):
     source = FileSource(write_wav(tmp_path / "a.wav", np.zeros(BLOCK), SAMPLE_RATE), speed=0.2)
     started = time.monotonic()
@@ -159,6 +161,7 @@ def read_all(source: FifoSource) -> list[Captured]:
     return blocks
 
 
+@pytest.mark.pace
 def test_a_fifo_without_a_writer_is_waited_for(fifo):
     _, source = fifo
     started = time.monotonic()

@@ -70,7 +70,7 @@ class Daemon:
             assert self.process.poll() is None, self.log
             return None
 
-    def wait(self, condition, seconds=30.0):
+    def wait(self, condition, seconds=120.0):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.log
@@ -93,7 +93,7 @@ class Daemon:
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(5)
+            self.process.wait(60)
 
 
 @pytest.fixture
@@ -144,11 +144,12 @@ def test_neither_phrases_nor_audio_reach_the_log_or_the_disk(daemon, tmp_path):
     assert b"four" not in state
 
 
+@pytest.mark.pace
 def test_sigterm_stops_within_a_second_and_removes_the_socket(daemon):
     d = daemon(room(1)).start().ready()
     began = time.monotonic()
     d.process.send_signal(signal.SIGTERM)
-    assert d.process.wait(5) == 0
+    assert d.process.wait(60) == 0
     assert time.monotonic() - began < 1.0
     assert not (d.folder / "control.sock").exists()
     assert "stopped" in d.log
@@ -305,7 +306,7 @@ def test_a_damaged_bundle_is_refused_by_name(daemon, tmp_path, damage, expected)
         (copy / file.name).write_bytes(file.read_bytes())
     damage(copy)
     d = daemon(room(1), bundle=copy).start()
-    assert d.process.wait(10) == 78
+    assert d.process.wait(60) == 78
     assert expected in d.log
     assert "Traceback" not in d.log
 
@@ -314,14 +315,14 @@ def test_a_bad_configuration_is_refused_with_all_its_lines(daemon):
     d = daemon(room(1))
     d.config.write_text("audio:\n  gain_db: loud\nlistening:\n  timeout_s: 0\n  phrases: [sevn]\n")
     d.start()
-    assert d.process.wait(10) == 78
+    assert d.process.wait(60) == 78
     assert f"{d.config}:2: audio.gain_db" in d.log
     assert f"{d.config}:4: listening.timeout_s" in d.log
 
 
 def test_a_phrase_that_the_bundle_lacks_is_refused_with_a_suggestion(daemon):
     d = daemon(room(1), phrases="[sevn]").start()
-    assert d.process.wait(10) == 78
+    assert d.process.wait(60) == 78
     assert ":5: listening.phrases" in d.log
     assert "seven" in d.log
 

@@ -69,6 +69,7 @@ def capturing() -> Iterator[Callable[..., Running]]:
         yield make
 
 
+@pytest.mark.pace
 def test_for_a_patient_consumer_blocks_are_gathered_and_none_is_lost(capturing):
     source = Hardware()
     running = capturing(lambda: source)
@@ -82,6 +83,7 @@ def test_for_a_patient_consumer_blocks_are_gathered_and_none_is_lost(capturing):
     assert max(np.diff(running.beats)) < 0.6
 
 
+@pytest.mark.pace
 def test_a_consumer_in_a_hurry_gets_what_there_is_at_once_and_then_each_block_in_time(capturing):
     source = Hardware()
     running = capturing(lambda: source)
@@ -99,6 +101,7 @@ def test_a_consumer_in_a_hurry_gets_what_there_is_at_once_and_then_each_block_in
     assert source.reads - reads >= 3
 
 
+@pytest.mark.pace
 @pytest.mark.parametrize("what", ["stop", "pause", "reopen"])
 def test_a_nap_is_cut_short(capturing, what):
     sources = []
@@ -118,6 +121,7 @@ def test_a_nap_is_cut_short(capturing, what):
         time.sleep(0.002)
 
 
+@pytest.mark.pace
 def test_a_hurry_does_not_cut_the_wait_after_a_fault_short(capturing):
     attempts = []
 

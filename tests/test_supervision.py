@@ -88,6 +88,7 @@ def daemon(tmp_path):
 # -- the whole daemon ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pace
 def test_ready_comes_when_control_serves_and_the_microphone_was_tried(daemon, manager, monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "2000000")
     d = daemon(room(4)).start()
@@ -140,7 +141,7 @@ def test_who_does_not_start_says_why(daemon, manager):
     d = daemon(room(4))
     d.config.write_text("schema: 99\n")
     d.start()
-    assert d.process.wait(10) == 78
+    assert d.process.wait(60) == 78
     manager.listen(0.2)
     (line,) = manager.lines("STATUS=did not start: ")
     assert "schema" in line

@@ -222,4 +222,4 @@ def test_sound_is_forgotten_when_the_microphone_is_released(monkeypatch):
         assert not chain._held
     finally:
         queue.close()
-        thread.join(10)
+        thread.join(60)

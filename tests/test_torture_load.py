@@ -94,7 +94,7 @@ def test_a_board_is_as_slow_as_it_says():
         program = "import time; a=time.monotonic(); \nwhile time.monotonic()-a < 1.0: pass\nprint(time.process_time())"
         child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, preexec_fn=slow.join)  # noqa: PLW1509
         slow.follow(child.pid)
-        used = float(child.communicate(timeout=30)[0])
+        used = float(child.communicate(timeout=60)[0])
         assert used < 0.6, slow.how  # a busy machine gives less, never more; the interpreter's start is in it
         assert slow.throttled()[0] > 0
     finally:

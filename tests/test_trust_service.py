@@ -57,7 +57,7 @@ class Board:
         command = [sys.executable, "-m", "idiolect", "--config", str(self.config)]
         self.process = subprocess.Popen(command, stderr=self.errors)
         client = Client(str(self.folder / "control.sock"))
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
@@ -72,7 +72,7 @@ class Board:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(10) is not None
+        assert self.process.wait(60) is not None
         self.errors.seek(0)
         self.log = self.errors.read().decode()
         self.errors.close()
@@ -231,7 +231,7 @@ def test_without_any_good_bundle_it_ends_with_78_and_the_number(board):
     slots = Slots(board.folder / "state" / "bundles")
     (slots.directory(slots.state().current) / "extra").write_bytes(b"")
     command = [sys.executable, "-m", "idiolect", "--config", str(board.config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 78
     assert "bundle file extra: refused (5)" in done.stderr
 
@@ -240,7 +240,7 @@ def test_without_any_good_bundle_it_ends_with_78_and_the_number(board):
 def test_a_tpm_wants_a_signed_bundle(board):
     board.configure("builtin")
     command = [sys.executable, "-m", "idiolect", "--config", str(board.config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 78
     assert "model.sig: refused (3): is missing: this bundle is unsigned" in done.stderr
 

@@ -273,7 +273,7 @@ def test_a_caller_that_floods_while_it_waits_is_cut_off(path):
         wait_for(lambda: run.server.busy == 1)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             sock.sendall(b"x" * 10_000_000)
-        wait_for(lambda: run.server.busy == 0, 2)
+        wait_for(lambda: run.server.busy == 0, 60)
 
 
 def test_an_answer_that_nobody_reads_is_dropped_in_time(path, monkeypatch):
@@ -282,7 +282,7 @@ def test_an_answer_that_nobody_reads_is_dropped_in_time(path, monkeypatch):
     with running(path, limits=limits) as run, run.connect() as sock:
         sock.sendall(b"GET /v1/config HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: run.server.connected == 1)
-        wait_for(lambda: not run.server.connected, 2)
+        wait_for(lambda: not run.server.connected, 60)
         assert 0 < len(everything(sock)) < 1_000_000
 
 
@@ -348,6 +348,6 @@ def test_any_bytes_get_one_answer_or_a_closed_connection(fuzzed, pieces):
 
 
 def test_after_all_that_nothing_is_left_open(fuzzed):
-    wait_for(lambda: not fuzzed.run.server.connected, 3)
+    wait_for(lambda: not fuzzed.run.server.connected, 60)
     assert fuzzed.run.server.busy == 0
     assert fuzzed.run.client.get("/v1/status")

@@ -45,10 +45,10 @@ class Speaker(Daemon):
         return self
 
     def wyoming(self):
-        return AsyncClient.from_uri(f"unix://{self.folder}/wyoming.sock", read_timeout=15)
+        return AsyncClient.from_uri(f"unix://{self.folder}/wyoming.sock", read_timeout=60)
 
     def handoff(self):
-        return AsyncClient.from_uri(f"unix://{self.folder}/handoff.sock", read_timeout=15)
+        return AsyncClient.from_uri(f"unix://{self.folder}/handoff.sock", read_timeout=60)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_over_tcp_through_the_proxy_of_the_unit(daemon):
     async def scenario():
         for _ in range(100):
             try:
-                async with AsyncClient.from_uri(f"tcp://127.0.0.1:{port}", read_timeout=10) as it:
+                async with AsyncClient.from_uri(f"tcp://127.0.0.1:{port}", read_timeout=60) as it:
                     await it.write_event(Detect(names=["computer"]).event())
                     await say(it, spoken("computer"))
                     return (await until(it, "detection"))[0].data["name"]
@@ -120,7 +120,7 @@ def test_over_tcp_through_the_proxy_of_the_unit(daemon):
         assert asyncio.run(scenario()) == "computer"
     finally:
         proxy.terminate()
-        proxy.wait(5)
+        proxy.wait(60)
 
 
 def test_without_the_library_the_daemon_serves_all_else_and_says_what_is_missing(tmp_path, sounds):

@@ -21,9 +21,9 @@ class UnixAdapter(BaseAdapter):
 
     def send(self, request: requests.PreparedRequest, **_: object) -> requests.Response:
         """Whole answers only: no streams."""
-        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection = http.client.HTTPConnection("localhost", timeout=60)
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(30)
+        connection.sock.settimeout(60)
         connection.sock.connect(self._path)
         parts = urlsplit(request.url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")

@@ -41,7 +41,7 @@ class Whole:
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
         self.socket = folder / "control.sock"
-        self.client = Client(str(self.socket), timeout=20)
+        self.client = Client(str(self.socket), timeout=60)
         self._fifo = folder / "audio.fifo"
         if not self._fifo.exists():
             os.mkfifo(self._fifo)
@@ -64,7 +64,7 @@ class Whole:
         self._threads = [threading.Thread(target=self._run), threading.Thread(target=self._feed)]
         for thread in self._threads:
             thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._up():
             assert time.monotonic() < deadline, "the service did not come up"
             time.sleep(0.02)
@@ -75,7 +75,7 @@ class Whole:
         self.loop.call_soon_threadsafe(self.service._stop.set)
         self._ending.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=Loop) as runner:

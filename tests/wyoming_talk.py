@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import subprocess
-import wave
 from contextlib import asynccontextmanager
 from functools import cache
 
 import numpy as np
-import soxr
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
 from wyoming.event import Event
@@ -88,11 +84,7 @@ async def hung_up(it) -> list[Event]:
 @cache
 def spoken(word, voice="en-us"):
     """A word as espeak-ng says it, in a quiet room."""
-    command = ["espeak-ng", "-v", voice, "-s", "140", "--stdout", word]
-    with wave.open(io.BytesIO(subprocess.run(command, capture_output=True, check=True).stdout)) as file:
-        said = np.frombuffer(file.readframes(10_000_000), "<i2").astype(np.float32)  # the header of a pipe knows no end
-        said = np.clip(np.rint(soxr.resample(said, file.getframerate(), 16_000)), -32768, 32767).astype(np.int16)
-    return np.concatenate([speech.silence(0.5), said, speech.silence(0.8)])
+    return np.concatenate([speech.silence(0.5), speech.synthetic(word, voice), speech.silence(0.8)])
 
 
 def words(*digits, pause=0.7):

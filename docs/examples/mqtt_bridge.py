@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """An MQTT bridge for Idiolect: events go to a broker, and "listen" and "pause" come from it.
 
-    pip install idiolectd 'paho-mqtt>=2'
-    MQTT_PASSWORD=... ./mqtt_bridge.py --device kitchen --host broker.lan --port 8883 --tls --username kitchen
+It needs paho-mqtt 2, and `idiolect.client`, which needs no other library: from a checkout of Idiolect, below daemon/.
+
+    python3 -m venv ~/bridge && ~/bridge/bin/pip install 'paho-mqtt>=2'
+    export PYTHONPATH=daemon MQTT_PASSWORD=...
+    ~/bridge/bin/python docs/examples/mqtt_bridge.py \\
+        --device kitchen --host broker.lan --port 8883 --tls --username kitchen
 
 | topic | payload |
 | --- | --- |

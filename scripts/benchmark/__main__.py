@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import daemon, day, idle, latency, learn, machine, speech, train, trust
+from benchmark.arguments import parse
 from benchmark.listeners import OURS, PEERS, WAKE_WORD
 from benchmark.report import budgets, table
 from benchmark.rounds import Figures, Worker, WorkerError, ratio, run_rounds
@@ -24,31 +25,6 @@ AT_HOME = list(OURS)[1:]
 IDLE_S = 30.0
 STARTS = 3
 """Times that the daemon is started; memory is looked at in the first run, the start time is the median."""
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--audio", type=Path, metavar="WAV", help="speech to feed instead of Debian's recordings")
-    parser.add_argument("--peers", action="store_true", help="also run openWakeWord, pyopen- and pymicro-wakeword")
-    parser.add_argument("--bundle", default="builtin", metavar="DIR", help="the bundle to listen with")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="DIR", help="more digits")
-    parser.add_argument(
-        "--disk",
-        type=Path,
-        default=ROOT,
-        metavar="DIR",
-        help="a folder on a disk, where writes can be counted (that of the project)",
-    )
-    parser.add_argument("--repetitions", type=int, default=7, metavar="N", help="rounds of each CPU figure (7)")
-    parser.add_argument("--listen", type=float, default=20.0, metavar="S", help="seconds that the daemon runs (20)")
-    options = parser.parse_args()
-    if options.repetitions < 1 or options.listen <= 0:
-        parser.error("--repetitions and --listen must be more than 0")
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {options.json.parent}")  # said now, not after minutes
-    return options
 
 
 def main() -> int:

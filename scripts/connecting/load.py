@@ -1,10 +1,4 @@
-"""Many clients at once: how late are they told, and what does the daemon grow by? Prints JSON, and ends by itself.
-
-Wyoming clients stream speech in real time, each its own, and get a `detection` for the word that they wait for: its
-delay counts from when the sample that ends the word was sent. Listeners follow /v1/events: the delay of an event counts
-from its time in the daemon to its arrival. Memory is the daemon's resident set before anybody has ever come, and the
-most that it is while they are there.
-"""
+"""Many clients at once: how late are they told, and what does the daemon grow by? ``arguments`` explains it."""
 
 from __future__ import annotations
 
@@ -22,6 +16,7 @@ from wyoming.audio import AudioChunk, AudioStart
 from wyoming.client import AsyncClient
 from wyoming.wake import Detect
 
+from connecting.arguments import parse
 from connecting.running import Running, daemon
 from tests.speech import SOUNDS, digit, recording, silence
 from tests.wyoming_talk import spoken
@@ -138,14 +133,7 @@ async def everybody(running: Running, arguments: argparse.Namespace, seconds: fl
 
 def main() -> int:
     """Exit 1 where a target is missed."""
-    parser = argparse.ArgumentParser(
-        "load_clients", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clients", type=int, default=20, help="Wyoming clients, 1 to 64")
-    parser.add_argument("--listeners", type=int, default=50, help="listeners to events, up to 128")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of sound from each client")
-    parser.add_argument("--rounds", type=int, default=3, help="how often they all come: memory must not go on growing")
-    arguments = parser.parse_args()
+    arguments = parse()
     room = np.concatenate([silence(2.0), spoken("computer"), digit(7), silence(2.0)])  # what listeners hear of
     with daemon(room) as running:
         time.sleep(3.0)

@@ -1,24 +1,13 @@
-"""How good a bundle is on recordings it has never heard.
-
-    scripts/evaluate --data DIR --json FILE [--plots DIR] [--only PARTS] [--bundle DIR] [--no-cache] [--jobs N]
-
-DIR is laid out as the recordings' README says: speech_commands/, digits/, phrases/, coffee_orders/, noise/; any part
-may be missing (its figures are null, with the reason). The base model's figures leave out every clip that its head was
-trained on (the bundle lists the digests of all of them), and the report says how many that were. People and phrases
-that the bundle has heard are adapted to and taught with models trained here without them (evaluation/personal/).
-A further phrase under phrases/ counts as speech that is no wake word. music/ and radio/ may hold long recordings for
-the false accepts of a room where nobody speaks to the device; without them Debian's music on hold and the spoken
-orders, back to back, stand in.
-"""
+"""How good a bundle is on recordings it has never heard: from the command line (``arguments``) to the report."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +15,15 @@ from bundlebuild import corpus
 from bundlebuild.audio import read
 from bundlebuild.finish import DIGEST
 from evaluation import ambient, plots
+from evaluation.arguments import parse
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import Heard, Job, embed_all
 from evaluation.personal import people, pictures, run
 from evaluation.report import Figures
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle
 from idiolect.errors import IdiolectError
-from options import some_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("base", *run.PARTS)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of recordings")
-    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
-    parser.add_argument("--plots", type=Path, help="folder for confusion matrices (needs matplotlib)")
-    parser.add_argument("--bundle", default="builtin", help="folder of the bundle to judge (default: the one shipped)")
-    parser.add_argument(
-        "--only", default=",".join(PARTS), type=some_of(PARTS), help=f"some of {','.join(PARTS)} (default: all of them)"
-    )
-    parser.add_argument(
-        "--no-cache", action="store_true", help="neither read nor write .cache/embeddings and .cache/models"
-    )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
-    return parser.parse_args()
 
 
 def _trained_on(folder: Path) -> set[bytes]:
@@ -99,7 +71,10 @@ def _personal(
 
 def main() -> int:
     """Exit status 0; 1 without any recording under DIR; 78 when the bundle is refused."""
-    arguments = _arguments()
+    arguments = parse()
+    if arguments.plots and find_spec("matplotlib") is None:
+        print(f"evaluate: {plots.HINT}", file=sys.stderr)  # now, and not after an hour
+        return 1
     since = time.monotonic()
     try:
         folder = bundle_directory(arguments.bundle)

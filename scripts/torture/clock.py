@@ -31,6 +31,22 @@ for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
 from torture import harness  # noqa: E402
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    return harness.arguments(
+        __doc__,
+        seconds=900.0,
+        days=(3000, "days of a home"),
+        pauses=(2000, "pauses"),
+        step=(1, "minutes between looks"),
+    )
+
+
+if __name__ == "__main__":
+    harness.help_first(arguments)
+
 from torture.clocks.pauses import pauses  # noqa: E402
 from torture.clocks.summer import hours, missing_hour  # noqa: E402
 from torture.clocks.years import rotations, walk  # noqa: E402
@@ -38,14 +54,7 @@ from torture.clocks.years import rotations, walk  # noqa: E402
 
 def main() -> int:
     """See the module."""
-    parser = harness.arguments(
-        __doc__,
-        seconds=900.0,
-        days=(3000, "days of a home"),
-        pauses=(2000, "pauses"),
-        step=(1, "minutes between looks"),
-    )
-    wish: argparse.Namespace = parser.parse_args()
+    wish = arguments().parse_args()
     logging.getLogger("idiolect").setLevel(logging.CRITICAL)
     run = harness.Run("clock", wish)
     chance = random.Random(wish.seed)  # noqa: S311 - choices, not keys

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +18,7 @@ for _part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     if str(_part) not in sys.path:
         sys.path.insert(0, str(_part))
 
+import environment  # noqa: E402
 from benchmark import machine  # noqa: E402
 
 HELD, FOUND, LACKING = 0, 1, 2
@@ -26,6 +27,8 @@ HELD, FOUND, LACKING = 0, 1, 2
 
 def arguments(description: str, *, seconds: float, **counts: tuple[int, str]) -> argparse.ArgumentParser:
     """``--NAME N`` for each of ``counts`` (default, what it counts), ``--seconds``, ``--seed`` and ``--json``."""
+    if not environment.help_wanted():
+        environment.enter(Path(sys.argv[0]).stem)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, (default, meaning) in counts.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} ({default})")
@@ -33,6 +36,13 @@ def arguments(description: str, *, seconds: float, **counts: tuple[int, str]) ->
     parser.add_argument("--seed", type=int, default=int(time.time()), metavar="N", help="of all choices")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, not to stdout")
     return parser
+
+
+def help_first(parser: Callable[[], argparse.ArgumentParser]) -> None:
+    """Where help is wanted, print it and exit; else find the libraries: to be called before they are imported."""
+    if environment.help_wanted():
+        parser().parse_args()
+    environment.enter(Path(sys.argv[0]).stem)
 
 
 def lacking(name: str, why: str) -> int:

@@ -20,6 +20,7 @@ Exit code 1 when something did not hold. The same ``--seed`` makes the same soun
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import shutil
@@ -30,16 +31,31 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[2]
 for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
+from torture import harness  # noqa: E402
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    parser = harness.arguments(
+        __doc__ or "", seconds=3600, minutes=(1440, "of sound"), realtime=(120, "seconds in real time")
+    )
+    parser.add_argument("--every", type=int, default=360, metavar="S", help="most sound between two faults (360)")
+    parser.add_argument("--plot", metavar="FILE", help="draw memory over the day")
+    return parser
+
+
+if __name__ == "__main__":
+    harness.help_first(arguments)
+
+import numpy as np  # noqa: E402
+
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle  # noqa: E402
 from idiolect.values import BLOCK, SAMPLE_RATE  # noqa: E402
 from tests.alsa.wavmic import PluginError, build  # noqa: E402
-from torture import harness  # noqa: E402
 from torture.audio import leaks  # noqa: E402
 from torture.audio.daemon import Stuck  # noqa: E402
 from torture.audio.faults import FAULTS  # noqa: E402
@@ -160,12 +176,7 @@ class Day:
 
 def main() -> int:
     """See the module."""
-    parser = harness.arguments(
-        __doc__ or "", seconds=3600, minutes=(1440, "of sound"), realtime=(120, "seconds in real time")
-    )
-    parser.add_argument("--every", type=int, default=360, metavar="S", help="most sound between two faults (360)")
-    parser.add_argument("--plot", metavar="FILE", help="draw memory over the day")
-    wish = parser.parse_args()
+    wish = arguments().parse_args()
     if os.geteuid():
         return harness.lacking("hours", "only root sees what the daemon has open, and may hold one of its threads")
     for name in ("prometheus_client", *(("matplotlib",) if wish.plot else ())):

@@ -17,6 +17,7 @@ Exit code 1 on any loss. The same ``--seed`` makes the same choices; when a kill
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -36,13 +37,23 @@ ROOT = Path(__file__).resolve().parents[2]
 for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
+from torture import harness  # noqa: E402
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    return harness.arguments(__doc__ or "", seconds=3600.0, points=(2000, "kills"))
+
+
+if __name__ == "__main__":
+    harness.help_first(arguments)
+
 from idiolect.host import tpm_keystore as scheme  # noqa: E402
 from idiolect.provisioning import read_record  # noqa: E402
 from idiolect.trust.verify import Verified  # noqa: E402
 from tests import bundles  # noqa: E402
 from tests.devices import TestDevice, policy_pem, recall  # noqa: E402
 from tests.swtpm import Swtpm, missing  # noqa: E402
-from torture import harness  # noqa: E402
 from torture.crashing.lives import Loss  # noqa: E402
 from torture.crashing.vault_victim import Story, Victim  # noqa: E402
 
@@ -249,7 +260,7 @@ def run(points: int, over: Callable[[], bool], seed: int, show: Callable[[str], 
 
 def main() -> int:
     """See the module."""
-    wish = harness.arguments(__doc__ or "", seconds=3600.0, points=(2000, "kills")).parse_args()
+    wish = arguments().parse_args()
     if why := missing():
         return harness.lacking("kill_nine", why)
     logging.getLogger("idiolect").setLevel(logging.ERROR)  # refusals are the point here

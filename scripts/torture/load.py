@@ -42,8 +42,33 @@ for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
 from options import some_of  # noqa: E402
-from tests.alsa import wavmic  # noqa: E402
 from torture import harness  # noqa: E402
+
+PARTS = ("crowd", "memory", "starts", "shares")
+"""Methods of ``Load``, in this order."""
+SHARES = "100,50,20,10,5,3,2,1"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    parser = harness.arguments(
+        __doc__ or "", seconds=900.0, people=(20, "profiles"), phrases=(100, "taught phrases, of all"),
+        examples=(5000, "examples, of all"), words=(10, "words spoken at each share"),
+        listeners=(50, "clients of the event stream at once"), satellites=(20, "Wyoming clients at once"),
+        spike=(100, "percent of a core for everybody at once"),
+    )  # fmt: skip
+    parser.add_argument("--shares", default=SHARES, metavar="LIST", help=f"percents of a core ({SHARES})")
+    parser.add_argument(
+        "--only", type=some_of(PARTS), default=PARTS, metavar="LIST", help=f"of {','.join(PARTS)} (all)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as SVG or PNG; needs matplotlib")
+    return parser
+
+
+if __name__ == "__main__":
+    harness.help_first(arguments)
+
+from tests.alsa import wavmic  # noqa: E402
 from torture.harness import Run, lacking  # noqa: E402
 from torture.loading import order, plot, talk  # noqa: E402
 from torture.loading.board import Board, board  # noqa: E402
@@ -52,9 +77,6 @@ from torture.loading.running import Daemon, Failed, ask, daemon  # noqa: E402
 from torture.loading.spike import limited, spike  # noqa: E402
 from torture.loading.step import learnt, spoken, step  # noqa: E402
 
-PARTS = ("crowd", "memory", "starts", "shares")
-"""Methods of ``Load``, in this order."""
-SHARES = "100,50,20,10,5,3,2,1"
 MEMORY = (512, 320, 256, 128, 96, 72)
 """MiB; the unit gives 320."""
 UNIT_MIB = 320
@@ -208,18 +230,7 @@ def _short(value: float | None) -> float | None:
 
 def main() -> int:
     """See the module."""
-    parser = harness.arguments(
-        __doc__ or "", seconds=900.0, people=(20, "profiles"), phrases=(100, "taught phrases, of all"),
-        examples=(5000, "examples, of all"), words=(10, "words spoken at each share"),
-        listeners=(50, "clients of the event stream at once"), satellites=(20, "Wyoming clients at once"),
-        spike=(100, "percent of a core for everybody at once"),
-    )  # fmt: skip
-    parser.add_argument("--shares", default=SHARES, metavar="LIST", help=f"percents of a core ({SHARES})")
-    parser.add_argument(
-        "--only", type=some_of(PARTS), default=PARTS, metavar="LIST", help=f"of {','.join(PARTS)} (all)"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as SVG or PNG; needs matplotlib")
-    wish = parser.parse_args()
+    wish = arguments().parse_args()
     try:
         wavmic.build()
     except wavmic.PluginError as error:

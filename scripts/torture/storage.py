@@ -34,8 +34,26 @@ ROOT = Path(__file__).resolve().parents[2]
 for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
-from options import some_of  # noqa: E402
 from torture import harness  # noqa: E402
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    counts = {"every": (1, "one call in so many"), "several": (3, "choices of what a power cut leaves, beside the two")}
+    parser = harness.arguments(__doc__, seconds=1500.0, **counts)
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        metavar="NAMES",
+        help="some operations of torture/disk/stack.py (all)",
+    )
+    parser.add_argument("--controls", action="store_true", help="break the product on purpose: is it found?")
+    return parser
+
+
+if __name__ == "__main__":
+    harness.help_first(arguments)
+
 from torture.disk import shim  # noqa: E402
 from torture.disk.bench import Bench, Tally  # noqa: E402
 from torture.disk.controls import controls  # noqa: E402
@@ -69,14 +87,11 @@ def figures(tally: Tally) -> dict[str, object]:
 
 def main() -> int:
     """See the module."""
-    counts = {"every": (1, "one call in so many"), "several": (3, "choices of what a power cut leaves, beside the two")}
-    parser = harness.arguments(__doc__, seconds=1500.0, **counts)
+    wish: argparse.Namespace = arguments().parse_args()
     names = [each.name for each in OPERATIONS]
-    parser.add_argument(
-        "--only", type=some_of(names), default=names, metavar="NAMES", help=f"some of {', '.join(names)}"
-    )
-    parser.add_argument("--controls", action="store_true", help="break the product on purpose: is it found?")
-    wish: argparse.Namespace = parser.parse_args()
+    if wrong := [name for name in wish.only or () if name not in names]:
+        arguments().error(f"--only: {wrong[0]!r} is none of {', '.join(names)}")
+    wish.only = wish.only or names
     if why := shim.missing():
         return harness.lacking("storage", why)
     shim.reenter([__file__, *sys.argv[1:]])

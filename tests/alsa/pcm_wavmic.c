@@ -20,6 +20,7 @@
  *   short  reads give half of what was asked for while it exists
  * A told clock is an array of int64, mapped by both sides: who tells writes SPOKEN, the device all else, and a byte in
  * the FIFO ctl/wake has whoever polls look again. Such a device overruns when it is told more than its buffer holds.
+ * Where a file ctl/heard of eight bytes exists, it is mapped, and holds the position in the file up to which it was read.
  * With ctl the device is exclusive, as hardware is: a second open gets EBUSY (flock on ctl/claim). From the first
  * start on the modification time of ctl/claim is when frame 0 was spoken, by CLOCK_MONOTONIC: for who measures latency.
  *
@@ -53,6 +54,7 @@ typedef struct {
 	int64_t length; /* frames in the file */
 	int tick, audio, claim; /* the timer that poll() sees, the file, the lock that makes the device exclusive */
 	volatile int64_t *told; /* NULL: the clock on the wall */
+	volatile int64_t *heard; /* NULL: nobody wants to know */
 	bool halved;            /* the present read has had half of what it wanted */
 	/* the clock of the device, in ns */
 	int64_t origin;    /* when frame 0 of the file was spoken; moves on while stalled; 0 before the first start */
@@ -266,6 +268,8 @@ static snd_pcm_sframes_t on_transfer(snd_pcm_ioplug_t *io, const snd_pcm_channel
 	mic->taken += n;
 	if (mic->told)
 		mic->told[TAKEN] = mic->taken;
+	if (mic->heard)
+		*mic->heard = mic->base + mic->taken;
 	return n;
 }
 
@@ -295,6 +299,8 @@ static void release(wavmic_t *mic)
 	close(mic->claim);
 	if (mic->told)
 		munmap((void *)mic->told, TOLD_WORDS * sizeof *mic->told);
+	if (mic->heard)
+		munmap((void *)mic->heard, sizeof *mic->heard);
 	free(mic);
 }
 
@@ -363,19 +369,26 @@ static int configure(wavmic_t *mic, snd_config_t *conf, const char **file, bool 
 	return *file && known && rate > 0 && channels > 0 && strlen(ctl) < sizeof mic->ctl ? 0 : -EINVAL;
 }
 
+/* Maps count words of a file in ctl; NULL, and errno says why, where that cannot be. */
+static volatile int64_t *map_words(const wavmic_t *mic, const char *name, size_t count)
+{
+	char path[300];
+	switch_path(mic, name, path);
+	int file = open(path, O_RDWR | O_CLOEXEC);
+	if (file < 0)
+		return NULL;
+	void *page = mmap(NULL, count * sizeof(int64_t), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	close(file);
+	return page == MAP_FAILED ? NULL : page;
+}
+
 /* Maps the clock, and opens the FIFO in the timer's place: for writing, too, so that it never ends. */
 static int follow(wavmic_t *mic)
 {
 	char path[300];
-	switch_path(mic, "clock", path);
-	int file = open(path, O_RDWR | O_CLOEXEC);
-	if (file < 0)
+	mic->told = map_words(mic, "clock", TOLD_WORDS);
+	if (!mic->told)
 		return -errno;
-	void *page = mmap(NULL, TOLD_WORDS * sizeof *mic->told, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	close(file);
-	if (page == MAP_FAILED)
-		return -errno;
-	mic->told = page;
 	switch_path(mic, "wake", path);
 	mic->tick = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	return mic->tick < 0 ? -errno : 0;
@@ -398,6 +411,7 @@ static int acquire(wavmic_t *mic, const char *file, bool told)
 		if (flock(mic->claim, LOCK_EX | LOCK_NB) < 0)
 			return -EBUSY;
 		futimens(mic->claim, NULL); /* not started yet */
+		mic->heard = map_words(mic, "heard", 1);
 	}
 	mic->audio = open(file, O_RDONLY | O_CLOEXEC);
 	if (mic->audio < 0 || fstat(mic->audio, &info) < 0)

@@ -107,7 +107,7 @@ class PipeWire:
             one = self._running.pop()
             one.terminate()
             try:
-                one.wait(5)
+                one.wait(60)
             except subprocess.TimeoutExpired:
                 one.kill()
                 one.wait()

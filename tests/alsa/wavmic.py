@@ -21,6 +21,8 @@ from typing import Literal
 SOURCE = Path(__file__).with_name("pcm_wavmic.c")
 CACHE = SOURCE.parents[2] / ".cache" / "wavmic"
 
+HEARD = "heard"
+"""Among the switches: up to which frame of the recording the device was read, an int64 that is mapped."""
 EndOfFile = Literal["silence", "loop", "gone"]
 SampleFormat = Literal["S16_LE", "S32_LE"]
 Clock = Literal["wall", "told"]
@@ -100,6 +102,9 @@ class WavMic:
         self.device = name
         self.switches = folder / f"{name}.ctl"
         self.switches.mkdir(parents=True, exist_ok=True)
+        self._heard = self.switches / HEARD
+        self._heard.write_bytes(bytes(8))
+        self._heard.chmod(0o666)  # a daemon under a user of its own writes it
         self.config = folder / f"{name}.conf"
         file = audio.resolve()
         with audio.open("rb") as head:
@@ -141,6 +146,11 @@ class WavMic:
         claim = self.switches / "claim"
         at = claim.stat().st_mtime_ns * 1e-9 if claim.exists() else float("inf")
         return at if at <= time.monotonic() else None  # until then it is an ordinary date, decades from the boot
+
+    @property
+    def heard(self) -> int:
+        """Up to which frame of the recording it was read."""
+        return int.from_bytes(self._heard.read_bytes(), "little")
 
     def install(self) -> None:
         """Make the microphone known to this process: libasound reads its environment at every open."""

@@ -92,10 +92,10 @@ def test_brackets_in_text_are_no_brackets():
 
 @pytest.mark.parametrize("raw", [b'"\\"' * 20_000, b'"' * 60_000, b"[" * 60_000, b"\\" * 60_000, b'{"' * 30_000])
 def test_no_input_takes_long(raw):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(NotCanonicalError):
         parse(raw)
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
 
 
 def test_objects_of_a_file_are_refused_by_its_name_and_check():

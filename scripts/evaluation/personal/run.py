@@ -18,6 +18,7 @@ import numpy as np
 
 from bundlebuild.finish import DIGEST
 from bundlebuild.words import BACKGROUND
+from evaluation.arguments import PERSONAL
 from evaluation.embed import Heard
 from idiolect.assembly import Recognizer
 from idiolect.learning.model import Model
@@ -27,7 +28,7 @@ from .people import Clip
 
 GROUPS = 8
 LEAST_CLIPS = 12
-PARTS = ("adapt", "taught", "poison", "household")
+PARTS = PERSONAL
 OWN_VOICE = 3
 """Digits that are taught by the one who says them: each costs a training."""
 FEWEST = 500
