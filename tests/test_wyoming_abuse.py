@@ -211,7 +211,8 @@ async def pester(it):
 
 @story
 async def test_who_never_reads_is_cut_off(folder):
-    at_once = replace(HASTY, describes=Rate(1.0, 10_000))
+    many = Rate(1.0, 100_000)
+    at_once = replace(HASTY, describes=many, all_describes=many, all_events=many)
     async with serving(folder, limits=at_once) as server:
         it = client(folder)
         await it.connect()

@@ -89,7 +89,7 @@ class WyomingServer:
         self.hearing, self.limits = hearing, limits or Limits()
         self.hub = hub if microphone else None
         self.refusals = Refusals()
-        self.places = Places(max_clients, self.limits)
+        self.places = Places(max_clients, self.limits, lambda: asyncio.get_running_loop().time())
         self._clients: set[asyncio.Task[None]] = set()
         self._refused: set[asyncio.Task[None]] = set()
         self._acceptor = Acceptor(opening, self._accept)
@@ -146,7 +146,7 @@ class Client:
 
     def __init__(self, server: WyomingServer, wire: Wire, guest: Guest) -> None:
         self._server, self._wire, self._hearing, self._guest = server, wire, server.hearing, guest
-        self._pace = Pace(server.limits)
+        self._pace = Pace(server.limits, server.places.of(guest.uid), server.places.clock)
         self._stream: Stream | None = None
         self._sound: Sound | None = None
         self._transcribing = self._told = False  # what was asked for, and whether it has been answered
@@ -158,8 +158,7 @@ class Client:
         """From the first event to the last; never raises but when cancelled."""
         try:
             while (kind := await self._answer_one()) is not None:
-                await self._pace.keep(kind)  # 4
-                await asyncio.sleep(0)  # what has already come would not let anybody else run
+                await self._pace.keep(kind)  # 4; at once others have a turn: what has come already would let nobody
         except EventError as error:
             await self._complain(error.code, str(error))
         except SoundError as error:

@@ -36,6 +36,8 @@ EVENTS, DESCRIBES = Rate(10.0, 30), Rate(2.0, 8)
 """Of one connection; EVENTS are all but describe and audio-chunk: what is short to ask may be long to answer."""
 CHUNKS = Rate(128.0, 512)
 """audio-chunk of one connection: in real time there are 16 a second of the usual size, 100 of the smallest."""
+ALL_EVENTS, ALL_DESCRIBES = Rate(1_000.0, 2_000), Rate(40.0, 80)
+"""Of all connections of one uid together."""
 _UNSENT_BYTES = 16_384
 """What a client may leave unread in our memory, beside one event."""
 
@@ -64,6 +66,8 @@ class Limits:
     events: Rate = EVENTS
     describes: Rate = DESCRIBES
     chunks: Rate = CHUNKS
+    all_events: Rate = ALL_EVENTS
+    all_describes: Rate = ALL_DESCRIBES
 
 
 class Wire:
