@@ -16,7 +16,7 @@ Home Assistant reads a transcript after its audio-stop; who streams on is not ke
 authentication in Wyoming and nobody knows who is at the other end of a TCP proxy, so nothing here changes anything:
 what clients send is not learnt from, counted or kept. What one of them can do to us is bounded, in this order:
 
-1. new connections of one uid: 200 a second in the long run, 256 at once, beyond that they are cut off;
+1. new connections of one uid: 400 a second in the long run, 256 at once, beyond that they are cut off;
 2. ``max_clients`` connections: for one more the oldest that does nothing has to go, or where all are at something the
    newcomer (``wyoming_guests``); either gets an `error` "too-many-clients";
 3. events are capped and have to be complete in time (``wyoming_wire``); one that is not ends the connection with an
@@ -230,9 +230,8 @@ class Client:
         if self._stream is not None and self._sound:
             await self._set()
         elif self._server.hub and not self._following:
-            if not self._server.places.may_follow(self._guest):
-                raise EventError("too-many-clients", "too many wait for the microphone: raise wyoming.max_clients")
-            self._following = asyncio.ensure_future(self._follow(self._server.hub))
+            room = self._server.places.may_follow(self._guest)
+            self._following = asyncio.ensure_future(self._follow(self._server.hub) if room else self._turn_away())
 
     async def _set(self) -> None:
         if self._stream is None:
@@ -306,6 +305,14 @@ class Client:
             self._following.cancel()
             self._following = None
             self._guest.following = False
+
+    async def _turn_away(self) -> None:
+        """End it: too many wait for the microphone. Unless it sends sound of its own, for which it has a moment."""
+        await asyncio.sleep(self._server.limits.sound_s)
+        self._server.refusals.note("too many wait for the microphone")
+        with suppress(ConnectionError):
+            await self._wire.write(_too_many())
+        self._wire.abort()
 
     async def _follow(self, hub: Hub) -> None:
         try:

@@ -30,7 +30,7 @@ HEADER_BYTES = 4_096
 DATA_BYTES = 16_384
 PAYLOAD_BYTES = 65_536
 TYPE_LENGTH = 64
-CONNECTIONS = Rate(200.0, 256)
+CONNECTIONS = Rate(400.0, 256)
 """New ones of one uid."""
 EVENTS, DESCRIBES = Rate(10.0, 30), Rate(2.0, 8)
 """Of one connection; EVENTS are all but describe and audio-chunk: what is short to ask may be long to answer."""
@@ -62,6 +62,8 @@ class Limits:
     """To take what is sent."""
     linger_s: float = 0.5
     """To read why it is cut off, while it may be sending."""
+    sound_s: float = 2.0
+    """From detect or transcribe to audio-start, where too many wait for the microphone."""
     connections: Rate = CONNECTIONS
     events: Rate = EVENTS
     describes: Rate = DESCRIBES
