@@ -53,7 +53,8 @@ def one(name: str, folder: Path, word: Any, wish: argparse.Namespace) -> dict[st
     try:
         with flooded(it, FLOODS[name]) as poured:
             time.sleep(BEGIN_S)
-            pauser, satellite = Pauser(it.control), Satellite(it.wyoming, word, it.cpu_s)
+            pauser = Pauser(it.control, wish.slack)
+            satellite = Satellite(it.wyoming, word, it.cpu_s, wish.slack)
             cpu, began = it.cpu_s(), time.monotonic()
             with Again(pauser.once, EVERY_S), Again(satellite.once, EVERY_S):
                 time.sleep(wish.each)
@@ -62,7 +63,8 @@ def one(name: str, folder: Path, word: Any, wish: argparse.Namespace) -> dict[st
             row = {
                 "sent_mib": round(poured.bytes.value / (1 << 20), 1), "connections": poured.connections.value,
                 "rest_mib": round(it.rest_mib, 1), "above_rest_mib": round(peak - it.rest_mib, 1),
-                "cores_used": round(used, 2), "pause": _told(pauser), "word": _told(satellite),
+                "cores_used": round(used, 2), "load": round(os.getloadavg()[0], 1),
+                "pause": _told(pauser), "word": _told(satellite),
                 "word_cpu_s": round(max(satellite.cost, default=0.0), 3),
             }  # fmt: skip
             return row | it.end()
@@ -78,7 +80,7 @@ def _told(who: Pauser | Satellite) -> dict[str, Any]:
 
 def judged(row: dict[str, Any], slack: float) -> list[str]:
     """What did not hold of one flood."""
-    found = []
+    found = [] if row["connections"] else ["nobody could connect: nothing was tried"]
     if row["above_rest_mib"] > MEMORY_MIB:
         found.append(f"{row['above_rest_mib']:g} MiB above rest")
     pause, word = row["pause"], row["word"]

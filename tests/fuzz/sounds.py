@@ -76,7 +76,8 @@ def _wyoming(kind: str):
     from idiolect.control.wyoming_wire import Limits
     from tests.wyoming_talk import streams
 
-    limits = Limits(connections=ENDLESS, events=ENDLESS, describes=ENDLESS, chunks=ENDLESS)
+    own = {"events": ENDLESS, "describes": ENDLESS, "chunks": ENDLESS}
+    limits = Limits(connections=ENDLESS, **own, all_events=ENDLESS, all_describes=ENDLESS)
     ears = streams() if kind == "real" else Ears()
     return WyomingServer(ears, Hub(), unopened, microphone=kind == "microphone", limits=limits)
 

@@ -31,7 +31,8 @@ from idiolect.control.listener import Listener
 from idiolect.control.peers import peer_of
 from idiolect.control.serving import Acceptor, Seldom
 from idiolect.control.tap import Message, Tap, TurnTap
-from idiolect.control.wyoming_wire import EventError, Limits, Wire, text
+from idiolect.control.wyoming_guests import Reserve
+from idiolect.control.wyoming_wire import EVENTS, EventError, Limits, Wire, text
 from idiolect.values import SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -134,11 +135,12 @@ class HandoffServer:
 
     async def _listen(self, wire: Wire) -> None:
         """What it sends, until it hangs up or has been cut off."""
+        pace = Reserve(EVENTS, asyncio.get_running_loop().time)
         with suppress(ConnectionError, EventError):
             while (event := await wire.read(None)) is not None:
                 if event.type == "ping":
                     await wire.write(Pong(text(event.data, "text", PING_LENGTH)).event())
-                await asyncio.sleep(0)
+                await asyncio.sleep(pace.take())
 
     async def _tell(self, wire: Wire, queue: asyncio.Queue[Message]) -> None:
         begun = ended = 0  # the newest turn of which it was told so

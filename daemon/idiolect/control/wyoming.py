@@ -16,7 +16,7 @@ Home Assistant reads a transcript after its audio-stop; who streams on is not ke
 authentication in Wyoming and nobody knows who is at the other end of a TCP proxy, so nothing here changes anything:
 what clients send is not learnt from, counted or kept. What one of them can do to us is bounded, in this order:
 
-1. new connections of one uid: 200 a second in the long run, 256 at once, beyond that they are cut off;
+1. new connections of one uid: 400 a second in the long run, 256 at once, beyond that they are cut off;
 2. ``max_clients`` connections: for one more the oldest that does nothing has to go, or where all are at something the
    newcomer (``wyoming_guests``); either gets an `error` "too-many-clients";
 3. events are capped and have to be complete in time (``wyoming_wire``); one that is not ends the connection with an
@@ -89,7 +89,7 @@ class WyomingServer:
         self.hearing, self.limits = hearing, limits or Limits()
         self.hub = hub if microphone else None
         self.refusals = Refusals()
-        self.places = Places(max_clients, self.limits)
+        self.places = Places(max_clients, self.limits, lambda: asyncio.get_running_loop().time())
         self._clients: set[asyncio.Task[None]] = set()
         self._refused: set[asyncio.Task[None]] = set()
         self._acceptor = Acceptor(opening, self._accept)
@@ -146,7 +146,7 @@ class Client:
 
     def __init__(self, server: WyomingServer, wire: Wire, guest: Guest) -> None:
         self._server, self._wire, self._hearing, self._guest = server, wire, server.hearing, guest
-        self._pace = Pace(server.limits)
+        self._pace = Pace(server.limits, server.places.of(guest.uid), server.places.clock)
         self._stream: Stream | None = None
         self._sound: Sound | None = None
         self._transcribing = self._told = False  # what was asked for, and whether it has been answered
@@ -158,8 +158,7 @@ class Client:
         """From the first event to the last; never raises but when cancelled."""
         try:
             while (kind := await self._answer_one()) is not None:
-                await self._pace.keep(kind)  # 4
-                await asyncio.sleep(0)  # what has already come would not let anybody else run
+                await self._pace.keep(kind)  # 4; at once others have a turn: what has come already would let nobody
         except EventError as error:
             await self._complain(error.code, str(error))
         except SoundError as error:
@@ -231,9 +230,8 @@ class Client:
         if self._stream is not None and self._sound:
             await self._set()
         elif self._server.hub and not self._following:
-            if not self._server.places.may_follow(self._guest):
-                raise EventError("too-many-clients", "too many wait for the microphone: raise wyoming.max_clients")
-            self._following = asyncio.ensure_future(self._follow(self._server.hub))
+            room = self._server.places.may_follow(self._guest)
+            self._following = asyncio.ensure_future(self._follow(self._server.hub) if room else self._turn_away())
 
     async def _set(self) -> None:
         if self._stream is None:
@@ -307,6 +305,14 @@ class Client:
             self._following.cancel()
             self._following = None
             self._guest.following = False
+
+    async def _turn_away(self) -> None:
+        """End it: too many wait for the microphone. Unless it sends sound of its own, for which it has a moment."""
+        await asyncio.sleep(self._server.limits.sound_s)
+        self._server.refusals.note("too many wait for the microphone")
+        with suppress(ConnectionError):
+            await self._wire.write(_too_many())
+        self._wire.abort()
 
     async def _follow(self, hub: Hub) -> None:
         try:

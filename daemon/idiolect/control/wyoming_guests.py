@@ -10,7 +10,8 @@ code):
 3. when all are taken, a connection of the uid that holds most goes: first those that have had ``GRACE_S`` and said
    nothing, then those that do nothing now, the oldest first; nobody goes for a uid that holds more than his own does;
 4. a quarter of the places is never held by those who wait for the microphone, which may take for ever;
-5. events that come faster than their ``Pace`` are read later.
+5. events that come faster than their ``Pace`` are read later; those of one uid have one besides, or who hangs up and
+   comes again would begin with a new reserve each time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from idiolect.control.limits import Bucket
+from idiolect.control.limits import Bucket, Rate
 from idiolect.control.wyoming_wire import Limits
 
 KEPT, KEPT_EACH = 4, 2
@@ -29,7 +30,7 @@ GRACE_S = 1.0
 STALLED_S = 10.0
 """Sound that stops for so long, without audio-stop, keeps no place any more."""
 UIDS = 16
-"""Whose buckets for new connections are remembered: those who came last."""
+"""Whose shares are remembered: those who came last."""
 
 
 @dataclass(eq=False, slots=True)
@@ -62,21 +63,49 @@ class Guest:
         return self.following or self.finishing or now < self.sending_until
 
 
+class Reserve:
+    """Something that may be had so often. Who takes more waits until it is there, one behind the other."""
+
+    def __init__(self, rate: Rate, clock: Callable[[], float]) -> None:
+        self._rate, self._clock = rate, clock
+        self._left, self._at = float(rate.burst), clock()
+
+    def take(self) -> float:
+        """Take one: the seconds until it is there."""
+        now = self._clock()
+        self._left = min(self._rate.burst, self._left + max(0.0, now - self._at) * self._rate.per_s) - 1
+        self._at = now
+        return max(0.0, -self._left / self._rate.per_s)
+
+
+class Uid:
+    """What all connections of one uid share."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self.knocks = Bucket(limits.connections, clock)
+        self.events, self.describes = Reserve(limits.all_events, clock), Reserve(limits.all_describes, clock)
+
+
 class Places:
     """The connections that there are."""
 
     def __init__(self, most: int, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._limits, self.clock = most, limits, clock
         self._guests: list[Guest] = []  # the oldest first
-        self._knocks: OrderedDict[int, Bucket] = OrderedDict()
+        self._uids: OrderedDict[int, Uid] = OrderedDict()
+
+    def of(self, uid: int) -> Uid:
+        """What connections of ``uid`` share."""
+        if uid not in self._uids:
+            self._uids[uid] = Uid(self._limits, self.clock)
+        self._uids.move_to_end(uid)
+        if len(self._uids) > UIDS:
+            self._uids.popitem(last=False)
+        return self._uids[uid]
 
     def knock(self, uid: int) -> bool:
-        """Whether ``uid`` may open one more connection now."""  # 1
-        bucket = self._knocks.setdefault(uid, Bucket(self._limits.connections, self.clock))
-        self._knocks.move_to_end(uid)
-        if len(self._knocks) > UIDS:
-            self._knocks.popitem(last=False)
-        return not bucket.take()
+        """Whether ``uid`` may open one more connection now."""
+        return not self.of(uid).knocks.take()  # 1
 
     def enter(self, uid: int) -> Guest | None:
         """A place, for which somebody else may have to go; None where there is none."""
@@ -120,13 +149,15 @@ class Places:
 class Pace:
     """How often one connection may send what: who sends more is not read for so long, and holds nothing meanwhile."""
 
-    def __init__(self, limits: Limits) -> None:
-        clock = asyncio.get_running_loop().time
-        self._described, self._chunks = Bucket(limits.describes, clock), Bucket(limits.chunks, clock)
-        self._others = Bucket(limits.events, clock)
+    def __init__(self, limits: Limits, uid: Uid, clock: Callable[[], float]) -> None:
+        self._uid = uid
+        self._described, self._chunks = Reserve(limits.describes, clock), Reserve(limits.chunks, clock)
+        self._others = Reserve(limits.events, clock)
 
     async def keep(self, kind: str) -> None:
-        """Wait until another event of this kind may be answered."""
-        bucket = {"describe": self._described, "audio-chunk": self._chunks}.get(kind, self._others)
-        while wait := bucket.take():
-            await asyncio.sleep(wait)  # 5
+        """Wait until another event may be read after one of this kind."""
+        own = {"describe": self._described, "audio-chunk": self._chunks}.get(kind, self._others)
+        waits = [own.take(), self._uid.events.take()]
+        if kind == "describe":
+            waits.append(self._uid.describes.take())
+        await asyncio.sleep(max(waits))  # 5

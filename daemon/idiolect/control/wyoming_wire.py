@@ -32,12 +32,14 @@ DATA_BYTES = 16_384
 PAYLOAD_BYTES = 65_536
 PARTS = 1_000
 TYPE_LENGTH = 64
-CONNECTIONS = Rate(200.0, 256)
+CONNECTIONS = Rate(400.0, 256)
 """New ones of one uid."""
 EVENTS, DESCRIBES = Rate(10.0, 30), Rate(2.0, 8)
 """Of one connection; EVENTS are all but describe and audio-chunk: what is short to ask may be long to answer."""
 CHUNKS = Rate(128.0, 512)
 """audio-chunk of one connection: in real time there are 16 a second of the usual size, 100 of the smallest."""
+ALL_EVENTS, ALL_DESCRIBES = Rate(1_000.0, 2_000), Rate(40.0, 80)
+"""Of all connections of one uid together."""
 _UNSENT_BYTES = 16_384
 """What a client may leave unread in our memory, beside one event."""
 
@@ -62,10 +64,14 @@ class Limits:
     """To take what is sent."""
     linger_s: float = 0.5
     """To read why it is cut off, while it may be sending."""
+    sound_s: float = 2.0
+    """From detect or transcribe to audio-start, where too many wait for the microphone."""
     connections: Rate = CONNECTIONS
     events: Rate = EVENTS
     describes: Rate = DESCRIBES
     chunks: Rate = CHUNKS
+    all_events: Rate = ALL_EVENTS
+    all_describes: Rate = ALL_DESCRIBES
 
 
 class Wire:

@@ -85,11 +85,11 @@ WYOMING: dict[str, Flood] = {
     "ping": Flood("wyoming", lines(30, event("ping", {"text": "x"}), read=True)),
     "unknown": Flood("wyoming", lines(30, event("run-pipeline", {"a": 1}, b"x" * 60_000))),
     "variants": Flood("wyoming", _variants),
-    "idle": Flood("wyoming", lambda: [Stream()] * 300),
-    "idle-after-ping": Flood("wyoming", lambda: [Stream(event("ping"))] * 300),
-    "half-events": Flood("wyoming", lambda: [Stream(b'{"type":')] * 300),
-    "storm": Flood("wyoming", lambda: [Stream()] * 4_000, per_s=150.0),
-    "waiting": Flood("wyoming", lambda: [Stream(event("detect"))] * 100),
+    "idle": Flood("wyoming", lambda: [Stream()] * 300, per_s=100.0),
+    "idle-after-ping": Flood("wyoming", lambda: [Stream(event("ping"))] * 300, per_s=100.0),
+    "half-events": Flood("wyoming", lambda: [Stream(b'{"type":')] * 300, per_s=100.0),
+    "storm": Flood("wyoming", lambda: [Stream()] * 4_000, per_s=200.0),
+    "waiting": Flood("wyoming", lambda: [Stream(event("detect"))] * 100, per_s=100.0),
 }
 """What anybody may do who reaches the port."""
 
@@ -131,7 +131,7 @@ HALF = b"GET /v1/status HTTP/1.1\r\nHost: loc"
 CONTROL: dict[str, Flood] = {
     "half-requests": Flood("control", lambda: [Stream(HALF)] * 160, "observer"),
     "idle-control": Flood("control", lambda: [Stream()] * 300, "observer"),
-    "storm-control": Flood("control", lambda: [Stream()] * 4_000, "observer", per_s=150.0),
+    "storm-control": Flood("control", lambda: [Stream()] * 4_000, "observer", per_s=200.0),
     "followers": Flood("control", lambda: [Stream(request("GET", "/v1/events"))] * 200, "observer"),
     "doctor": Flood("control", asking(8, "/v1/doctor"), "observer"),
     "status": Flood("control", asking(8, "/v1/status"), "observer"),

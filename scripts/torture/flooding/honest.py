@@ -48,8 +48,9 @@ class Again:
 class Pauser:
     """Root at the control socket; ``took`` has the seconds of each request, None where it failed."""
 
-    def __init__(self, control: Path) -> None:
-        self._control = control
+    def __init__(self, control: Path, slack: float = 1.0) -> None:
+        """``slack``: times as patient as usual."""
+        self._control, self._patience_s = control, PATIENCE_S * slack
         self.took = list[float | None]()
         self.why = ""
 
@@ -58,7 +59,7 @@ class Pauser:
         for active in (False, True):
             began = time.monotonic()
             try:
-                ask(self._control, "POST", "/v1/listening", {"active": active}, patience=PATIENCE_S)
+                ask(self._control, "POST", "/v1/listening", {"active": active}, patience=self._patience_s)
                 self.took.append(time.monotonic() - began)
             except (OSError, ValueError) as error:
                 self.took.append(None)
@@ -71,8 +72,10 @@ class Satellite:
     ``cost`` is what the daemon computed meanwhile, in seconds of one processor.
     """
 
-    def __init__(self, wyoming: Path, word: NDArray[np.int16], cpu_s: Callable[[], float]) -> None:
-        self._path, self._cpu_s = wyoming, cpu_s
+    def __init__(
+        self, wyoming: Path, word: NDArray[np.int16], cpu_s: Callable[[], float], slack: float = 1.0
+    ) -> None:  # fmt: skip
+        self._path, self._cpu_s, self._slack = wyoming, cpu_s, slack
         loud = np.flatnonzero(np.abs(word.astype(int)) > 300)
         self._word, self._end = word, int(loud[-1])
         self.took, self.cost = list[float | None](), list[float]()
@@ -82,7 +85,7 @@ class Satellite:
         """Connect, say the word, wait for the detection, and hang up."""
         try:
             with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(PATIENCE_S)
+                sock.settimeout(PATIENCE_S * self._slack)
                 sock.connect(str(self._path))
                 self._say(sock)
         except OSError as error:
@@ -94,7 +97,7 @@ class Satellite:
         sock.sendall(event("detect", {"names": ["computer"]}) + event("audio-start", USUAL))
         begun, first = time.monotonic(), 0
         quiet = np.zeros(CHUNK, np.int16)
-        while not ended or time.monotonic() < ended + LATE_S:
+        while not ended or time.monotonic() < ended + LATE_S * self._slack:
             part = self._word[first : first + CHUNK] if first < len(self._word) else quiet
             time.sleep(max(0.0, begun + (first + len(part)) / RATE - time.monotonic()))
             sock.sendall(event("audio-chunk", USUAL, part.astype("<i2").tobytes()))
