@@ -1,14 +1,20 @@
 """The page's door, at a whole daemon: who comes in, for whom, and what keeps others out."""
 
+import asyncio
 import gzip
 import hashlib
 import json
 import socket
 import ssl
+import threading
 
 import pytest
 
 from idiolect.control import page_api
+from idiolect.control.limits import Rates, TooOften
+from idiolect.control.pagedoor import PageDoor
+from idiolect.control.pairing_api import Session
+from idiolect.control.wire import Request
 from idiolect.errors import RequestError
 from tests.alsa import require_wavmic
 from tests.pages import PageHome
@@ -43,6 +49,55 @@ def test_whoever_guesses_is_slowed_down(home):
     tries = [page.ask("POST", "/v1/session", {"code": f"AAAA-AAA{n}"})[0] for n in range(8)]
     assert tries[:5] == [401] * 5
     assert 429 in tries[5:]
+
+
+def test_whoever_guesses_keeps_nobodys_right_code_out(home):
+    """Without end, in four threads, while codes are used: each is taken."""
+    ending = threading.Event()
+
+    def guess():
+        page = home.browser()
+        while not ending.is_set():
+            assert page.ask("POST", "/v1/session", {"code": "AAAA-AAAAAA"})[0] in (401, 429)
+
+    threads = [threading.Thread(target=guess) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            assert home.browser().ask("POST", "/v1/session", {"code": home.pair()})[0] == 200
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
+
+
+class Vouching:
+    """A ``Pairing`` that knows one token."""
+
+    asked = 0
+
+    async def session(self, token):
+        self.asked += 1
+        return Session("i", "ann", "", "root", 0, 0, 1) if token == "a" * 43 else None
+
+
+def test_a_paired_browser_loads_the_page_on_its_own_account_and_strangers_on_theirs():
+    pairing, rates = Vouching(), Rates(clock=lambda: 0.0)
+    door = PageDoor(pairing, tls=False)
+
+    def load(token):
+        headers = {"host": "localhost", "cookie": f"idiolect={token}"}
+        caller, _ = asyncio.run(door.admit(None, Request("GET", "/page.css", {}, headers)))
+        rates.check(caller, "/page.css")
+        return caller.person
+
+    assert load("a" * 43) == "ann"
+    with pytest.raises(TooOften):
+        for number in range(1000):
+            assert load(f"{number:043}") == ""
+    assert load("a" * 43) == "ann"
+    assert pairing.asked < 50, "the vault was asked for every stranger"
 
 
 def test_a_session_asks_about_its_person_and_nobody_else(home):

@@ -398,6 +398,7 @@ def start(given: Sequence[Path] | None, installed: Callable[[], Sequence[Path]] 
 
     process.harden()
     process.wipe_freed()
+    process.return_freed()
     if handler := systemd.journal():
         logging.getLogger().handlers[:] = [handler]
     notifier = None

@@ -25,6 +25,7 @@ Errors are {"error": {"field", "message"}}; ``RequestError`` carries their statu
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -177,8 +178,9 @@ async def _openapi(daemon: Daemon, call: Call) -> Reply:  # noqa: ARG001 - the s
     return Reply(await asyncio.to_thread(_description))
 
 
+@functools.cache
 def _description() -> bytes:
-    """``openapi.yaml`` as JSON. Read when it is asked for: it would be memory for nothing."""
+    """``openapi.yaml`` as JSON. Read when it is asked for: it would be memory for nothing. To read it takes long."""
     import yaml
 
     text = resources.files("idiolect.control").joinpath("openapi.yaml").read_bytes()

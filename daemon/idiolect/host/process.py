@@ -57,8 +57,20 @@ def harden() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
+_M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20
+"""mallopt(3): blocks of so many bytes are mapped one by one."""
 _M_PERTURB, _FREED = -6, 0xFF
 """mallopt(3): what is given back is overwritten with this byte, what is handed out with its complement, zeros."""
+
+
+def return_freed() -> None:
+    """Give large blocks back to the kernel as soon as they are free.
+
+    Left alone, glibc keeps what was once freed of up to 32 MiB, as long as anything smaller lies behind it: a daemon to
+    which somebody once sent a large copy would stay that much larger. A libc without it does without.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def wipe_freed() -> None:
