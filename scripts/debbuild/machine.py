@@ -122,10 +122,11 @@ def keyring_package(release: Release) -> str:
 
 
 def mirror(release: Release, arch: Arch) -> str:
-    """The mirror that this machine uses anyway."""
+    """The mirror that this machine uses anyway. A board's maker has one beside it that may end alike."""
     wanted = "ubuntu-ports" if release.distribution == "ubuntu" and arch.name != "amd64" else release.distribution
-    listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).split()
-    for uri in listed:
+    listed = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    # Who speaks for a mirror is in its lists, which a machine may not have fetched yet.
+    for uri in [*run([*listed, f"Origin: {release.name.split()[0]}"]).split(), *run(listed).split()]:
         if uri.rstrip("/").endswith(f"/{wanted}"):
             return uri
     message = f"none of this machine's apt sources is a mirror of {release.name} for {arch.name} (.../{wanted}): "
