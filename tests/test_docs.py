@@ -290,7 +290,7 @@ def test_every_command_in_the_text_is_one(page, monkeypatch):
 
 
 SCRIPTS = {
-    "build_bundle.py": "scripts/bundlebuild/cli.py",
+    "build_bundle.py": "scripts/bundlebuild/arguments.py",
     "build_deb": "scripts/debbuild/__main__.py",
     "verify_attestation.py": "scripts/verify_attestation.py",
     "lock": "scripts/packaging/lock",

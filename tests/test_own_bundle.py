@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundlebuild import inherit
+from bundlebuild import corpus, inherit
 from bundlebuild.audio import read_wav_bytes, to_int16
 from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.learning import guard as gate
@@ -115,6 +115,24 @@ def test_a_poisoned_correction_does_not_count(home):
     assert not answer["counts"]
     assert "does not sound like the phrase" in answer["why"]
     assert "XNNPACK" not in home.log
+
+
+def test_statistics_of_other_people_keep_the_own_phrase_learnable(own, data, tmp_path):
+    folder, _ = own
+    few = tmp_path / "data"
+    for clip in [c for c in corpus.recordings(data) if c.source in ("digits", "speech_commands")][::9]:
+        target = few / clip.path.relative_to(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(clip.path)
+    cache = folder.parent / "cache"
+    done = build(
+        "--space", "--data", few, "--base", folder, "--no-neural", "--cache", cache, "--out", tmp_path / "out"
+    )  # fmt: skip
+    assert "it has all that is needed to learn" in done.stdout, done.stderr
+    made, before = read_bundle(tmp_path / "out"), read_bundle(folder)
+    assert made.arrays["space_projection"].tobytes() != before.arrays["space_projection"].tobytes()
+    assert made.guard.labels == before.guard.labels
+    assert made.arrays[inherit.PROTOTYPE][made.classes.index(WORD)].any()
 
 
 def test_the_gate_has_other_people_to_try_an_adapter_on(own):

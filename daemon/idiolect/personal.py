@@ -197,7 +197,7 @@ class Personal:
             self._say_standing()
         except (LearningError, RequestError) as error:
             self._trouble = f"nothing is learnt or used of what was: {error}"
-            log.error("%s", self._trouble)
+            log.error("nothing is learnt or used of what was: %s", error)
         finally:
             self._opening = False
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle, succession_of
 from idiolect.errors import IdiolectError
+from idiolect.pipeline.space import NAMES
 from idiolect.trust.bundle import Bundle
 from idiolect.trust.manifest import PREVIOUS_CAPS
 from idiolect.trust.phrases import Phrase
@@ -121,13 +122,35 @@ def _space(arguments: argparse.Namespace) -> None:
     described = json.loads(files["head.json"])
     # The shipped head's convolution has the statistics folded in already: every other array stays as it is.
     arrays = {**bundle.arrays, **space.fit(spoken, bundle.classes)}
+    arrays |= _voiced(arguments, bundle, arrays)
     extra = {"language": described.get("language", "en")}
     files |= export.head_files(arrays, bundle.classes, described["kinds"], extra)
+    if not bundle.guard.labels:
+        files |= inherit.guard_files(inherit.parts(bundle), [], bundle.encoder, 0)
     files |= finish.trained_on([c.path for c in clips], files.get("trained_on.bin", b""))
     export.write(
         arguments.out, files, name=arguments.name or bundle.name, version=arguments.version,
         provenance=_provenance({"built_from": "a bundle and recordings", "base": bundle.digest}),
     )  # fmt: skip
+
+
+def _voiced(arguments: argparse.Namespace, bundle: Bundle, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Prototypes for phrases that nobody says in the recordings, from synthetic voices where there are any."""
+    rows = dict(zip(bundle.classes, arrays[inherit.PROTOTYPE], strict=True))
+    bare = [phrase.name for phrase in bundle.phrases if not rows[phrase.name].any()]
+    found = inherit.Parts(
+        {name: arrays[name] for name in NAMES}, {n: r for n, r in rows.items() if r.any()}, bundle.guard
+    )
+    if not bare:
+        return {}
+    plan = [(p.text, p.name, inherit.TAUGHT_BY, False) for p in bundle.phrases if p.name in bare]
+    try:
+        clips = voices.library(arguments.cache / "voices", plan, neural=not arguments.no_neural)
+    except RuntimeError as error:  # without a voice; the end says what is missing
+        base.say(str(error))
+        return {}
+    more = inherit.prototypes(found, clips, bundle.encoder, arguments.jobs)
+    return inherit.space_arrays(found, bundle.classes, more)
 
 
 def _own(arguments: argparse.Namespace) -> None:
@@ -194,11 +217,6 @@ def _show_lacks(folder: Path) -> None:
         print("it has all that is needed to learn from people: statistics, cohort and guard set")
     for lack in bundle.lacks:
         print(f"build_bundle: WARNING: {lack}", file=sys.stderr)
-    if bundle.encoder_id != read_bundle(bundle_directory("builtin")).encoder_id and bundle.lacks:
-        print(
-            "build_bundle: its encoder is not the shipped bundle's: use --space with --data for statistics",
-            file=sys.stderr,
-        )
 
 
 def main(given: list[str] | None = None) -> int:

@@ -19,9 +19,8 @@ SPACE = ("space_projection", "space_offset", "space_prototypes", "space_cohort")
 YES = "yes"
 """The phrase that agrees aloud."""
 _SIZES = {"float16": 2, "float32": 4, "int8": 1}
-_REBUILD = (
-    "build it again: ./scripts/build_bundle.py takes it from the bundle that is shipped, where the encoder is its"
-)
+_SPACE = "build it again with ./scripts/build_bundle.py --phrase or, with recordings of people, --space --data DIR"
+_GUARD = "build it again with ./scripts/build_bundle.py --phrase, from a base bundle that has one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +48,18 @@ def lacking(files: Mapping[str, bytes]) -> tuple[Lack, ...]:
 def _found(head: Mapping[str, Any], numbers: bytes, phrases: list[Any], guard: Mapping[str, Any]) -> Iterator[Lack]:
     arrays = {entry["name"]: entry for entry in head["arrays"]}
     if SPACE[0] not in arrays:
-        yield Lack("space", "it has no statistics to learn with (personal space), so nothing can be learnt", _REBUILD)
+        yield Lack("space", "it has no statistics to learn with (personal space), so nothing can be learnt", _SPACE)
     elif missing := [name for name in SPACE if name not in arrays]:
-        yield Lack("space", f"its statistics to learn with lack {', '.join(missing)}, so no daemon takes it", _REBUILD)
+        yield Lack("space", f"its statistics to learn with lack {', '.join(missing)}, so no daemon takes it", _SPACE)
     if not guard["labels"]:
         about = "it has no guard set, so what is learnt is not tried on other people's speech before it is used"
-        yield Lack("guard", about, _REBUILD)
+        yield Lack("guard", about, _GUARD)
     names = {phrase["name"]: phrase["kind"] for phrase in phrases}
     if SPACE[2] in arrays:
         rows = _empty_rows(arrays[SPACE[2]], numbers)
         if bare := [name for name in names if head["classes"].index(name) in rows]:
             about = f"corrections to {', '.join(bare)} cannot be learnt from, as the statistics do not hold "
-            fix = "build it from the base bundle again, with --phrase" if len(bare) < len(names) else _REBUILD
-            yield Lack("prototypes", about + ("it" if len(bare) == 1 else "them"), fix)
+            yield Lack("prototypes", about + ("it" if len(bare) == 1 else "them"), _SPACE)
     if YES not in names:
         about = f'it has no phrase "{YES}", so nobody can agree aloud, only people who are paired with a Unix user'
         yield Lack("yes", about, f'add it (--phrase {YES} --kind phrase), or name users under "people" in the settings')

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.consent import Consents
 from idiolect.errors import IdiolectError
-from idiolect.learner import Learner
 from idiolect.pairing import ALPHABET, CODE_LENGTH, TRIES, Pairing
 from idiolect.trust import envelope, sealedcopy
 from idiolect.trust.secret import Secret
@@ -122,14 +122,14 @@ def is_refusal(answer: object) -> bool:
 class Direct:
     """``Personal``, as far as pairing needs it: the vault's work is done at once."""
 
-    open = True
+    keyed = True
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
+    def __init__(self, consents: Consents) -> None:
+        self._consents = consents
 
-    async def do(self, work: Callable[[Learner], Any]) -> Any:
-        """See ``Personal.do``."""
-        return work(self._learner)
+    async def keep(self, work: Callable[[Consents], Any]) -> Any:
+        """See ``Personal.keep``."""
+        return work(self._consents)
 
 
 def finish(work: Any) -> object:
@@ -171,7 +171,7 @@ def in_process() -> Iterator[list[Refusal]]:
 
 def _pairing(home: Household) -> Iterator[Refusal]:
     """The page's codes and sessions."""
-    personal: Any = Direct(home.learner)
+    personal: Any = Direct(home.learner.consents)
     pairing = Pairing(personal, "loopback", wall=lambda: home.clock.wall, monotonic=lambda: 0.0)
     code = str(finish(pairing.begin(PERSON, "", 0))["code"]).replace("-", "")  # type: ignore[index]
     near, far = code[:-1] + other(code[-1]), "".join(map(other, code))

@@ -224,7 +224,7 @@ def _import(stack: Stack) -> None:
 def _pair(stack: Stack) -> None:
     pairing = Pairing(None, "local", wall=lambda: stack.now)  # type: ignore[arg-type]  # of which nothing is asked here
     session = Session("ab" * 8, BEN, "", "", 0, int(stack.now), int(stack.now) + DAY)
-    pairing._keep(stack.known, "ab" * 32, session)
+    pairing._keep(stack.known.consents, "ab" * 32, session)
 
 
 def _pause(stack: Stack) -> None:
