@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from idiolect import boot, lastgood
-from idiolect.config import load
+from idiolect.config import Trust, load
 from idiolect.errors import BundleError, ConfigError
 from idiolect.host.slots import Slots
 from idiolect.lastgood import LastGood
@@ -277,6 +277,22 @@ def test_an_unsigned_bundle_is_no_way_back_where_signed_ones_are_asked_for(home,
     home.change(bundle="/nonexistent", keystore="tpm")
     with pytest.raises(BundleError, match="/nonexistent"):
         home.begin()
+
+
+def test_a_reload_looks_at_the_keys_that_the_next_start_will_be_handed(home, tmp_path, monkeypatch):
+    """systemd copied the keys when the daemon started; one that was added since counts from the next start on."""
+    keys, handed = tmp_path / "keys.d", tmp_path / "credentials"
+    keys.mkdir()
+    handed.mkdir()
+    (keys / "bundle.pem").write_bytes(public_pem(bundles.key("bundle").public_key()))
+    monkeypatch.setattr(boot, "Trust", lambda: Trust(keys_dir=keys))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed))
+    bundles.write(bundles.signed(1).files, tmp_path / "acme")
+    home.change(bundle=str(tmp_path / "acme"), keystore="tpm", listening={})
+    config = load((home.file,))
+    with pytest.raises(BundleError, match="no key to check it with"):
+        boot.chosen_model(config)
+    assert boot.obstacles(config) == ()
 
 
 # -- the daemon -------------------------------------------------------------------------------------------------------
