@@ -392,6 +392,26 @@ def test_a_refused_reload_is_told_everywhere_and_changes_nothing(daemon):
     assert daemon.status()["configuration"]["state"] == "in-force"
 
 
+def test_a_microphone_that_a_reload_opens_is_kept_once_it_is_heard(daemon):
+    daemon.start().ready()
+    daemon.wait(daemon.kept)
+    mine = daemon.config.read_text().splitlines()[0]
+
+    def reload(audio: str) -> None:
+        daemon.settings()
+        daemon.config.write_text(daemon.config.read_text().replace(mine, audio))
+        assert daemon.cli("config", "reload").returncode == 0
+
+    def kept() -> float:
+        return lastgood.read(daemon.folder / "state").config.audio.gain_db
+
+    reload(mine.replace("}", ", gain_db: 4}"))
+    daemon.wait(lambda: kept() == 4.0)
+    reload("audio: {device: file:/nonexistent, gain_db: 5}")
+    daemon.wait(lambda: daemon.microphone["state"] == "absent")
+    assert kept() == 4.0
+
+
 def test_names_of_the_next_bundle_wait_for_it(daemon, tmp_path):
     """Both are changed at once, as in an update: a reload must not refuse it, and cannot take the names over yet."""
     daemon.start().ready()
