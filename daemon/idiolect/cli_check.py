@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect import cli_access
-from idiolect.errors import Problem
+from idiolect.errors import BundleError, Problem
 
 if TYPE_CHECKING:
     from idiolect.config import Config
@@ -68,6 +68,8 @@ def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
 
     if isinstance(config.bundle, Path):
         yield "bundle", config.bundle, f"{_INSTALL}; or {_ELSEWHERE}"
+    elif slot := _current_slot(config):
+        yield "bundle", slot, f"give it back: sudo chown -R --reference={config.state_dir} {slot.parent}"
     if config.trust.keys_dir != Trust().keys_dir:
         yield "trust.keys_dir", config.trust.keys_dir, f"leave it out ({Trust().keys_dir}), or {_ELSEWHERE}"
     scheme, _, rest = config.audio.device.partition(":")
@@ -75,6 +77,17 @@ def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
         yield "audio.device", Path(rest.partition(",speed=")[0] if scheme == "file" else rest), _ELSEWHERE
     if config.idle.machine != Idle().machine:
         yield "idle.machine", config.idle.machine, _ELSEWHERE
+
+
+def _current_slot(config: Config) -> Path | None:
+    """Where the installed bundle lies, as far as this user may know."""
+    from idiolect.boot import INSTALLED, slots
+
+    try:
+        name = slots(config).state().current if config.bundle == INSTALLED else None
+    except (OSError, BundleError):
+        return None
+    return slots(config).directory(name) if name else None
 
 
 def _written(config: Config) -> Iterator[tuple[str, Path]]:
