@@ -57,9 +57,8 @@ def _closed(config: Config, unit: cli_access.Unit) -> Iterator[Problem]:
             yield _problem(config, field, f"{why}: {fix}")
     for field, path in _written(config):
         if why := cli_access.unwritable(unit, path):
-            fix = f"take a directory below {config.state_dir.parent}" if field != "state_dir" else "leave it out"
-            more = f"or name {path} in ReadWritePaths= (sudo systemctl edit idiolectd), owned by idiolect"
-            yield _problem(config, field, f"{why}: {fix}, {more}")
+            unit_too = f"name {path}, owned by idiolect, in ReadWritePaths= (sudo systemctl edit idiolectd)"
+            yield _problem(config, field, f"{why}: leave {field} out, or {unit_too}")
 
 
 def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
