@@ -1,10 +1,10 @@
 """Another encoder at the whole daemon: taught under one bundle, heard under the next, and again under the first."""
 
 import json
-import time
 
 import pytest
 
+from idiolect import lastgood
 from tests import encoders, speech
 from tests.alsa import require_wavmic
 from tests.bundles import write
@@ -133,16 +133,20 @@ def test_with_neither_it_says_what_to_do_and_waits(home, bundles):
     assert home.heard(take(1.06, 0.8)) == [(PHRASE, 1)]
 
 
-def test_a_map_or_a_carried_model_that_was_tampered_with_starts_nobody(home, tmp_path):
+def test_a_map_or_a_carried_model_that_was_tampered_with_is_not_used(home, tmp_path):
+    """The bundle before serves, without keys, where that is known to work; else there is no start."""
     files = encoders.successor(affine=encoders.exact(), previous=True)
+    good = home.status()["bundle"]["digest"]
     for name in ("maps.bin", "previous-head.bin"):
         raw = bytearray(files[name])
         raw[100] ^= 1
         home.exchange(write({**files, name: bytes(raw)}, tmp_path / name))
-        home.start()
-        for _ in range(100):
-            if home.process.poll() is not None:
-                break
-            time.sleep(0.05)
-        assert home.process.poll() == 78
+        home.start().ready()
+        home.wait(lambda: home.status()["keys"]["state"] == "fallback")
+        assert home.status()["bundle"]["digest"] == good
         assert f"bundle file {name}: refused (6): is not what the manifest says" in home.log
+        assert "bundle fell back to what worked last" in home.log
+    home.stop()
+    (tmp_path / "state" / lastgood.FILE).unlink()
+    home.start()
+    assert home.process.wait(60) == 78
