@@ -90,7 +90,7 @@ def test_with_a_map_it_is_heard_on_and_after_going_back_as_before(home, bundles)
 
 def test_with_the_earlier_model_it_is_heard_beside_until_it_is_taught_anew(home, bundles):
     home.under(bundles["model"])
-    assert home.personal["taught"] == 1
+    home.wait(lambda: home.personal["taught"] == 1)
     assert list(home.personal["earlier_encoder"].values()) == [{"earlier": 1}]
     assert home.heard(take(1.04, 0.8)) == [(PHRASE, 1)]
     assert home.heard(speech.digit(7)) == [("seven", 0)]
