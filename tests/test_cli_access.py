@@ -18,6 +18,7 @@ import yaml
 
 from idiolect import cli, cli_access
 from idiolect.cli_access import Who, parsed, unreadable, unwritable
+from idiolect.host.slots import Slots
 from tests import bundles
 
 ROOT = Path(__file__).parents[1]
@@ -230,6 +231,20 @@ def test_the_bundle_is_opened_as_a_start_would(check, settings, field, why) -> N
     code, found = check(**settings)
     assert code == 78
     assert why in found[field]
+
+
+@as_root
+def test_an_installed_bundle_that_the_unit_may_not_read(check, open_folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cli_access, "unit", packaged)
+    made = bundles.unsigned(bundles.builtin())
+    Slots(open_folder / "bundles").install(made.files, made.digest[:16])
+    settings = {"bundle": "installed", "state_dir": str(open_folder)}
+    assert "bundle" not in check("--as-unit", **settings)[1]
+    (open_folder / "bundles" / made.digest[:16] / "head.bin").chmod(0o600)
+    code, found = check("--as-unit", **settings)
+    assert code == 78
+    assert "head.bin cannot be read by user nobody" in found["bundle"]
+    assert "chown" in found["bundle"]
 
 
 def test_a_tampered_bundle_is_named(check, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from idiolect import lastgood
 from tests import encoders, speech
 from tests.alsa import require_wavmic
 from tests.bundles import write
@@ -89,7 +90,7 @@ def test_with_a_map_it_is_heard_on_and_after_going_back_as_before(home, bundles)
 
 def test_with_the_earlier_model_it_is_heard_beside_until_it_is_taught_anew(home, bundles):
     home.under(bundles["model"])
-    assert home.personal["taught"] == 1
+    home.wait(lambda: home.personal["taught"] == 1)
     assert list(home.personal["earlier_encoder"].values()) == [{"earlier": 1}]
     assert home.heard(take(1.04, 0.8)) == [(PHRASE, 1)]
     assert home.heard(speech.digit(7)) == [("seven", 0)]
@@ -132,12 +133,20 @@ def test_with_neither_it_says_what_to_do_and_waits(home, bundles):
     assert home.heard(take(1.06, 0.8)) == [(PHRASE, 1)]
 
 
-def test_a_map_or_a_carried_model_that_was_tampered_with_starts_nobody(home, tmp_path):
+def test_a_map_or_a_carried_model_that_was_tampered_with_is_not_used(home, tmp_path):
+    """The bundle before serves, without keys, where that is known to work; else there is no start."""
     files = encoders.successor(affine=encoders.exact(), previous=True)
+    good = home.status()["bundle"]["digest"]
     for name in ("maps.bin", "previous-head.bin"):
         raw = bytearray(files[name])
         raw[100] ^= 1
         home.exchange(write({**files, name: bytes(raw)}, tmp_path / name))
-        home.start()
-        assert home.process.wait(60) == 78
+        home.start().ready()
+        home.wait(lambda: home.status()["keys"]["state"] == "fallback")
+        assert home.status()["bundle"]["digest"] == good
         assert f"bundle file {name}: refused (6): is not what the manifest says" in home.log
+        assert "bundle fell back to what worked last" in home.log
+    home.stop()
+    (tmp_path / "state" / lastgood.FILE).unlink()
+    home.start()
+    assert home.process.wait(60) == 78

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from idiolect import boot, lastgood
-from idiolect.config import load
+from idiolect.config import Trust, load
 from idiolect.errors import BundleError, ConfigError
 from idiolect.host.slots import Slots
 from idiolect.lastgood import LastGood
@@ -279,6 +279,22 @@ def test_an_unsigned_bundle_is_no_way_back_where_signed_ones_are_asked_for(home,
         home.begin()
 
 
+def test_a_reload_looks_at_the_keys_that_the_next_start_will_be_handed(home, tmp_path, monkeypatch):
+    """systemd copied the keys when the daemon started; one that was added since counts from the next start on."""
+    keys, handed = tmp_path / "keys.d", tmp_path / "credentials"
+    keys.mkdir()
+    handed.mkdir()
+    (keys / "bundle.pem").write_bytes(public_pem(bundles.key("bundle").public_key()))
+    monkeypatch.setattr(boot, "Trust", lambda: Trust(keys_dir=keys))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed))
+    bundles.write(bundles.signed(1).files, tmp_path / "acme")
+    home.change(bundle=str(tmp_path / "acme"), keystore="tpm", listening={})
+    config = load((home.file,))
+    with pytest.raises(BundleError, match="no key to check it with"):
+        boot.chosen_model(config)
+    assert boot.obstacles(config) == ()
+
+
 # -- the daemon -------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +390,26 @@ def test_a_refused_reload_is_told_everywhere_and_changes_nothing(daemon):
     daemon.settings("log_level: info\n")
     assert daemon.cli("config", "reload", "--quiet").returncode == 0
     assert daemon.status()["configuration"]["state"] == "in-force"
+
+
+def test_a_microphone_that_a_reload_opens_is_kept_once_it_is_heard(daemon):
+    daemon.start().ready()
+    daemon.wait(daemon.kept)
+    mine = daemon.config.read_text().splitlines()[0]
+
+    def reload(audio: str) -> None:
+        daemon.settings()
+        daemon.config.write_text(daemon.config.read_text().replace(mine, audio))
+        assert daemon.cli("config", "reload").returncode == 0
+
+    def kept() -> float:
+        return lastgood.read(daemon.folder / "state").config.audio.gain_db
+
+    reload(mine.replace("}", ", gain_db: 4}"))
+    daemon.wait(lambda: kept() == 4.0)
+    reload("audio: {device: file:/nonexistent, gain_db: 5}")
+    daemon.wait(lambda: daemon.microphone["state"] == "absent")
+    assert kept() == 4.0
 
 
 def test_names_of_the_next_bundle_wait_for_it(daemon, tmp_path):

@@ -339,7 +339,7 @@ def test_what_is_set_aside_is_in_the_log_and_in_the_review(house):
     kinds = [entry.kind for entry in house.on_loop(_audit(house, learner))]
     assert "quarantined" in kinds
     assert house.ok("GET", "/v1/review?profile=ann")["examples"][-1]["why"]
-    assert any("do not count" in line for line in house.ok("GET", "/v1/explain?profile=ann")["text"])
+    assert any("1 example does not count" in line for line in house.ok("GET", "/v1/explain?profile=ann")["text"])
 
 
 async def _audit(house, learner):

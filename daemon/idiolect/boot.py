@@ -15,6 +15,7 @@ is checked where there are keys to check it with.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -58,26 +59,32 @@ def slots(config: Config) -> Slots:
     return Slots(Path(config.state_dir) / FOLDER)
 
 
-def trusted_keys(config: Config) -> TrustedKeys | None:
+def trusted_keys(config: Config, *, anew: bool = False) -> TrustedKeys | None:
     """The keys that may sign bundles; None where there is no such directory.
 
-    In our unit these are systemd's copies of the standard directory, made by root when the service started.
+    In our unit these are systemd's copies of the standard directory, made by root when the service started. What the
+    next start will be handed is there ``anew``, where it may be looked into.
     """
     directory = config.trust.keys_dir
     handed = systemd.credentials()
+    if anew and os.access(directory, os.R_OK | os.X_OK):
+        handed = None
     if handed is not None and directory == Trust().keys_dir:
         return read_keys(handed, f"{directory.name}_")
     return read_keys(directory) if directory.exists() else None
 
 
-def _rule(config: Config) -> _Rule:
-    keys, unsigned = trusted_keys(config), config.keystore == "file"
+def _rule(config: Config, *, anew: bool = False) -> _Rule:
+    keys, unsigned = trusted_keys(config, anew=anew), config.keystore == "file"
     return _Rule(None if unsigned and keys is not None and not keys.keys else keys, unsigned)
 
 
-def choose(config: Config, load: Callable[[Verified], T]) -> Chosen[T]:
-    """Check bundles in order until one passes and ``load`` takes it. ``BundleError`` when none does."""
-    rule = _rule(config)
+def choose(config: Config, load: Callable[[Verified], T], *, anew: bool = False) -> Chosen[T]:
+    """Check bundles in order until one passes and ``load`` takes it. ``BundleError`` when none does.
+
+    ``anew`` is said by who asks what the next start would do (``trusted_keys``).
+    """
+    rule = _rule(config, anew=anew)
     if config.bundle != INSTALLED:
         path = builtin() if config.bundle == BUILTIN else Path(config.bundle)
         return _chosen(rule.verify(path), load)
@@ -118,7 +125,7 @@ def obstacles(config: Config) -> tuple[Problem, ...]:
     its arrays hold is looked at by the start alone.
     """
     try:
-        phrases = choose(config, offered).content
+        phrases = choose(config, offered, anew=True).content
     except BundleError as error:
         field = "trust.keys_dir" if isinstance(error, KeyFileError) else "bundle"
         place = config.places.get(field) or config.places.get("keystore", NOT_SET)  # who set that, wants a signed one

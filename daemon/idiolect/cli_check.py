@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect import cli_access
-from idiolect.errors import Problem
+from idiolect.errors import BundleError, Problem
 
 if TYPE_CHECKING:
     from idiolect.config import Config
@@ -57,9 +57,8 @@ def _closed(config: Config, unit: cli_access.Unit) -> Iterator[Problem]:
             yield _problem(config, field, f"{why}: {fix}")
     for field, path in _written(config):
         if why := cli_access.unwritable(unit, path):
-            fix = f"take a directory below {config.state_dir.parent}" if field != "state_dir" else "leave it out"
-            more = f"or name {path} in ReadWritePaths= (sudo systemctl edit idiolectd), owned by idiolect"
-            yield _problem(config, field, f"{why}: {fix}, {more}")
+            unit_too = f"name {path}, owned by idiolect, in ReadWritePaths= (sudo systemctl edit idiolectd)"
+            yield _problem(config, field, f"{why}: leave {field} out, or {unit_too}")
 
 
 def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
@@ -68,6 +67,8 @@ def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
 
     if isinstance(config.bundle, Path):
         yield "bundle", config.bundle, f"{_INSTALL}; or {_ELSEWHERE}"
+    elif slot := _current_slot(config):
+        yield "bundle", slot, f"give it back: sudo chown -R --reference={config.state_dir} {slot.parent}"
     if config.trust.keys_dir != Trust().keys_dir:
         yield "trust.keys_dir", config.trust.keys_dir, f"leave it out ({Trust().keys_dir}), or {_ELSEWHERE}"
     scheme, _, rest = config.audio.device.partition(":")
@@ -75,6 +76,17 @@ def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
         yield "audio.device", Path(rest.partition(",speed=")[0] if scheme == "file" else rest), _ELSEWHERE
     if config.idle.machine != Idle().machine:
         yield "idle.machine", config.idle.machine, _ELSEWHERE
+
+
+def _current_slot(config: Config) -> Path | None:
+    """Where the installed bundle lies, as far as this user may know."""
+    from idiolect.boot import INSTALLED, slots
+
+    try:
+        name = slots(config).state().current if config.bundle == INSTALLED else None
+    except (OSError, BundleError):
+        return None
+    return slots(config).directory(name) if name else None
 
 
 def _written(config: Config) -> Iterator[tuple[str, Path]]:

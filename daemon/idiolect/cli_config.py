@@ -83,7 +83,8 @@ def _reload(options: argparse.Namespace) -> int:
         if isinstance(error, NotPermittedError) or not pid.isdigit():
             raise
         os.kill(int(pid), signal.SIGHUP)
-        print("idiolect: told by a signal; see `idiolect status` for what came of it", file=sys.stderr)
+        if not options.quiet:
+            print("idiolect: told by a signal; see `idiolect status` for what came of it", file=sys.stderr)
         return 0
     later = f"; takes effect at the next start: {', '.join(answer['at_next_start'])}" if answer["at_next_start"] else ""
     lines = [show.plain(f"reloaded{later}")]

@@ -172,7 +172,7 @@ class Capture:
 
     ``open_source`` opens it or raises a ``MicrophoneError``. ``alive`` is called once per bounded step of the loop:
     a read (a block or none), a failed attempt, a wait. It feeds the watchdog and must return quickly. ``changed`` is
-    called when the state of ``health`` is another one.
+    called when the state of ``health`` is another one, and when a source that was opened gives its first sound.
     """
 
     def __init__(
@@ -299,6 +299,7 @@ class Capture:
             channels=info.channels,
             reopened=reopened,
         )
+        self._changed()
         self._backoff = FIRST_BACKOFF_S
         self._failed = False
         self._until_level = 0
