@@ -25,7 +25,8 @@ REFUSED, NOT_YET = 70, 1
 def told() -> list[Line]:
     """What is tried here, page by page, as it stands there; what ends everything comes last."""
     found = [line for page in PAGES for line in lines(page) if line.place == ON_DEVICE]
-    return sorted(found, key=lambda line: "erase" in line.text)
+    last = next(line for line in found if "erase" in line.text)  # once: then there is nobody left
+    return [*(line for line in found if "erase" not in line.text), last]
 
 
 @pytest.fixture(scope="module")

@@ -437,13 +437,12 @@ def test_waiting_for_a_daemon_has_an_end(run, path, monkeypatch, capsys):
         (["import", "ann", "missing.json"], "missing.json: No such file or directory: check the path and the disk"),
     ],
 )
-def test_a_file_that_cannot_be_had_is_named_without_a_traceback(
-    run, path, arguments, said, monkeypatch, capsys, tmp_path
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.json").write_text("{}")
-    monkeypatch.setenv("IDIOLECT_SOCKET", str(path))
+def test_a_file_that_cannot_be_had_is_named_without_a_traceback(run, arguments, said, monkeypatch, capsys):
+    folder = run.path.parent
+    monkeypatch.chdir(folder)
+    (folder / "there.json").write_text("{}")
+    monkeypatch.setenv("IDIOLECT_SOCKET", str(run.path))
     monkeypatch.setattr("idiolect.client.Client.export", lambda *_: {})
     assert cli.main(arguments) == 74
     assert said in capsys.readouterr().err
-    assert (tmp_path / "there.json").read_text() == "{}"
+    assert (folder / "there.json").read_text() == "{}"
