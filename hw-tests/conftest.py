@@ -30,7 +30,7 @@ from report import Number, Report  # noqa: E402
 from targets.base import Target, TargetError, Unavailable  # noqa: E402
 
 REPORT = pytest.StashKey[Report]()
-ORDER = ("install", "service", "budgets", "microphone", "sandbox", "learning", "faults", "tpm", "package")
+ORDER = ("install", "service", "budgets", "microphone", "sandbox", "learning", "documented", "faults", "tpm", "package")
 """Files in this order: what takes the machine apart comes last."""
 
 
