@@ -44,6 +44,7 @@ ORDER = (
     "microphone",
     "sandbox",
     "learning",
+    "documented",
     "faults",
     "tpm",
     "package",

@@ -427,3 +427,22 @@ def test_waiting_for_a_daemon_has_an_end(run, path, monkeypatch, capsys):
     thread.join(60)
     wait_for(lambda: codes == [69])
     assert "not running" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["export", "ann", "--out", "there.json"], "there.json: File exists: name another file, or remove that one"),
+        (["export", "ann", "--out", "nowhere/x.json"], "nowhere/x.json: No such file or directory: check the path"),
+        (["import", "ann", "missing.json"], "missing.json: No such file or directory: check the path and the disk"),
+    ],
+)
+def test_a_file_that_cannot_be_had_is_named_without_a_traceback(run, arguments, said, monkeypatch, capsys):
+    folder = run.path.parent
+    monkeypatch.chdir(folder)
+    (folder / "there.json").write_text("{}")
+    monkeypatch.setenv("IDIOLECT_SOCKET", str(run.path))
+    monkeypatch.setattr("idiolect.client.Client.export", lambda *_: {})
+    assert cli.main(arguments) == 74
+    assert said in capsys.readouterr().err
+    assert (folder / "there.json").read_text() == "{}"

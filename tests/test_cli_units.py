@@ -80,3 +80,16 @@ def test_who_may_not_stop_it_is_told_what_to_do(systemd):
         pass
     assert refused.value.exit_code == 77
     assert len(acts(systemd)) == 1
+
+
+def test_pairing_goes_on_where_systemd_answers_root_alone(systemd, monkeypatch):
+    """On an image without a bus."""
+    from idiolect import cli_pair
+
+    def refused(*_):
+        raise CommandError("systemctl show: Failed to connect to bus: try again with sudo", 77)
+
+    monkeypatch.setattr(cli_units, "_systemctl", refused)
+    assert cli_pair._where("loopback") == [
+        "open the page; its port is what `sudo systemctl show -P Listen idiolect-tcp@page.socket` says"
+    ]

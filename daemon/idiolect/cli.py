@@ -67,6 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fix = f"; {error.fix}" if isinstance(error, TrustError) else ""
         print(f"idiolect: {error}{fix}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a file that was named; what the socket has to say is an error of ours
+        exists = isinstance(error, FileExistsError)
+        fix = "name another file, or remove that one" if exists else "check the path and the disk"
+        print(f"idiolect: {error.filename or 'a file'}: {error.strerror or error}: {fix}", file=sys.stderr)
+        return 74
     return code
 
 

@@ -30,7 +30,10 @@ def address(listen: str, access: str, host: str) -> str:
 
 
 def _where(access: str) -> list[str]:
-    unit = cli_units.state(UNIT, ("Listen", "ActiveState"))
+    try:
+        unit = cli_units.state(UNIT, ("Listen", "ActiveState"))
+    except CommandError:  # without a bus, systemd answers root alone
+        return [f"open the page; its port is what `sudo systemctl show -P Listen {UNIT}` says"]
     if unit and unit.get("ActiveState") == "active":
         url = address(unit.get("Listen", ""), access, socket.gethostname())
         if url:
