@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pausing": {"host"},
     "worker": {"frames", "host", "learning", "trust"},  # host only for the sandbox; trust for a key from a passphrase
     "idle": {"config", "host"},  # conditions in, obstacles out; of the host only the shape of what it measures
-    "assembly": {"config", "custody", "learning", "pipeline", "trust"},  # bundle and config become a chain
+    "assembly": {"config", "custody", "host", "learning", "pipeline", "trust"},  # bundle and config become a chain
     "custody": {"config", "host", "trust"},  # keystore, vault and audit log of one device
     "learner": {"custody", "host", "learning", "pipeline", "trust"},  # the vault's examples into adapters
     "personal": {
