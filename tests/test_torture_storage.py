@@ -81,11 +81,11 @@ def test_a_disk_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
 async def test_what_was_learnt_is_taken_up_again_when_the_disk_is_well(tmp_path, monkeypatch):
     real, left = Personal._open, [2]
 
-    def opening(personal):
+    def opening(personal, *known):
         if left[0]:
             left[0] -= 1
             raise VaultError("the disk is full", "free some space", "full")
-        return real(personal)
+        return real(personal, *known)
 
     monkeypatch.setattr(Personal, "_open", opening)
     home = Home(tmp_path)
