@@ -180,7 +180,7 @@ def test_everything_costs_at_least_something_and_a_turn_ends():
 
         def watched():
             done = turn()
-            turned.append(done[0])
+            turned.append(done[1][0])
             return done
 
         backlog._turn = watched
@@ -194,9 +194,13 @@ def test_everything_costs_at_least_something_and_a_turn_ends():
     assert asyncio.run(turns(0, TURN)) >= 200
 
 
-@story
-async def test_who_speaks_in_real_time_is_next_however_many_have_sent_too_much(folder):
+@pytest.mark.parametrize("flood", [longest, one_sample, samples_and_starts])
+def test_who_speaks_in_real_time_is_next_however_many_have_sent_too_much(flood, sounds):
     """Counted in turns of others between a chunk's coming and its being heard."""
+    asyncio.run(asyncio.wait_for(in_real_time(flood), 100))
+
+
+async def in_real_time(what):
     ears, ended = streams(), []
     run = ears.turns.run
 
@@ -207,7 +211,7 @@ async def test_who_speaks_in_real_time_is_next_however_many_have_sent_too_much(f
 
     ears.turns.run = watched
     floods = [ears.open(nobody) for _ in range(16)]
-    pouring = [asyncio.ensure_future(poured(flood, longest)) for flood in floods]
+    pouring = [asyncio.ensure_future(poured(flood, what)) for flood in floods]
     one = ears.open(nobody)
     await one.start(FORMATS[0])
     await one.backlog.drained()
@@ -224,8 +228,8 @@ async def test_who_speaks_in_real_time_is_next_however_many_have_sent_too_much(f
         task.cancel()
     for each in (one, *floods):
         each.close()
-    assert sorted(waited)[len(waited) // 2] <= 1
-    assert sum(waited) <= 3 * len(waited)  # one after another it would be sixteen each
+    assert sorted(waited)[len(waited) // 2] <= 3
+    assert sum(waited) <= 5 * len(waited)  # one after another it would be sixteen each
 
 
 @story

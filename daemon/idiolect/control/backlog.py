@@ -64,16 +64,19 @@ class Turns:
         """What one who has just come counts as having used: the most that anybody has, or who hangs up and comes again
         would always be next."""
 
-    async def run(self, used: int, turn: Callable[[], R]) -> tuple[R, int]:
-        """Run ``turn`` when nobody waits who has used less; what came of it, and what has been used then."""
+    async def run(self, used: int, turn: Callable[[], tuple[int, R]]) -> tuple[R, int]:
+        """Run ``turn`` when nobody waits who has used less; what came of it, and what has been used then.
+
+        ``turn`` returns its price by its own account, which is charged where more work was not counted, and the rest.
+        """
         really, used = used, max(used, self._least)  # nobody saves up what he does not use, but among equals he is next
         await self._come(used, really)
         self._least, before = used, self.counted()
         try:
-            made = await asyncio.get_running_loop().run_in_executor(self._worker, turn)
+            price, made = await asyncio.get_running_loop().run_in_executor(self._worker, turn)
         finally:
             self._go()
-        used += max(LEAST, self.counted() - before)
+        used += max(LEAST, price, self.counted() - before)
         self.newcomer = max(self.newcomer, used)
         return made, used
 
@@ -181,8 +184,8 @@ class Backlog(Generic[T]):
             self._begun.append((max(LEAST, job.price), job.pieces()))
             price += max(LEAST, job.price)
 
-    def _turn(self) -> tuple[int, list[T]]:
-        """On the thread: some of what has begun; the price of the jobs that are done, and what came of them."""
+    def _turn(self) -> tuple[int, tuple[int, list[T]]]:
+        """On the thread: some of what has begun. What that costs, the price of the jobs done, and what came of them."""
         counted = self._turns.counted
         before, spent, done, told = counted(), 0, 0, list[T]()
         while self._begun and not self._closed and max(spent, counted() - before) < TURN:
@@ -194,4 +197,4 @@ class Backlog(Generic[T]):
                 continue
             spent += max(LEAST, piece.price)
             told += piece.told
-        return done, told
+        return spent, (done, told)
