@@ -93,9 +93,9 @@ def test_a_paired_browser_loads_the_page_on_its_own_account_and_strangers_on_the
         return caller.person
 
     assert load("a" * 43) == "ann"
+    strangers = (load(f"{number:043}") for number in range(1000))
     with pytest.raises(TooOften):
-        for number in range(1000):
-            assert load(f"{number:043}") == ""
+        assert not any(strangers)
     assert load("a" * 43) == "ann"
     assert pairing.asked < 50, "the vault was asked for every stranger"
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from idiolect.control.listener import Listener
+from idiolect.control.listener import BACKLOG, Listener
 from idiolect.control.wire import Pieces, SecurePieces
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class Acceptor:
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
         self._listener = self._opening()
-        self._server = await asyncio.get_running_loop().create_unix_server(self._protocol, sock=self._listener.socket)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            self._protocol, sock=self._listener.socket, backlog=BACKLOG
+        )
 
     def _protocol(self) -> asyncio.BaseProtocol:
         return Pieces(self._connected) if self._tls is None else _Greeting(self._greeted)
