@@ -160,9 +160,9 @@ def besieged() -> Iterator[Besieged]:
     folder.chmod(0o755)
     it = Besieged(folder)
     try:
-        it.start().ready()
-        it.wait(lambda: it.status()["personalization"]["state"] == "on", 30)
-        it.wait(lambda: it.status()["first_block_ms"] is not None, 30)
+        it.start().wait(lambda: it.status() is not None, 60)
+        it.wait(lambda: it.status()["personalization"]["state"] == "on", 60)
+        it.wait(lambda: it.status()["first_block_ms"] is not None, 60)
         (folder / "control.sock").chmod(0o666)
         yield it
     finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,31 @@ class Noting(Client):
     def _ask(self, method, path, body):
         self.asked.append((method, path.partition("?")[0], body))
         return {}
+
+
+def test_a_socket_at_which_too_many_wait_is_asked_again(tmp_path):
+    """The kernel holds so many who connect and turns the next away at once: that is no daemon that is gone."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting, turned_away = [], 0
+        while not turned_away:
+            waiting.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+            waiting[-1].setblocking(False)
+            turned_away = waiting[-1].connect_ex(str(path))
+        assert turned_away == errno.EAGAIN
+
+        def serve():
+            time.sleep(0.3)
+            for _ in waiting:  # the last of them was turned away, and the client comes in its place
+                sock = stack.enter_context(listener.accept()[0])
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+        server = threading.Thread(target=serve)
+        server.start()
+        assert Client(str(path), timeout=20).get("/v1/status") == {}
+        server.join()
 
 
 def test_there_is_a_method_for_every_operation(monkeypatch):

@@ -24,6 +24,8 @@ _MAX_PARTS = 1 << 18
 """Brackets and commas in one."""
 _MAX_LINE = 65_536
 """Bytes of one line in the event stream."""
+_BUSY_S = 0.01
+"""Between two tries to connect to a daemon that too many others are connecting to."""
 _JOURNAL = "journalctl -u idiolectd -n 50"
 _OF_THE_UNIT = "/run/idiolect/control.sock"
 """The socket that systemd has for the daemon: of another one it knows nothing."""
@@ -62,7 +64,14 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        ends = time.monotonic() + (self.timeout or 0.0)
+        while True:
+            try:
+                return self.sock.connect(self._path)
+            except BlockingIOError:  # more are waiting than the kernel holds: it is busy, and not gone
+                if time.monotonic() >= ends:
+                    raise TimeoutError from None
+                time.sleep(_BUSY_S)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from idiolect.configconnect import Handoff, Metrics, Page, Wyoming
 from idiolect.control import api, metrics
 from idiolect.control.doors import OpenDoor
 from idiolect.control.hearing import Hearing
+from idiolect.control.limits import USUAL, Rates
 from idiolect.control.listener import Listener, ListenError, make_listener
 from idiolect.control.page import PageServer
 from idiolect.control.peers import Role
@@ -113,7 +114,7 @@ def _metrics(daemon: api.Daemon, wish: Metrics) -> Serving:
         return make_listener(wish.socket, "metrics", group=TCP_GROUP)
 
     door = OpenDoor({"/metrics": {"GET": api.Route(Role.OBSERVER, metrics.show)}})
-    return Server(daemon, door, opening, max_clients=METRICS_CLIENTS, proxied=True)
+    return Server(daemon, door, opening, max_clients=METRICS_CLIENTS, rates=Rates(strangers=USUAL), proxied=True)
 
 
 def _page(daemon: api.Daemon, wish: Page) -> Serving:

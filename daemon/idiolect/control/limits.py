@@ -100,11 +100,13 @@ class Rates:
     """Everybody's buckets, of one server. Belongs to the event loop."""
 
     def __init__(
-        self, usual: Rate = USUAL, costly: Rate = COSTLY, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, usual: Rate = USUAL, costly: Rate = COSTLY, *, strangers: Rate = STRANGERS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """``strangers`` is for all together who have not said who they are."""
         self._usual, self._costly, self._clock = usual, costly, clock
         self._buckets: dict[str, _Own] = {}
-        self._strangers, self._others = self._fresh(STRANGERS), self._fresh(usual)
+        self._strangers, self._others = self._fresh(strangers), self._fresh(usual)
 
     def check(self, caller: Caller, path: str) -> None:
         """Count a request. ``TooOften`` when there were too many."""

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 CONTROL = "control"
 """FileDescriptorName= of our socket unit."""
-BACKLOG = 128
-"""Connections the kernel holds for us while the event loop is busy."""
+BACKLOG = 512
+"""Connections the kernel holds for us while the event loop is busy: half a second of the fastest who knocks."""
 _MODE_MASK = 0o117
 """What 0777 loses to become 0660: the owner and the group may connect, the roles decide the rest."""
 _FIRST_FD = 3

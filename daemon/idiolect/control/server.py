@@ -110,7 +110,7 @@ class Server:
         self._seldom = Seldom()
         self._guests, self._places = Guests(2 * max_clients + 16, known=not proxied), Places(max_clients)
         self._known: dict[object, Guest] = {}  # by socket
-        self._copying = False
+        self._copying, self._source = False, Source(b"")
         self._acceptor = Acceptor(
             opening, self._accept, tls=tls, handshake_s=self._limits.request_s, admit=self._admit, lost=self._lost
         )  # fmt: skip
@@ -249,6 +249,7 @@ class Server:
         try:
             yield
         finally:
+            self._source.release()
             self._copying = False
 
     async def _body(self, wire: Wire, request: Request, route: api.Route) -> dict[str, object]:
@@ -257,10 +258,13 @@ class Server:
             raise RequestError(415, "Content-Type", "must be application/json, in UTF-8 and not compressed")
         try:
             async with asyncio.timeout(self._limits.request_s):
-                raw = await wire.body(route.body_bytes or self._limits.body_bytes)
+                source = Source(await wire.body(route.body_bytes or self._limits.body_bytes))
         except TimeoutError:
             raise RequestError(408, "body", f"did not come within {self._limits.request_s:g} s") from None
-        return api.parse_copy(Source(raw)) if route.body_bytes else api.parse_body(raw)
+        if not route.body_bytes:
+            return api.parse_body(source.raw)
+        self._source = source  # given back before the next may come, whoever still holds what was made of it
+        return api.parse_copy(source)
 
     async def _stream(self, wire: Wire, caller: api.Caller, last_id: str | None) -> None:
         """The event stream, from after ``last_id`` if that is given, until somebody hangs up."""

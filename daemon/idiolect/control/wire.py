@@ -150,6 +150,7 @@ class Wire:
             else:
                 came += await self._more()
             if len(body) > cap:
+                body.clear()
                 raise too_large
         self._unread = bool(self._http.trailing_data[0])
         return body
