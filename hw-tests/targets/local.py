@@ -41,6 +41,8 @@ mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/
 echo mounted
 exec cat
 """
+JOIN = 'mkdir -p "$1" && echo $$ > "$1/cgroup.procs" || exit; shift; exec "$@"'
+"""Into a control group of its own: two containers in one would take each other for what is to be cleaned up."""
 DROP_IN = f"""\
 # The simulated microphone and the TPM in software lie outside of what the unit may see.
 [Service]
@@ -67,6 +69,7 @@ class Local(Target):
         self._folder = Path(tempfile.mkdtemp(prefix="idiolect-hw-"))
         self._folder.chmod(0o755)
         self._leader = 0
+        self._group = Path(f"/sys/fs/cgroup/hw-{os.getpid()}-{id(self):x}")
         self._nspawn: subprocess.Popen[bytes] | None = None
         shared = self._folder / "hw"
         shared.mkdir(mode=0o755)
@@ -95,8 +98,9 @@ class Local(Target):
     def _boot(self) -> None:
         began = time.monotonic()
         command = [
-            *("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "setpriv", "--pdeathsig", "KILL"),
-            *("systemd-nspawn", "-q", "-D", self._folder / "overlay/root", f"--machine=hw-{os.getpid()}-{id(self):x}"),
+            *("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "sh", "-c", JOIN, "join", self._group),
+            *("setpriv", "--pdeathsig", "KILL"),
+            *("systemd-nspawn", "-q", "-D", self._folder / "overlay/root", f"--machine={self._group.name}"),
             *("--register=no", "--keep-unit", "--link-journal=no", "--console=pipe", "--private-network"),
             # The probes must meet the unit's filter and not the container's.
             "--system-call-filter=@keyring @memlock bpf io_uring_setup io_uring_enter io_uring_register "
@@ -200,6 +204,9 @@ class Local(Target):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._nspawn.wait(5)
             self._nspawn.kill()
+        inside = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt"]
+        command = [*inside, "find", self._group, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]
+        subprocess.run(command, capture_output=True, check=False)
         self._holder.kill()
         self._holder.wait()
         self.chip.off()
