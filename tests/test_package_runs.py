@@ -90,10 +90,13 @@ def test_an_older_one_comes_back_only_if_that_is_said(installed: Installed) -> N
 
 RUNNERS = "pytest _pytest py pluggy iniconfig packaging pygments pytest_timeout hypothesis sortedcontainers flatbuffers"
 """What the tests need of an environment, without its numpy and the rest."""
+RECORDINGS = Path("/usr/share/asterisk")
+"""People's speech, from a Debian package that the tests want and the product does not."""
 
 
 @pytest.mark.slow
-def test_pipeline_and_learning_pass_on_the_package(installed: Installed) -> None:
+def test_pipeline_and_learning_pass_on_the_package(installed: Installed, sounds: Path) -> None:
+    assert sounds.is_relative_to(RECORDINGS)
     checkout, tools = installed.root / "checkout", installed.root / "tools"
     tools.mkdir()
     site = _site(installed.package.site.parent.name)
@@ -111,7 +114,7 @@ def test_pipeline_and_learning_pass_on_the_package(installed: Installed) -> None
     options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--rootdir=/checkout", "-c/checkout/setup.cfg")
     where = ["/checkout/tests/pipeline", "/checkout/tests/learning"]
     env = ["env", "PYTHONPATH=/tools:/checkout", "PYTHONDONTWRITEBYTECODE=1", f"IDIOLECT_DATA={DATA}"]
-    said = installed.run(*env, PYTHON, "-s", "-m", "pytest", *options, *where, binds=(DATA,))
+    said = installed.run(*env, PYTHON, "-s", "-m", "pytest", *options, *where, binds=(DATA, RECORDINGS))
     assert re.search(r"\d{3} passed", said), said
 
 
