@@ -1,8 +1,8 @@
 """What the virtual arm64 board is made of: a fresh Debian for arm64, its kernel, an initramfs. Made once, in .cache.
 
 The mirror that this machine's apt uses has the other architecture, too: apt chooses, checks and downloads in folders of
-its own, so nothing of this machine changes. debootstrap unpacks here; what it then has to run, runs on the virtual
-machine itself, so that nothing here must be able to run arm64 programs.
+its own, so nothing of this machine changes. debootstrap unpacks here. What it then has to run runs in an emulator for
+programs, in namespaces of its own, where this machine has one; else on the virtual machine itself.
 """
 
 from __future__ import annotations
@@ -30,24 +30,44 @@ PACKAGES = (
 MACHINE = ("-machine", "virt", "-cpu", "cortex-a72", "-accel", "tcg,thread=multi", "-smp", "2")
 """A processor like a Raspberry Pi 4's: what would need a newer one than that stops with an illegal instruction."""
 INIT = roots.INIT.replace("exec switch_root /root /sbin/init", 'exec switch_root /root "${start:-/sbin/init}"')
-WELL = "SECOND STAGE WELL"
-SECOND_STAGE = f"""\
+CONFIGURE = """\
 #!/bin/sh
-# Runs in the place of init, once: what debootstrap has to run on the machine that the Debian is for.
+# What debootstrap has to run on a machine, or in an emulator, of the processor that the Debian is for.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive
-if /debootstrap/debootstrap --second-stage > /root/second-stage.log 2>&1; then
-    rm -rf /var/cache/apt/archives/*.deb /root/second-stage /root/second-stage.log
-    systemctl mask e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer
-    : > /etc/machine-id
+if ! /debootstrap/debootstrap --second-stage > /root/second-stage.log 2>&1; then
+    tail -n 30 /root/second-stage.log /debootstrap/debootstrap.log
+    exit 1
+fi
+rm -rf /var/cache/apt/archives/*.deb /root/configure /root/start /root/second-stage.log
+systemctl mask e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer
+: > /etc/machine-id
+"""
+WELL = "DEBIAN IS CONFIGURED"
+START = f"""\
+#!/bin/sh
+# Runs in the place of init, once.
+if sh /root/configure; then
     sync
     mount -o remount,ro /
     echo {WELL}
-else
-    tail -n 30 /root/second-stage.log /debootstrap/debootstrap.log
 fi > /dev/console 2>&1
 sync
 echo o > /proc/sysrq-trigger
 sleep 60
+"""
+EMULATOR = "/usr/bin/qemu-aarch64-static"
+ELF = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+NO_EMULATION = 100
+ENTER = f"""\
+# Foreign programs run here and nowhere else: a kernel from 6.7 on has a table of them in each user namespace.
+echo ready
+read -r mapped
+mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit {NO_EMULATION}
+printf '%s' ':aarch64:M::{ELF}:{MASK}:{EMULATOR}:F' > /proc/sys/fs/binfmt_misc/register || exit {NO_EMULATION}
+mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && mount --rbind /sys "$1/sys" || exit {NO_EMULATION}
+# Nobody may make devices in a namespace; said to be in a container, debootstrap does not try.
+exec env container=lxc chroot "$1" /bin/sh /root/configure
 """
 SECOND_STAGE_S = 3600
 
@@ -160,11 +180,13 @@ def disk(suite: str, extra: Path) -> Path:
             shutil.copy(folder / "lib/modules" / version / name, tree / "lib/modules" / version)
         roots.shell("depmod", "-b", tree, version)
         roots.shell("cp", "-a", f"{extra}/.", tree)
+        configured = _configure_here(tree)
         roots.shell("mke2fs", "-q", "-t", "ext4", "-d", tree, out / "disk.img", "4G")
         shutil.rmtree(tree)
-        _second_stage(out, folder / f"boot/vmlinuz-{version}", initrd)
+        if not configured:
+            _configure_there(out, folder / f"boot/vmlinuz-{version}", initrd)
 
-    made_from = (suite, PACKAGES, version, roots.MODULES, SECOND_STAGE, content)
+    made_from = (suite, PACKAGES, version, roots.MODULES, CONFIGURE, content)
     return roots.part(f"disk-{ARCH}-{suite}", made_from, make) / "disk.img"
 
 
@@ -180,17 +202,37 @@ def _first_stage(tree: Path, suite: str) -> None:
     (tree / "etc/hostname").write_text(f"{roots.HOSTNAME}\n")
     (tree / "etc/hosts").write_text(f"127.0.0.1 localhost {roots.HOSTNAME}\n")
     (tree / "var/log/journal").mkdir(parents=True, exist_ok=True)
-    (tree / "root/second-stage").write_text(SECOND_STAGE)
-    (tree / "root/second-stage").chmod(0o755)
+    (tree / "root/configure").write_text(CONFIGURE)
+    (tree / "root/start").write_text(START)
+    (tree / "root/start").chmod(0o755)
 
 
-def _second_stage(folder: Path, image: Path, initrd: Path) -> None:
-    """Boot once, without an init, and let Debian's packages configure themselves."""
+def _configure_here(tree: Path) -> bool:
+    """Let Debian's packages configure themselves program by program; false where this machine cannot run them."""
+    if not Path(EMULATOR).exists():
+        return False
+    command = ["unshare", "--user", "--mount", "--propagation", "private", "--pid", "--fork", "sh", "-c", ENTER, "sh"]
+    with subprocess.Popen(
+        [*command, tree], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout
+        if process.stdout.readline() != "ready\n":
+            return False
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text("0 0 65536\n")
+        said, _ = process.communicate("mapped\n", timeout=SECOND_STAGE_S)
+    if process.returncode not in (0, NO_EMULATION):
+        raise TargetError(f"Debian's packages did not configure themselves:\n{said[-3000:]}")
+    return process.returncode == 0
+
+
+def _configure_there(folder: Path, image: Path, initrd: Path) -> None:
+    """The same on the virtual machine itself, which takes ten times as long: boot once, without an init."""
     console = folder / "console.log"
     command: list[str | Path] = [QEMU, *MACHINE, "-m", "1024", "-nodefaults", "-display", "none"]
     command += ["-serial", f"file:{console}"]
     command += ["-kernel", image, "-initrd", initrd, "-no-reboot", "-append"]
-    command += ["console=ttyAMA0 quiet rw root=/dev/vda panic=5 start=/root/second-stage"]
+    command += ["console=ttyAMA0 quiet rw root=/dev/vda panic=5 start=/root/start"]
     command += ["-drive", f"file={folder / 'disk.img'},if=virtio,format=raw,cache=unsafe", "-device", "virtio-rng-pci"]
     try:
         roots.shell(*command, timeout=SECOND_STAGE_S)

@@ -37,7 +37,7 @@ MODULES = (
 )
 AT_BOOT = MODULES[:7]
 HOSTNAME = "idiolect-hw"
-NEEDED = "debootstrap systemd-container swtpm qemu-system-x86 qemu-system-arm qemu-utils alsa-utils"
+NEEDED = "debootstrap systemd-container swtpm qemu-system-x86 qemu-system-arm qemu-user-static qemu-utils alsa-utils"
 TIMES: dict[str, float] = {}
 """Seconds that each part took when it had to be made in this run; for the report."""
 
