@@ -43,7 +43,7 @@ def without_procps(product):
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("listening: [\n", "yaml"),
+        ("idle: {hours: @}\n", "yaml"),
         ("schema: 2\nlistening: {wake_words: [hal]}\n", "listening.wake_words[0]"),
         ("schema: 2\nbundle: /root/acme\n", "bundle"),
         ("schema: 2\npeople: 5\n", "people"),
