@@ -269,7 +269,7 @@ def test_people_teach_and_speak_and_nothing_of_it_shows(living):
     assert second['idiolect_learning_rounds_total{outcome="made"}'] == 1
     assert second['idiolect_listening_state{state="always"}'] == 1
     assert second["process_cpu_seconds_total"] > 0.1
-    assert abs(second["process_start_time_seconds"] - time.time()) < 120
+    assert abs(second["process_start_time_seconds"] - time.time()) < 1200
     assert second["idiolect_worker_cpu_seconds_total"] > 0
 
     growing = ("_total", "_count", "_sum")
