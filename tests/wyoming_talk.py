@@ -10,6 +10,7 @@ import numpy as np
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
 from wyoming.event import Event
+from wyoming.ping import Ping
 
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.control.hub import Hub
@@ -93,6 +94,24 @@ def words(*digits, pause=0.7):
     for number in digits:
         parts += [speech.digit(number), speech.silence(pause)]
     return np.concatenate(parts)
+
+
+async def idle(folder, count, *, say_something=False):
+    """So many connections that do nothing; to be closed."""
+    made = []
+    for _ in range(count):
+        it = client(folder)
+        await it.connect()
+        made.append(it)
+        if say_something:
+            await it.write_event(Ping().event())
+            await until(it, "pong")
+    return made
+
+
+def leave(connections):
+    for it in connections:
+        it._writer.transport.abort()
 
 
 def story(scenario):
