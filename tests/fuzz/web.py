@@ -77,7 +77,7 @@ class _Roles:
 
 
 def _server(door: Door) -> Server:
-    return Server(Everything(), door, unopened, rates=Rates(ENDLESS, ENDLESS))
+    return Server(Everything(), door, unopened, rates=Rates(ENDLESS, ENDLESS, strangers=ENDLESS))
 
 
 @kept

@@ -146,8 +146,12 @@ class Server:
             self._guests.leave(guest)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        guest = self._known.pop(writer.get_extra_info("socket"))
-        self._acceptor.spawn(self._connection(Wire(reader, writer, self._limits.line_bytes), guest))
+        sock = writer.get_extra_info("socket")
+        if sock in self._known or self._admit(writer.transport):
+            guest = self._known.pop(sock)
+            self._acceptor.spawn(self._connection(Wire(reader, writer, self._limits.line_bytes), guest))
+        else:
+            writer.transport.abort()
 
     async def _connection(self, wire: Wire, guest: Guest) -> None:
         """One connection from its first byte to its last; never raises but when cancelled."""
