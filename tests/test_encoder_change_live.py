@@ -11,6 +11,9 @@ from tests.bundles import write
 from tests.talk import Talker
 from tests.test_people_live import PHRASE, SPEED, Home, take
 
+pytestmark = pytest.mark.pace
+"""Enrolment gives people so many seconds to speak, and here they pass three times as fast."""
+
 
 class Moving(Home):
     """A daemon that is started under one bundle after the other."""

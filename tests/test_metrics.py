@@ -248,6 +248,7 @@ def living(tmp_path, sounds):
     home.stop()
 
 
+@pytest.mark.pace
 def test_people_teach_and_speak_and_nothing_of_it_shows(living):
     own, control = living.folder / "metrics.sock", living.folder / "control.sock"
     first = scrape(own)

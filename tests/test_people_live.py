@@ -16,6 +16,9 @@ from tests.alsa import require_wavmic
 from tests.talk import Talker
 from tests.test_service import Daemon
 
+pytestmark = pytest.mark.pace
+"""Enrolment gives people so many seconds to speak, and here they pass three times as fast."""
+
 SPEED = 3.0
 PHRASE = "do not disturb"
 PAIRED = "[zero, one, two, three, four, five, six, seven, eight, nine, stop, up]"

@@ -201,6 +201,7 @@ def states(hub: Hub) -> list[object]:
     return [e["playback"]["active"] for e in hub.recent() if "playback" in e]
 
 
+@pytest.mark.pace
 def test_it_ends_by_itself_and_can_be_renewed(inference):
     async def scenario() -> None:
         box = Box(inference._hub, Names(), inference)
@@ -280,6 +281,7 @@ def living(tmp_path, sounds):
     home.stop()
 
 
+@pytest.mark.pace
 def test_people_and_a_box_that_plays(living):
     living.agree("enrol", "adapt_corrections")
     living.idiolect("profile", "ann")
