@@ -243,6 +243,9 @@ class _Taking:
     def round(self, *_: object, **__: object) -> Made:
         return Made(0, "base", None)
 
+    def versions(self, _profile: str) -> list[Any]:
+        return []
+
 
 PASSPHRASE = "correct horse"  # noqa: S105 - of nothing
 

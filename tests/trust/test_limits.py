@@ -28,6 +28,7 @@ from idiolect.trust import (
     keystore,
     manifest,
     oms,
+    phrases,
     roots,
     rotation,
     schema,
@@ -384,10 +385,10 @@ def test_half_a_guard_set_is_refused(name):
 )  # fmt: skip
 def test_classes_are_2_to_512_different_names(classes, good):
     if good:
-        assert bundle._classes({"classes": classes}) == tuple(classes)
+        assert phrases.read_classes({"classes": classes}) == tuple(classes)
     else:
         with pytest.raises(BundleError) as refusal:
-            bundle._classes({"classes": classes})
+            phrases.read_classes({"classes": classes})
         assert refusal.value.file == "head.json"
 
 
