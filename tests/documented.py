@@ -130,7 +130,9 @@ def _alternatives(text: str) -> list[str]:
 def in_checkout() -> Iterator[str]:
     """The lines that are tried in a checkout, once each: for a user who may use sudo, whose apt does not ask."""
     for text in dict.fromkeys(line.text for page in PAGES for line in lines(page) if line.place == IN_CHECKOUT):
-        yield re.sub(r"\s*&$", " &\nsleep 30", text)  # a person takes as long to type the next one
+        text = re.sub(r"\s*&$", " &\nsleep 30", text)  # a person takes as long to type the next one
+        # It ends with 1 where nobody can be heard, and that machine has no microphone.
+        yield f"{text} || [ $? = 1 ]" if text.endswith("idiolect status") else text
 
 
 if __name__ == "__main__":
