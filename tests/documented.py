@@ -51,14 +51,16 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"^(\./scripts/setup --demo-only|\.venv/bin/idiolect |mkdir keys\.d)", IN_CHECKOUT),
     (r"^(\./)?scripts/", LONG),
     (r"-m pytest hw-tests", "is what tries the rest"),
-    (r"^idiolect bundle (keygen|sign|verify)", "on the build machine: tests/test_cli_bundle.py goes these steps"),
     # on a device, but for somebody's hands, ears, or hardware
     (r"^sudo apt install \./", "the suite installs the package with apt, too"),
     (r"^sudoedit|systemctl edit|^alsamixer|^sudo sudoedit", "opens an editor or a mixer"),
     (r"adduser .* newgrp", "opens a shell; the suite's user is in the group"),
     (r"^(arecord -D|aplay|sudo alsactl|dmesg|ls -l /dev/tpm|sudo apt install tpm2)", "that hardware"),
     (r"enable --now idiolect-tcp|avahi", "opens a port: hw-tests tries each through its proxy"),
-    (r"^(ssh|jq|systemd-creds|shred)\b|^NONCE=|\| jq ", "more machines and programs than a minimal image has"),
+    (
+        r"^(ssh|jq|systemd-creds|shred)\b|^NONCE=|\| jq |json\.tool report",
+        "more machines and programs than a minimal image has",
+    ),
     (r"^(install -D|printf 'keystore)|idiolect (provision|factory-reset|bundle install)", KEYS),
     (r"^idiolect audit verify audit\.json|^\./scripts/verify", "more machines than one"),
     (r"^systemctl (stop|start) idiolectd", KEYS),
@@ -103,7 +105,7 @@ def lines(page: Path) -> Iterator[Line]:
     """Commands of a page, in order: continued lines as one, alternatives of ours (`idiolect a | b`) one by one."""
     for body in _blocks(page.read_text()):
         for line in re.sub(r"\\\n\s*", "", body).splitlines():
-            text = re.sub(r"(?:^|\s+)#(?![^']*'[^']*$).*", "", line).rstrip()
+            text = re.sub(r"(?:^|\s+)#(?![^']*'[^']*$).*", "", line).strip()
             if text and _is_shell(text):
                 for piece in _alternatives(text):
                     yield Line(page, piece)
@@ -129,8 +131,8 @@ def _alternatives(text: str) -> list[str]:
 
 def in_checkout() -> Iterator[str]:
     """The lines that are tried in a checkout, once each: for a user who may use sudo, whose apt does not ask."""
-    for text in dict.fromkeys(line.text for page in PAGES for line in lines(page) if line.place == IN_CHECKOUT):
-        text = re.sub(r"\s*&$", " &\nsleep 30", text)  # a person takes as long to type the next one
+    for line in dict.fromkeys(line.text for page in PAGES for line in lines(page) if line.place == IN_CHECKOUT):
+        text = re.sub(r"\s*&$", " &\nsleep 30", line)  # a person takes as long to type the next one
         # It ends with 1 where nobody can be heard, and that machine has no microphone.
         yield f"{text} || [ $? = 1 ]" if text.endswith("idiolect status") else text
 

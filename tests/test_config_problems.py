@@ -62,7 +62,7 @@ TABLE = [  # text, line, field, what the message must say
     ("people:\n  ann: [ann]", 2, "people.ann", "is a list, expected keys such as users:"),
     ("people:\n  ann:\n    users: ann", 3, "people.ann.users", "the text 'ann', expected a list such as [anna]"),
     ("people:\n  ann: {user: [ann]}", 2, "people.ann.user", 'did you mean "users"?'),
-    ("people: {a.b: {}}", 1, "people.a.b", "expected a name: 1 to 64 letters"),
+    ("people: {Guest: {}}", 1, "people.Guest", "expected a person's name; it is a word with a meaning of its own"),
     # words
     ("listening: {mode: alway}", 1, "listening.mode", 'expected wake or always; did you mean "always"?'),
     ("log_level: INFO", 1, "log_level", 'did you mean "info"?'),

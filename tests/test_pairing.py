@@ -22,8 +22,8 @@ class Direct:
     def __init__(self, learner):
         self._learner = learner
 
-    async def do(self, work):
-        return work(self._learner)
+    async def keep(self, work):
+        return work(self._learner.consents)
 
 
 @pytest.fixture
