@@ -17,7 +17,7 @@ from idiolect.control import api, wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
 from idiolect.host import keyfile, slots, stretch
 from idiolect.learning import adapterfile, ledger, protocol, provenance
-from idiolect.trust import audit, bundle, canonical, documents, receipt, sealedcopy
+from idiolect.trust import audit, canonical, documents, phrases, receipt, sealedcopy
 from idiolect.trust.passphrase import stretch as here
 
 MIB = 1 << 20
@@ -160,8 +160,8 @@ PARSERS = {
     "attestation": lambda raw: documents._strict(raw, len(raw), set()),
     "keystore": keyfile._parsed,
     "slots": slots._parse,
-    "bundle": lambda raw: bundle._json("head.json", raw),
-    "phrases": lambda raw: bundle._phrases(raw, ()),
+    "bundle": lambda raw: phrases.read_json("head.json", raw),
+    "phrases": lambda raw: phrases.read_phrases(raw, ()),
     "adapter": lambda raw: adapterfile.decode(of_a_file(raw)),
     "example": lambda raw: ledger.decode(of_a_file(raw)),
     "provenance": provenance.parse,

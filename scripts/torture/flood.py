@@ -29,11 +29,27 @@ ROOT = Path(__file__).resolve().parents[2]
 for part in (ROOT, ROOT / "scripts", ROOT / "daemon"):
     sys.path.insert(0, str(part))
 
+from options import some_of  # noqa: E402
+from torture import harness  # noqa: E402
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    parser = harness.arguments(__doc__ or "", seconds=3_600.0, each=(8, "seconds that each flood lasts"))
+    parser.add_argument("--slack", type=float, default=1.0, metavar="N", help="times as long as promised is well (1)")
+    parser.add_argument(
+        "--only", default="wyoming,control", metavar="LIST",
+        help="wyoming, control, or names of floods; a wrong one lists them (all)",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    harness.help_first(arguments)
+
 import numpy as np  # noqa: E402
 
-from options import some_of  # noqa: E402
 from tests.alsa import wavmic  # noqa: E402
-from torture import harness  # noqa: E402
 from torture.flooding.floods import CONTROL, FLOODS, WYOMING  # noqa: E402
 from torture.flooding.honest import EVERY_S, Again, Pauser, Satellite  # noqa: E402
 from torture.flooding.target import Target, flooded  # noqa: E402
@@ -107,13 +123,12 @@ def attempt(name: str, folder: Path, word: Any, wish: argparse.Namespace) -> tup
 
 def main() -> int:
     """See the module."""
-    parser = harness.arguments(__doc__ or "", seconds=3_600.0, each=(8, "seconds that each flood lasts"))
-    parser.add_argument("--slack", type=float, default=1.0, metavar="N", help="times as long as promised is well (1)")
-    parser.add_argument(
-        "--only", type=_chosen, default=list(FLOODS), metavar="LIST",
-        help=f"wyoming, control, or some of {', '.join(FLOODS)} (all)",
-    )  # fmt: skip
+    parser = arguments()
     wish = parser.parse_args()
+    try:
+        wish.only = _chosen(wish.only)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--only: {error}")
     try:
         wavmic.build()
         from tests.wyoming_talk import spoken

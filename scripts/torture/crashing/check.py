@@ -51,7 +51,7 @@ KINDS = {
 """What may be kept for which purpose."""
 OWN = {"checkpoint", ADAPTER_KEY[1], "browser", "certificate"}
 """Kinds of the device's own records."""
-FILES = {VAULT, f"{VAULT}-wal", KEYFILE, RECORD, "personal.json"}
+FILES = {VAULT, f"{VAULT}-wal", KEYFILE, RECORD, "personal.json", "last-good.json"}
 """What may lie in the state directory of a device that runs."""
 
 

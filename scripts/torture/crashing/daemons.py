@@ -49,7 +49,7 @@ START_S, ANSWER_S = 60.0, 60.0
 MIDNIGHT_S = 120.0
 """No cycle is begun so close to the end of a day: what it says of the day must be true to its end."""
 LIFE = 25
-LEFT = {".personal.json.new", "listening.json", ".listening.json.new"}
+LEFT = {".personal.json.new", "listening.json", ".listening.json.new", ".last-good.json.new"}
 """Files of the daemon besides: who is addressed, by an opaque id, and whether it listens. Each is written as a whole
 under a name of its own first, which the next write takes over."""
 
