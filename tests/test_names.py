@@ -43,7 +43,8 @@ BAD = (
 TWINS = (
     ("ann", "Ann"), ("ann", "\uff41\uff4e\uff4e"), ("ann", "an\u200dn"), ("ann", "an\u200cn\u200d"),
     ("Zo\u00eb", "zoe\u0308"),
-    ("stra\u00dfe", "STRASSE"), ("O'Brien", "o\u2019brien"), ("Anne-Marie", "anne\u2011marie"),
+    ("stra\u00dfe", "STRASSE"), ("O'Brien", "o\u2019brien"), ("O'Neil", "o\u00b4neil"),
+    ("Anne-Marie", "anne\u2011marie"),
     ("a  b", "A\u00a0B"), ("\ufb01n", "fin"),
     ("\u2764", "\u2764\ufe0f"),
 )  # fmt: skip
@@ -224,6 +225,8 @@ def test_a_browser_is_confined_to_its_person_in_any_spelling(tmp_path, case):
             assert browser.ask("GET", f"/v1/review?profile={_quoted(other)}")[0] == 403
         assert browser.ok("POST", "/v1/profile", {"profile": "guest"}) == {"active": "guest"}
         assert home.client.post("/v1/pair/forget", {"profile": case.spelled}) == {"forgotten": 1}
+        browser.enter(case.name)
+        assert home.client.post("/v1/pair/forget", {"id": profile}) == {"forgotten": 1}, "the command line sends it so"
 
 
 def _quoted(text: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import random
 import struct
+import time
 import tracemalloc
 from types import SimpleNamespace
 
@@ -65,8 +67,8 @@ def test_one_emoji_does_not_make_four_bytes_of_every_character(character):
 
 
 def test_what_lies_between_long_texts_is_bounded_too():
-    for between in (b" " * (2 * MIB), b"1" * (2 * MIB), b'"' + b"a" * 900 + b'",'):
-        raw = b"[" + between * (2000 if len(between) < 1000 else 1) + b"1]"
+    for between in (b" " * (3 * MIB), b"1" * (3 * MIB), b'"' + b"a" * 900 + b'",'):
+        raw = b"[" + between * (4000 if len(between) < 1000 else 1) + b"1]"
         with pytest.raises(RequestError, match="beside its long texts"):
             api.parse_copy(structure.Source(raw))
 
@@ -256,3 +258,38 @@ def test_a_copy_that_our_own_export_made_is_read_and_one_that_asks_for_more_is_n
     assert sealedcopy.open_(sealed, "correct horse", stretch.stretch) == b"what was said"
     with pytest.raises(IdiolectError, match="damaged"):
         sealedcopy.open_({**sealed, "cost": 1 << 16}, "correct horse", lambda *_: pytest.fail("it was tried"))
+
+
+def test_text_in_another_encoding_is_refused_and_not_guessed():
+    """In UTF-16 a quote may be half of a character, and what is between two of them no text."""
+    for encoding in ("utf-16-le", "utf-16", "utf-32-le"):
+        with pytest.raises(ValueError, match=r"codec|Expecting|control"):
+            structure.load('["\u2200",[],[],"\u2200"]'.encode(encoding), parts=100)
+
+
+def test_a_name_given_twice_among_many_costs_what_many_names_cost():
+    def parsed(last):
+        names = ",".join(f'"{n}":0' for n in (*range(20_000), last))
+        began = time.process_time()
+        with contextlib.suppress(RequestError):
+            api.parse_copy(structure.Source(bytearray(f"{{{names}}}".encode())))
+        return time.process_time() - began
+
+    once = min(parsed(20_000) for _ in range(3))
+    assert min(parsed(19_999) for _ in range(3)) < 20 * once + 0.2
+
+
+def test_a_long_text_may_be_spelt_with_escapes():
+    raw = b"abc/" * 500
+    written = base64.b64encode(raw).replace(b"/", rb"\/")
+    found = structure.load_apart(structure.Source(bytearray(b'{"a": "%b"}' % written)), parts=10, depth=3, around=1000)
+    assert found["a"].base64() == raw
+
+
+def test_the_largest_copy_of_our_own_is_taken_in_any_script():
+    phrase = "\u0432" * 64
+    row = {"phrase": phrase, "source": "enrolment", "day": 20_000, "session": "0123456789abcdef", "heard": phrase,
+           "copies": 1, "encoder": "e" * 64, "embeddings_float16": "A" * 4608}  # fmt: skip
+    document = {"schema": "idiolect/person/v1", "name": phrase, "examples": [row] * 2000, "usage": [], "adapters": []}
+    raw = bytearray(json.dumps({"profile": "ann", "document": document}).encode())
+    assert len(api.parse_copy(structure.Source(raw))["document"]["examples"]) == 2000

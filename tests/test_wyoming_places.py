@@ -13,9 +13,10 @@ from wyoming.ping import Ping
 from wyoming.wake import Detect
 
 from idiolect.control.hub import Hub
+from idiolect.control.limits import Rate
 from idiolect.control.listener import make_listener
 from idiolect.control.serving import Acceptor
-from idiolect.control.wyoming_guests import GRACE_S, KEPT, KEPT_EACH, STALLED_S, Places
+from idiolect.control.wyoming_guests import GRACE_S, KEPT, KEPT_EACH, STALLED_S, Places, Reserve
 from idiolect.control.wyoming_wire import CONNECTIONS, Limits
 from tests import speech
 from tests.wyoming_talk import client, hung_up, idle, leave, say, serving, spoken, story, until
@@ -223,3 +224,12 @@ def test_new_connections_are_counted_for_each_uid():
     for uid in range(1_000, 2_000):
         where.knock(uid)
     assert len(where._uids) <= 16
+
+
+def test_what_is_owed_has_an_end():
+    """Connections that asked and hung up are not waited for by those who come after them."""
+    now = 0.0
+    reserve = Reserve(Rate(40.0, 40), lambda: now)
+    for _ in range(100_000):
+        reserve.take()
+    assert reserve.take() <= 1.0

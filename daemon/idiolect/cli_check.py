@@ -8,7 +8,7 @@ it is another user than the daemon.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,17 +37,24 @@ def has_unit() -> bool:
     return cli_access.installed()
 
 
-def examined(config: Config, *, as_unit: bool) -> Found:
-    """Everything that is found. With ``as_unit`` the daemon is taken for one that systemd starts."""
+def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Found:
+    """Everything that is found. With ``as_unit`` the daemon is taken for one that systemd starts from ``files``."""
     from idiolect.boot import obstacles
 
     unit = cli_access.unit() if as_unit else None
-    closed = tuple(_closed(config, unit)) if unit else ()
+    closed = (*_files_closed(files, unit), *_closed(config, unit)) if unit else ()
     if any(problem.field == "bundle" for problem in closed):
         return Found(closed)  # why it cannot be read is said better so
     if unit and (shut := _shut_out(config)):
         return Found(closed, (shut,))
     return Found((*obstacles(config), *closed))
+
+
+def _files_closed(files: Sequence[Path], unit: cli_access.Unit) -> Iterator[Problem]:
+    """Configuration files that the unit may not read, as a umask of 077 leaves them."""
+    for file in files:
+        if why := cli_access.unreadable(unit, file):
+            yield Problem(str(file), 1, "file", f"{why}: sudo chmod o+r {file}, or give it to the group idiolect")
 
 
 def _closed(config: Config, unit: cli_access.Unit) -> Iterator[Problem]:

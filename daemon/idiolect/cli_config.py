@@ -56,9 +56,10 @@ def _check(options: argparse.Namespace) -> int:
     notes: tuple[Problem, ...] = ()
     old: tuple[Note, ...] = ()
     try:
-        config = load([Path(file) for file in options.files] or installed_files())
+        files = [Path(file) for file in options.files] or list(installed_files())
+        config = load(files)
         old = config.outdated
-        found = examined(config, as_unit=options.as_unit or (not options.files and has_unit()))
+        found = examined(config, as_unit=options.as_unit or (not options.files and has_unit()), files=files)
         problems, notes = found.problems, found.notes
     except ConfigError as error:
         problems = error.problems

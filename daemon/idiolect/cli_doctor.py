@@ -115,7 +115,7 @@ def _configuration(path: Path) -> dict[str, object]:
         more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
         see = f"see all with 'idiolect config check {' '.join(map(str, files))}'"
         return _check("config", "fail", f"{error.problems[0]}{more}", see)
-    found = examined(config, as_unit=path == MAIN and has_unit())
+    found = examined(config, as_unit=path == MAIN and has_unit(), files=files)
     if found.problems:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         which = "" if path == MAIN else " " + " ".join(map(str, files))

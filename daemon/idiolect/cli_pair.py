@@ -78,8 +78,9 @@ def _browsers(options: argparse.Namespace, client: Client) -> int:
             what = {"id" if re.fullmatch("[0-9a-f]{16}", options.forget) else "profile": options.forget}
         answer = client.forget_browsers(**what)
         lines = [f"{answer['forgotten']} shut out"]
+    missed = bool(options.forget) and not answer["forgotten"]
     print(json.dumps(answer, indent=2) if options.json else "\n".join(map(show.plain, lines)))
-    return 0
+    return int(missed)
 
 
 def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:

@@ -74,6 +74,14 @@ class _UnixConnection(http.client.HTTPConnection):
                 time.sleep(_BUSY_S)
 
 
+def _written(body: Mapping[str, object]) -> bytes:
+    """Return a body as JSON in as few bytes as there are; half a character is left to the daemon to refuse."""
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(body).encode()
+
+
 @contextmanager
 def exchange(
     path: str, timeout: float, method: str, target: str, *,
@@ -81,7 +89,7 @@ def exchange(
 ) -> Iterator[Exchange]:  # fmt: skip
     """Ask the daemon at ``path``, and give its answer if it is a good one; otherwise raise the reason."""
     connection = _UnixConnection(path, timeout)
-    payload = None if body is None else json.dumps(body)
+    payload = None if body is None else _written(body)
     kind = {} if body is None else {"Content-Type": "application/json"}
     try:
         connection.request(method, target, payload, {**(headers or {}), **kind})

@@ -121,7 +121,7 @@ class Pairing:
         def work(consents: Consents) -> list[str]:
             meant = [
                 s for s in self._all(consents)
-                if what.get("all") or s.ident == what.get("id")
+                if what.get("all") or (what.get("id") and what.get("id") in (s.ident, s.profile))
                 or (wanted and (s.profile == wanted or (not is_id(key) and name_key(s.person) == key)))
             ]  # fmt: skip
             gone = [s.ident for s in meant if admin or _may(consents, s.person, user)]

@@ -113,7 +113,9 @@ class People:
         self._inference.forget()
         if self._personal.able:
             return await self._personal.changed(lambda learner: work(learner.consents))
-        return await self._personal.keep(work)
+        answer = await self._personal.keep(work)
+        await self._personal.unaddress()
+        return answer
 
     # -- who speaks, and whether anything is learnt -------------------------------------------------------------
 

@@ -220,10 +220,17 @@ class Personal:
         adapters = [adapter for file in files if (adapter := _accepted(*file))]
         self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
         await self._carry(learner)
-        if self.active != GUEST and self.active not in await self._keys.ask(learner.vault.profiles):
+        await self.unaddress()
+        self.relisten()
+
+    async def unaddress(self) -> None:
+        """Take nobody to be the one who speaks where that was somebody who is not known any more."""
+        consents = self._consents
+        if consents is None or self.active == GUEST:
+            return
+        if self.active not in await self._keys.ask(consents.vault.profiles):
             self.active = GUEST
             self._save()
-        self.relisten()
 
     def _say_standing(self) -> None:
         """To the journal: how many phrases rest on an earlier encoder, or on none."""

@@ -30,8 +30,9 @@ from idiolect.values import EMBEDDING, counted, encodable
 
 SCHEMA = "idiolect/person/v1"
 IMPORT_CAP = 2000
-PARTS, AROUND = 1 << 16, 1 << 20
-"""Of the plain text of a sealed copy: its brackets and commas, and its bytes beside the embeddings."""
+PARTS, AROUND = 1 << 16, 5 << 19
+"""Of the plain text of a sealed copy: its brackets and commas, and its bytes beside the embeddings. The most examples
+with the longest phrases are 2.2 MB, spelt as escapes of six bytes a character; read, no text takes more than 10 MiB."""
 AT_ONCE = 32
 """Examples that are unpacked together: 55 KB each at most."""
 RETIRED = {
@@ -313,7 +314,11 @@ class Rights:
             "adapters": self.history(person)["versions"],
         }  # fmt: skip
         self._vault.log("exported", profile=person.profile, count=len(kept))
-        return sealedcopy.seal(json.dumps(document).encode(), passphrase, self._stretch) if passphrase else document
+        return (
+            sealedcopy.seal(json.dumps(document, ensure_ascii=False).encode(), passphrase, self._stretch)
+            if passphrase
+            else document
+        )
 
     def bring(self, person: Person, document: Mapping[str, Any], passphrase: str = "") -> dict[str, object]:
         """Bring an export back, for a person who agreed here: what no consent covers here is left out, and counted."""

@@ -62,13 +62,16 @@ class Settings:
             log.error("reload refused: the configuration in force stays as it is")
             self._refused = error.problems
             raise
-        waits = [name for name in _AT_START if _value(config, name) != _value(self.config, name)]
+        waits = [name for name in _AT_START if _value(config, name) != _value(self._started, name)]
         bundle = self._ears.bundle
         if check_phrases(config, bundle.wake_words, bundle.commands):  # names of the bundle that the next start runs
             config = replaced(config, self.config, ("listening",))
             waits.append("listening")
         self.config, self._refused = config, ()
-        self._fallen = {name: why for name, why in self._fallen.items() if name == "bundle"}
+        # Only a start takes a bundle over; the files name one that it could use, or this would have been refused.
+        self._fallen = dict.fromkeys(
+            {"bundle"} & self._fallen.keys(), "it is mended, and takes effect at the next start"
+        )
         waits += [name for name in self._fallen if name not in waits]
         log.info("reloaded%s", f"; takes effect at the next start: {', '.join(waits)}" if waits else "")
         return tuple(waits)

@@ -259,6 +259,10 @@ class ClientStream:
         if data:
             await self.backlog.put(Job(price_of(self._sound, data), lambda: self._ear.hear(data, timestamp)))
 
+    async def settle(self) -> None:
+        """See ``Stream``."""
+        await self.backlog.drained()
+
     async def finish(self) -> None:
         """See ``Stream``."""
         await self.backlog.put(Job(2 * len(TAIL) + PAD_BYTES, self._ear.end))

@@ -66,6 +66,8 @@ class Text:
     def base64(self) -> bytes:
         """What it stands for in base64. ``ValueError`` where it is none."""
         with memoryview(self._source.raw) as raw, raw[self._start : self._end] as text:
+            if len(text) <= _ESCAPED and _BACKSLASH in bytes(text):  # some write a slash as \\/
+                return binascii.a2b_base64(json.loads(b'"%b"' % bytes(text)).encode(), strict_mode=True)
             return binascii.a2b_base64(text, strict_mode=True)
 
     def release(self) -> None:
@@ -82,7 +84,7 @@ def load(
     its size.
     """
     check(raw, parts=parts, depth=depth)
-    return json.loads(raw, object_pairs_hook=pairs, parse_constant=constant)
+    return json.loads(_as_text(raw), object_pairs_hook=pairs, parse_constant=constant)
 
 
 def check(raw: bytes | bytearray, *, parts: int = PARTS, depth: int = DEPTH) -> None:
@@ -108,10 +110,18 @@ def load_apart(source: Source, *, parts: int, depth: int, around: int, pairs: Pa
             raise ValueError
         return found
 
-    value = json.loads(bytes(kept), object_pairs_hook=pairs, parse_constant=placed)
+    value = json.loads(_as_text(kept), object_pairs_hook=pairs, parse_constant=placed)
     if next(texts, None) is not None:
         raise ValueError("constants")
     return value
+
+
+def _as_text(raw: bytes | bytearray) -> str:
+    """Decode UTF-8: of bytes json would guess the encoding, and in UTF-16 a quote may be half of another character.
+
+    Without the codec utf-8-sig, which Python loads from a file: a confined child has no files.
+    """
+    return raw.removeprefix(b"\xef\xbb\xbf").decode()
 
 
 def _texts(raw: bytes | bytearray, parts: int, depth: int, around: int | None = None) -> Iterator[tuple[int, int]]:

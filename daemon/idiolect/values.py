@@ -144,7 +144,10 @@ _SELECTORS = "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U0001d159"
 """Letters, marks and symbols by their category, and nothing to be seen (Unicode, Default_Ignorable_Code_Point)."""
 _ALIKE = str.maketrans(
-    {**dict.fromkeys("\u2018\u2019\u02bc\u02bb", "'"), **dict.fromkeys("\u2010\u2011\u2012\u2013", "-")}
+    {
+        **dict.fromkeys("\u2018\u2019\u201b\u2032\u02bc\u02bb\u00b4`", "'"),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013", "-"),
+    }
 )
 """The apostrophes and hyphens that keyboards put in each other's place."""
 
@@ -193,7 +196,7 @@ def name_key(text: str) -> str:
     That is Unicode's compatibility form (NFKC) in folded case, without what cannot be seen (UAX 31, NFKC_Casefold),
     with one apostrophe, one hyphen and single spaces.
     """
-    folded = unicodedata.normalize("NFKC", _seen(text)).casefold()
+    folded = unicodedata.normalize("NFKC", _seen(text).translate(_ALIKE)).casefold()
     return " ".join(_seen(unicodedata.normalize("NFKC", folded)).translate(_ALIKE).split())
 
 

@@ -41,7 +41,7 @@ from idiolect.values import GUEST, MAX_PAUSE_S, encodable
 
 BODY_PARTS = 1000
 """Brackets and commas in a request's body."""
-COPY_BYTES, COPY_PARTS, COPY_AROUND = 16 << 20, 1 << 16, 1 << 20
+COPY_BYTES, COPY_PARTS, COPY_AROUND = 16 << 20, 1 << 16, 5 << 19
 """Of a request that brings a person's copy: all of it, its brackets and commas, its bytes beside the long texts."""
 
 
@@ -364,10 +364,11 @@ def _object(load: Callable[[], object]) -> dict[str, object]:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    body = dict(pairs)
-    if len(body) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RequestError(422, next(name for name in names if names.count(name) > 1)[:64], "is given twice")
+    body: dict[str, object] = {}
+    for name, value in pairs:
+        if name in body:
+            raise RequestError(422, name[:64], "is given twice")
+        body[name] = value
     return body
 
 

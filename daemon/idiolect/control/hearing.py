@@ -58,6 +58,9 @@ class Stream(Protocol):
     async def feed(self, data: bytes, timestamp: int | None) -> None:
         """Whole frames. ``timestamp`` is the first frame's, in ms."""
 
+    async def settle(self) -> None:
+        """Return when all that was fed so far has been heard and told."""
+
     async def finish(self) -> None:
         """That was all: returns when everything has been heard and told."""
 

@@ -104,10 +104,10 @@ def _mine(named: object, caller: api.Caller, field: str, *, nobody: bool) -> boo
     if not isinstance(named, str) or not named:
         return False  # the request itself says what is wrong with it
     key = name_key(named)
-    if named == caller.profile or key == name_key(caller.person):
-        return True
     if nobody and key in NOBODY:  # that nobody speaks whom it knows, anybody may say
         return False
+    if named == caller.profile or key == name_key(caller.person):
+        return True
     raise RequestError(403, field, "is somebody else: this browser is paired for one person only")
 
 

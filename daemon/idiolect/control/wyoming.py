@@ -226,6 +226,8 @@ class Client:
 
     async def _ask(self, *, transcribing: bool) -> None:
         """From here on something else is waited for, in the sound that is coming or else with the microphone."""
+        if self._stream is not None and self._sound:
+            await self._stream.settle()  # what came before is answered as it was asked for
         self._transcribing, self._told = transcribing, False
         if self._stream is not None and self._sound:
             await self._set()

@@ -73,8 +73,11 @@ class Reserve:
     def take(self) -> float:
         """Take one: the seconds until it is there."""
         now = self._clock()
-        self._left = min(self._rate.burst, self._left + max(0.0, now - self._at) * self._rate.per_s) - 1
-        self._at = now
+        left = min(self._rate.burst, self._left + max(0.0, now - self._at) * self._rate.per_s) - 1
+        self._left, self._at = (
+            max(left, -float(self._rate.burst)),
+            now,
+        )  # what is owed ends: who asked may have gone since
         return max(0.0, -self._left / self._rate.per_s)
 
 
