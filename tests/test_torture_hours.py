@@ -25,6 +25,7 @@ KINDS = (
 )  # fmt: skip
 
 
+@pytest.mark.pace
 def test_a_few_minutes_with_faults_hold(sounds, tmp_path):
     require_wavmic()
     if os.geteuid():
