@@ -113,7 +113,10 @@ def test_a_poisoned_correction_does_not_count(home):
     assert [e["phrase"] for e in events] == ["seven"], events
     answer = home.client.post("/v1/correct", {"event": events[0]["id"], "phrase": WORD})
     assert not answer["counts"]
-    assert "does not sound like the phrase" in answer["why"]
+    # which of the two is said depends on how the sound falls into blocks
+    assert any(
+        why in answer["why"] for why in ("does not sound like the phrase", "would draw the phrase towards another one")
+    ), answer
     assert "XNNPACK" not in home.log
 
 

@@ -293,3 +293,11 @@ def test_the_largest_copy_of_our_own_is_taken_in_any_script():
     document = {"schema": "idiolect/person/v1", "name": phrase, "examples": [row] * 2000, "usage": [], "adapters": []}
     raw = bytearray(json.dumps({"profile": "ann", "document": document}).encode())
     assert len(api.parse_copy(structure.Source(raw))["document"]["examples"]) == 2000
+
+
+def test_released_bytes_are_gone_whoever_holds_them() -> None:
+    raw = bytearray(b'{"a": "' + b"x" * 100_000 + b'"}')
+    source = structure.Source(raw)
+    structure.load_apart(source, parts=10, depth=2, around=100)
+    source.release()
+    assert len(raw) == 0

@@ -53,6 +53,26 @@ async def test_who_asks_does_not_wait_for_silence_and_hours_but_for_heat(tmp_pat
         assert not home.status["asked"]
 
 
+@story
+async def test_who_asks_while_a_round_runs_is_not_forgotten(tmp_path, monkeypatch):
+    async with Home(tmp_path) as home:
+        profile = await home.agree()
+        await _long(home, profile)
+        home.quiet = 5.0
+        home.windows.ask()
+        window = asyncio.create_task(home.windows.look())
+        while home.status["running"] != "rebuild":
+            await asyncio.sleep(0.01)
+        await home.correct(profile)
+        home.windows.ask()
+        await window
+        assert home.status["asked"]
+        await home.windows.look()  # what was corrected during the round
+        assert home.status["done"]["rebuild"] == 2, home.status
+        await home.windows.look()
+        assert not home.status["asked"]
+
+
 async def _long(home, profile, examples=900):
     """Enough to learn from that a round takes a second."""
     spans = [invented(n % 30, n) for n in range(examples)]

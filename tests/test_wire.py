@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import socket
+import traceback
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -14,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from idiolect.control.server import Limits
+from idiolect.control.wire import Wire
+from idiolect.errors import RequestError
 from tests.fake_daemon import FakeDaemon, read_answer, running, wait_for
 
 GET = b"GET /v1/status HTTP/1.1\r\n"
@@ -351,3 +355,31 @@ def test_after_all_that_nothing_is_left_open(fuzzed):
     wait_for(lambda: not fuzzed.run.server.connected, 60)
     assert fuzzed.run.server.busy == 0
     assert fuzzed.run.client.get("/v1/status")
+
+
+@pytest.mark.parametrize("ends", ["time-out", "too large", "gone"])
+def test_a_body_that_fails_is_not_kept_by_its_error(ends):
+    """The answer takes as long as its caller reads, and the next one's body comes meanwhile."""
+
+    async def story() -> None:
+        reader = asyncio.StreamReader()
+        wire = Wire(reader, SimpleNamespace(), 1024)  # type: ignore[arg-type]  # nothing is written
+        reader.feed_data(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        await wire.head()
+        for _ in range(16):
+            reader.feed_data(b"8000\r\n" + b" " * 0x8000 + b"\r\n")
+        if ends == "gone":
+            reader.feed_eof()
+        with pytest.raises((TimeoutError, RequestError, ConnectionError)) as caught:
+            async with asyncio.timeout(0.2 if ends == "time-out" else 60):
+                await wire.body(1 << 18 if ends == "too large" else 1 << 20)
+        error, kept, bodies = caught.value, 0, 0
+        while error:
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                found = [each for each in frame.f_locals.values() if isinstance(each, bytearray)]
+                kept, bodies = kept + sum(map(len, found)), bodies + len(found)
+            error = error.__context__
+        assert bodies
+        assert kept == 0
+
+    asyncio.run(story())

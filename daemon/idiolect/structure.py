@@ -15,6 +15,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 PARTS, DEPTH = 4096, 16
@@ -48,7 +49,10 @@ class Source:
         self.raw = raw
 
     def release(self) -> None:
-        """No ``Text`` of it can be read any more."""
+        """No ``Text`` of it can be read any more, and an error that remembers who worked on it holds no memory."""
+        if isinstance(self.raw, bytearray):
+            with suppress(BufferError):  # somebody reads it at this moment
+                self.raw.clear()
         self.raw = b""
 
 

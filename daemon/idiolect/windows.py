@@ -101,6 +101,7 @@ class Windows:
         self._logind = Logind(lambda leaving: self._look_again() if leaving else None)
         self._wake = asyncio.Event()
         self._asked_until = 0.0
+        self._wishes_made = 0
         self._due: list[Job] = []
         self._key: tuple[object, ...] = ()
         self._found: list[Job] = []
@@ -119,6 +120,7 @@ class Windows:
         """Somebody wants a round now: neither comfort nor earlier failures count until it is done."""
         self._backoff.clear()
         self._asked_until = self._now() + ASKED_S
+        self._wishes_made += 1
         self._look_again()
 
     @property
@@ -193,6 +195,7 @@ class Windows:
             await self._personal.opened()
         if not self._personal.open:
             return REST_S
+        wishes_known = self._wishes_made
         try:
             self._personal.glance()
             if self._now() - self._flushed > FLUSH_S:
@@ -208,7 +211,8 @@ class Windows:
             log.warning("idle work has to wait: %s", error)
             return REST_S
         if not self._due:
-            self._asked_until = 0.0
+            if self._wishes_made == wishes_known:  # a wish made meanwhile may be for what was not yet due
+                self._asked_until = 0.0
             return REST_S
         return EAGER_S if self.asked else LOOK_S
 

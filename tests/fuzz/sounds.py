@@ -63,6 +63,9 @@ class Hears:
         if self._fed % 3 == 0:
             await self._heard(Heard(Known("computer", "computer"), timestamp or 0, "aa" * 8))
 
+    async def settle(self) -> None:
+        """All has been told as soon as it was fed."""
+
     async def finish(self) -> None:
         await asyncio.sleep(0.1)
 

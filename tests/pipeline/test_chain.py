@@ -6,6 +6,7 @@ import pytest
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.pipeline.chain import MEMORY, resample_window
 from idiolect.pipeline.decoder import State
+from idiolect.values import BLOCK
 from tests import speech
 
 
@@ -199,3 +200,17 @@ def test_windows_are_resampled_linearly():
 
 def test_memory_is_what_the_stages_remember():
     assert MEMORY == 10 + 16 - 1 + 2
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_what_was_told_is_not_told_again_when_what_is_listened_for_changes(make, recognizer, after):
+    """As when somebody's keys arrive, a round has learnt something or a file is read anew, in the middle of a word."""
+    chain, samples, heard, told = make(), spoken(4, 2, 7), [], -1
+    for block in np.split(samples[: len(samples) // BLOCK * BLOCK], len(samples) // BLOCK):
+        found = chain.process(block)
+        heard += names(found)
+        told = 0 if found else told + 1 if told >= 0 else -1
+        if told == after:
+            wish = {"always": True, "phrases": speech.DIGITS[::-1], "wake_words": ("computer",)}
+            chain.listen_for(listening(recognizer.bundle, **wish))
+    assert heard == ["four", "two", "seven"]

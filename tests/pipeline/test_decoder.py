@@ -255,3 +255,23 @@ def test_the_table_leads_nowhere_unknown():
 
 def test_blocks_of_time():
     assert [blocks(0.01), blocks(0.08), blocks(0.8), blocks(6)] == [1, 1, 10, 75]
+
+
+def test_who_takes_over_tells_nothing_twice_and_hears_the_next(script):
+    script.step(COMPUTER).step(COMPUTER)
+    assert script.events == ["wake computer"]
+    order = (SEVEN, COMPUTER, BACKGROUND)
+    fewer = Listening(
+        classes=tuple(CLASSES[i] for i in order),
+        wake=np.array([False, True, False]), phrases=np.array([True, False, False]),
+        always_on=np.array([True, False, False]), thresholds=np.full(3, 0.6, np.float32),
+        turn_thresholds=np.full(3, 0.5, np.float32), timeout=20, refractory=10,
+    )  # fmt: skip
+    after = Decoder(fewer)
+    after.take_over(script.decoder, script.position)
+    found = []
+    for posteriors in ([0.01, 0.97, 0.02],) * 14 + ([0.01, 0.01, 0.98],) * 3 + ([0.01, 0.97, 0.02],) * 2:
+        script.position += 1280
+        found.append(after.push(np.array(posteriors, np.float32), active=True, position=script.position))
+    assert [event.phrase for event in found if event] == ["computer"]
+    assert not any(found[:17])

@@ -142,16 +142,19 @@ class Wire:
             raise too_large
         body = bytearray()
         came = 0
-        while not isinstance(event := self._next_of_body(), h11.EndOfMessage):
-            if isinstance(event, h11.Data):
-                body += event.data
-            elif came > 2 * cap:  # 8
-                raise RequestError(413, "body", "comes in too many small chunks")
-            else:
-                came += await self._more()
-            if len(body) > cap:
-                body.clear()
-                raise too_large
+        try:
+            while not isinstance(event := self._next_of_body(), h11.EndOfMessage):
+                if isinstance(event, h11.Data):
+                    body += event.data
+                elif came > 2 * cap:  # 8
+                    raise RequestError(413, "body", "comes in too many small chunks")
+                else:
+                    came += await self._more()
+                if len(body) > cap:
+                    raise too_large
+        except BaseException:  # cancelled, too: the error remembers this function's variables until it is answered
+            body.clear()
+            raise
         self._unread = bool(self._http.trailing_data[0])
         return body
 

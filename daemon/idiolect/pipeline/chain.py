@@ -99,9 +99,8 @@ class Chain:
         ``listening`` has the classes of ``household``, or without one the head's; then, in any order, those phrases of
         ``carried`` that are not among them.
         """
-        cut = self._decoder.cut
-        self._decoder = Decoder(listening)
-        self._decoder.reset(self.position, cut=cut)
+        before, self._decoder = self._decoder, Decoder(listening)
+        self._decoder.take_over(before, self.position)
         self._scorer.household = household
         if household is None:  # nobody's voice is known
             self._scorer.profile = self._addressed

@@ -178,6 +178,15 @@ class Peaks:
         self._scores = self._recent.mean(axis=0)
         np.greater(self._scores, self._release, out=self._high)
 
+    def take_over(self, before: Peaks, same: list[tuple[int, int]]) -> None:
+        """Report nothing again that ``before`` has reported. ``same`` pairs a class's number here with that there."""
+        self._step = before._step
+        self._until[:] = before._until.min(initial=0)  # of every phrase: the moment after another one's report
+        for mine, theirs in same:
+            self._recent[:, mine] = before._recent[:, theirs]
+            self._until[mine] = before._until[theirs]
+            self._high[mine] = before._high[theirs]
+
     def skip(self, steps: int) -> None:
         """Let time pass in silence."""
         self._step += steps
@@ -225,10 +234,15 @@ class Decoder:
         self._thresholds = {State.IDLE: limits.free, State.TURN: limits.turn, State.OPEN: limits.free}
         self._peaks.hold(limits)
 
-    @property
-    def cut(self) -> int:
-        """Blocks for which what is said may still be passed over (see ``reset``)."""
-        return self._cut
+    def take_over(self, before: Decoder, position: int) -> None:
+        """Go on at ``position`` in the place of ``before``, in the same sound: what that has told is not told again.
+
+        A turn that was open is over.
+        """
+        self.reset(position, cut=before._cut)
+        theirs = {name: index for index, name in enumerate(before._l.classes)}
+        same = [(mine, theirs[name]) for mine, name in enumerate(self._l.classes) if name in theirs]
+        self._peaks.take_over(before._peaks, same)
 
     def reset(self, position: int = 0, *, cut: int = 0) -> None:
         """Back to rest at ``position``, as after broken audio: no event may rest on what was heard before.
