@@ -37,6 +37,9 @@ def absent(what: str) -> None:
 PACE_TRIES = 5
 
 
+os.umask(0o022)  # what tests write is as readable as what a package installs
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Try a test of pace again, all of its fixtures anew, until it has held once.

@@ -201,6 +201,7 @@ def test_everything_that_the_unit_may_not_use_is_told_together(check) -> None:
         handoff={"user": "ann", "socket": "/home/ann/handoff.sock"},
     )
     assert code == 78
+    found.pop("file", None)  # it lies in a /tmp that the unit does not see
     assert found.keys() == {
         *("bundle", "state_dir", "trust.keys_dir", "audio.device", "control.socket", "wyoming.socket"),
         *("page.socket", "handoff.socket"),
@@ -213,7 +214,25 @@ def test_everything_that_the_unit_may_not_use_is_told_together(check) -> None:
 def test_by_hand_a_home_is_no_obstacle(check, tmp_path: Path) -> None:
     bundles.write(bundles.builtin(), tmp_path / "acme")
     assert check(bundle=str(tmp_path / "acme"), state_dir=str(tmp_path / "state")) == (0, {})
-    assert check("--as-unit", state_dir="/var/lib/idiolect") == (0, {})
+    code, found = check("--as-unit", state_dir="/var/lib/idiolect")
+    assert code == 78
+    assert found.keys() == {"file"}
+    assert "PrivateTmp=yes" in found["file"]
+    assert "/etc/idiolect" in found["file"]
+
+
+@as_root
+def test_a_configuration_that_only_its_owner_may_read(
+    open_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr(cli_access, "unit", packaged)
+    file = open_folder / "idiolect.yaml"
+    file.write_text("state_dir: /var/lib/idiolect\n")
+    assert cli.main(["config", "check", str(file), "--as-unit"]) == 0
+    file.chmod(0o600)
+    capsys.readouterr()
+    assert cli.main(["config", "check", str(file), "--as-unit"]) == 78
+    assert f"sudo chmod o+r {file}" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(

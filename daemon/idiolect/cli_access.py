@@ -138,7 +138,7 @@ def _who(user: str, group: str, more: Sequence[str]) -> Who | None:
 
 def unreadable(unit: Unit, path: Path) -> str:
     """Why the unit cannot read a file, or a directory with its files; "" where it can."""
-    if why := _hidden(unit, path):
+    if why := hidden(unit, path):
         return why
     if unit.who is None:
         return ""
@@ -149,7 +149,7 @@ def unwritable(unit: Unit, path: Path) -> str:
     """Why the unit cannot make and change files in a directory, which need not be there yet; "" where it can."""
     if any(_inside(path, each) for each in unit.own):
         return ""
-    if why := _hidden(unit, path):
+    if why := hidden(unit, path):
         return why
     if why := _readonly(unit, path):
         return why
@@ -159,7 +159,8 @@ def unwritable(unit: Unit, path: Path) -> str:
     return _walk(unit.who, there) or _lacks(unit.who, there, os.W_OK | os.X_OK, "written to")
 
 
-def _hidden(unit: Unit, path: Path) -> str:
+def hidden(unit: Unit, path: Path) -> str:
+    """Why the unit does not even see a path; "" where it does."""
     for each in dict.fromkeys((path, Path(os.path.realpath(path)))):
         if unit.home in ("yes", "tmpfs") and (home := _under(each, HOMES)):
             if unit.home == "yes" or not _under(each, unit.bound):

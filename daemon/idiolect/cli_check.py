@@ -53,7 +53,9 @@ def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Fo
 def _files_closed(files: Sequence[Path], unit: cli_access.Unit) -> Iterator[Problem]:
     """Configuration files that the unit may not read, as a umask of 077 leaves them."""
     for file in files:
-        if why := cli_access.unreadable(unit, file):
+        if why := cli_access.hidden(unit, file):
+            yield Problem(str(file), 1, "file", f"{why}: put it below /etc/idiolect")
+        elif why := cli_access.unreadable(unit, file):
             yield Problem(str(file), 1, "file", f"{why}: sudo chmod o+r {file}, or give it to the group idiolect")
 
 
