@@ -266,6 +266,35 @@ def test_an_installed_bundle_that_the_unit_may_not_read(check, open_folder: Path
     assert "chown" in found["bundle"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "field", "why"),
+    [
+        ({"wyoming": {"enabled": True, "socket": "{}/a"}, "metrics": {"enabled": True, "socket": "{}/a"}},
+         "metrics.socket", "is the same as wyoming.socket"),
+        ({"page": {"enabled": True, "socket": "{}/link/a"}, "metrics": {"enabled": True, "socket": "{}/a"}},
+         "page.socket", "is the same as metrics.socket"),
+        ({"control": {"socket": "{}/a"}, "handoff": {"user": "root", "socket": "{}/b/../a"}},
+         "handoff.socket", "is the same as control.socket"),
+        ({"control": {"socket": "{}/file"}}, "control.socket", "is there and no socket"),
+        ({"wyoming": {"enabled": True, "socket": "{}/folder"}}, "wyoming.socket", "is there and no socket"),
+        ({"state_dir": "{}/file"}, "state_dir", "/file is no directory"),
+        ({"state_dir": "{}/file/deeper"}, "state_dir", "/file is no directory"),
+        ({"wyoming": {"enabled": False, "socket": "{}/file"}}, "", ""),
+    ],
+)  # fmt: skip
+def test_places_that_are_taken(check, tmp_path: Path, settings, field, why) -> None:
+    folder = tmp_path / "run"
+    (folder / "b").mkdir(parents=True)
+    (folder / "folder").mkdir()
+    (folder / "link").symlink_to(folder)
+    (folder / "file").write_text("")
+    settings = {"control": {"socket": "{}/c"}, "state_dir": "{}/state", **settings}
+    code, found = check(**json.loads(json.dumps(settings).replace("{}", str(folder))))
+    assert list(found) == ([field] if field else []), found
+    assert code == (78 if field else 0)
+    assert why in found.get(field, "")
+
+
 def test_a_tampered_bundle_is_named(check, tmp_path: Path) -> None:
     bundles.write(bundles.builtin(), tmp_path / "acme")
     (tmp_path / "acme" / "head.bin").write_bytes(b"x")

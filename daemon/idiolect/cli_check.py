@@ -43,6 +43,7 @@ def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Fo
 
     unit = cli_access.unit() if as_unit else None
     closed = (*_files_closed(files, unit), *_closed(config, unit)) if unit else ()
+    closed += tuple(_taken(config))
     if any(problem.field == "bundle" for problem in closed):
         return Found(closed)  # why it cannot be read is said better so
     if unit and (shut := _shut_out(config)):
@@ -68,6 +69,32 @@ def _closed(config: Config, unit: cli_access.Unit) -> Iterator[Problem]:
         if why := cli_access.unwritable(unit, path):
             unit_too = f"name {path}, owned by idiolect, in ReadWritePaths= (sudo systemctl edit idiolectd)"
             yield _problem(config, field, f"{why}: leave {field} out, or {unit_too}")
+
+
+def _taken(config: Config) -> Iterator[Problem]:
+    """Places at which something else is already, or will be by another section's wish."""
+    owners: dict[str, str] = {}
+    for field, path in _sockets(config):
+        where = os.path.realpath(path)
+        if where in owners:
+            yield _problem(config, field, f"is the same as {owners[where]}: give each its own")
+        elif path.exists() and not path.is_socket():
+            yield _problem(config, field, f"{path} is there and no socket: remove it, or name another path")
+        owners[where] = field
+    parents = (config.state_dir, *config.state_dir.parents)
+    if file := next((each for each in parents if each.exists() and not each.is_dir()), None):
+        yield _problem(config, "state_dir", f"{file} is no directory: remove it, or name another path")
+
+
+def _sockets(config: Config) -> Iterator[tuple[str, Path]]:
+    """Sockets that the daemon will make."""
+    yield "control.socket", config.control.socket
+    for name in ("wyoming", "metrics", "page"):
+        section = getattr(config, name)
+        if section.enabled:
+            yield f"{name}.socket", section.socket
+    if config.handoff.user:
+        yield "handoff.socket", config.handoff.socket
 
 
 def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
@@ -101,14 +128,9 @@ def _current_slot(config: Config) -> Path | None:
 def _written(config: Config) -> Iterator[tuple[str, Path]]:
     """Directories in which the daemon makes files and sockets."""
     yield "state_dir", config.state_dir
-    if config.control.socket != _STANDARD_SOCKET:  # else systemd passes it
-        yield "control.socket", config.control.socket.parent
-    for name in ("wyoming", "metrics", "page"):
-        section = getattr(config, name)
-        if section.enabled:
-            yield f"{name}.socket", section.socket.parent
-    if config.handoff.user:
-        yield "handoff.socket", config.handoff.socket.parent
+    for field, path in _sockets(config):
+        if path != _STANDARD_SOCKET:  # that one systemd passes
+            yield field, path.parent
 
 
 def _shut_out(config: Config) -> Problem | None:

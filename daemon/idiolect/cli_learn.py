@@ -85,7 +85,11 @@ def _show(options: argparse.Namespace) -> int:
         for purpose, said in person["purposes"].items():
             when = time.strftime("%Y-%m-%d", time.gmtime(said["since"]))
             lines.append(f"  {purpose:20} since {when}, {said['how']}, receipt {said['receipt'][:12]}")
-    return _say(options, {**answer, "people": people}, lines or ["nobody has agreed to anything"])
+    return _say(options, {**answer, "people": people}, lines or [_nobody(options.name)])
+
+
+def _nobody(name: str) -> str:
+    return f"{name} has not agreed to anything" if name else "nobody has agreed to anything"
 
 
 def _withdraw(options: argparse.Namespace) -> int:
@@ -100,7 +104,9 @@ def _version(answer: Mapping[str, Any]) -> str:
 
 def _erase(options: argparse.Namespace) -> int:
     if not options.yes:
-        print(f"Everything about {options.name} will be gone for good. Type the name to go on: ", end="", flush=True)
+        print(
+            f"Everything about {options.name} will be gone for good. Type {options.name} to go on: ", end="", flush=True
+        )
         if name_key(sys.stdin.readline()) != name_key(options.name):
             print("Nothing was erased.")
             return 1

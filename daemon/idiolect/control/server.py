@@ -12,7 +12,7 @@ What a caller can do to us is bounded here, in the order in which it is met:
 3. the door refuses strangers (401, 403), then unknown paths (404) and methods (405); and who asks too often is told
    to wait (429, ``limits``);
 4. a body is JSON (415), at most 16 KiB (413), and complete within 5 s (408); of the requests with a large body or
-   answer one is taken at a time (503), a person's copy say;
+   answer, a person's copy say, one is taken at a time, and each caller waits for one at most (503, ``copies``);
 5. at most ``max_clients`` requests are served at once, event streams included (503); of one caller three quarters of
    these; a few places beyond are kept for short requests, for pausing and for root, so that listening can be paused
    whoever has opened how many streams;
@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from idiolect.control import api
+from idiolect.control.copies import Copies
 from idiolect.control.doors import Door, KernelDoor
 from idiolect.control.hub import GAPS, LaggedError, Subscription, frame
 from idiolect.control.limits import Rates, TooOften
@@ -110,7 +111,7 @@ class Server:
         self._seldom = Seldom()
         self._guests, self._places = Guests(2 * max_clients + 16, known=not proxied), Places(max_clients)
         self._known: dict[object, Guest] = {}  # by socket
-        self._copying, self._source = False, Source(b"")
+        self._copies = Copies(2 * self._limits.request_s)
         self._acceptor = Acceptor(
             opening, self._accept, tls=tls, handshake_s=self._limits.request_s, admit=self._admit, lost=self._lost
         )  # fmt: skip
@@ -124,6 +125,11 @@ class Server:
     def busy(self) -> int:
         """Requests that are being served."""
         return self._places.taken
+
+    @property
+    def bringing(self) -> int:
+        """Callers that bring or take a copy, or wait for it."""
+        return self._copies.callers
 
     async def start(self) -> None:
         """Open the socket and serve. Raises ``ListenError``, and leaves nothing behind then."""
@@ -191,7 +197,7 @@ class Server:
         try:
             caller, route = await self._door.admit(wire.socket, request)
             self._hurry(caller, request.path)
-            with self._copy() if route.large else nullcontext():
+            async with self._copies.turn((caller.uid, caller.person)) if route.large else nullcontext():
                 answer = await self._dispatch(wire, request, whole, (caller, route, guest))
                 if answer is not None:
                     kind = {"Content-Type": answer.content_type}
@@ -244,18 +250,6 @@ class Server:
         except TimeoutError:
             raise RequestError(503, "", "the daemon is too busy to answer: try again") from None
 
-    @contextmanager
-    def _copy(self) -> Iterator[None]:
-        """Megabytes come in or go out: one after the other."""
-        if self._copying:
-            raise RequestError(503, "", "another copy is being taken or brought back: try again in a moment")
-        self._copying = True
-        try:
-            yield
-        finally:
-            self._source.release()
-            self._copying = False
-
     async def _body(self, wire: Wire, request: Request, route: api.Route) -> dict[str, object]:
         # no Content-Encoding: no small body that unpacks into a large one
         if "content-encoding" in request.headers or not _is_json(request.headers.get("content-type", "")):
@@ -267,7 +261,7 @@ class Server:
             raise RequestError(408, "body", f"did not come within {self._limits.request_s:g} s") from None
         if not route.body_bytes:
             return api.parse_body(source.raw)
-        self._source = source  # given back before the next may come, whoever still holds what was made of it
+        self._copies.holds(source)
         return api.parse_copy(source)
 
     async def _stream(self, wire: Wire, caller: api.Caller, last_id: str | None) -> None:
