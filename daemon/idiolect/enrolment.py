@@ -117,11 +117,12 @@ class Enrolment:
 
     async def _run(self, state: State, speak: str) -> None:
         try:
-            spans = await self._collect(state, speak)
-            if spans is None:
+            taken = await self._collect(state, speak)
+            if taken is None:
                 return
             self._move(state, "training")
-            state.result = await self._people.taught(state.profile, state.phrase, [span[None] for span in spans])
+            spans, lengths = [each.span[None] for each in taken], [each.length for each in taken]
+            state.result = await self._people.taught(state.profile, state.phrase, spans, lengths)
             used = bool(state.result.get("adapter"))
             self._move(state, "done", "" if used else str(_gate(state.result).get("reason", "")))
             if speak:
@@ -131,7 +132,7 @@ class Enrolment:
         finally:
             self._inference.attempt(None)
 
-    async def _collect(self, state: State, speak: str) -> list[NDArray[np.float32]] | None:
+    async def _collect(self, state: State, speak: str) -> list[Taken] | None:
         """Good samples, as many as wanted; None when it is given up."""
         taken: list[Taken] = []
         z: list[NDArray[np.float32]] = []
@@ -161,7 +162,7 @@ class Enrolment:
             refused = outcome if isinstance(outcome, Reason) else None
             self._move(state, "refused" if refused else "taken", refused.value if refused else "")
             await asyncio.sleep(PAUSE_S)
-        return [t.span for t in taken]
+        return taken
 
     def _judge(
         self, taken: Taken, before: Sequence[NDArray[np.float32]], others: Sequence[NDArray[np.float32]]

@@ -296,13 +296,15 @@ class People:
 
         return await self._personal.do(work)
 
-    async def taught(self, profile: str, phrase: str, spans: Sequence[np.ndarray]) -> dict[str, object]:
+    async def taught(
+        self, profile: str, phrase: str, spans: Sequence[np.ndarray], lengths: Sequence[int] = ()
+    ) -> dict[str, object]:
         """Keep what was enrolled, and use it at once; who taught is from now on taken to be the one who speaks."""
 
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.by_profile(profile)
             session = secrets.token_hex(4)
-            numbers = learner.add(person.profile, "enrolment", phrase, spans, session)
+            numbers = learner.add(person.profile, "enrolment", phrase, spans, session, lengths=lengths)
             made = learner.round(person.profile, at_once=True)
             return {"profile": person.profile, "examples": numbers, **told(made)}
 

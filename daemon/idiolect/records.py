@@ -21,9 +21,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -266,10 +266,12 @@ class Records:
         session: str,
         heard: str = "",
         encoder: str = "",
+        lengths: Sequence[int] = (),
     ) -> list[int]:
         """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent.
 
-        They are of ``encoder``, by default of the one that runs.
+        They are of ``encoder``, by default of the one that runs. ``lengths`` are those of the utterances, in blocks, as
+        far as they are known.
         """
         purpose = PURPOSES[source]
         receipt = self.consents.allowed(profile, purpose)
@@ -279,9 +281,12 @@ class Records:
             )
         first = self._next_sequence(profile)
         made = [
-            Example(first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard)
-            for i, s in enumerate(spans)
-        ]
+            Example(
+                first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard,
+                length=length,
+            )
+            for i, (s, length) in enumerate(zip_longest(spans, lengths, fillvalue=0))
+        ]  # fmt: skip
         if first + len(made) > ledgers.MAX_EXAMPLES and self.count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
         expires = self._expires(purpose)

@@ -149,7 +149,7 @@ def bounded(adapter: Adapter, size: int) -> bool:
     """Check 1."""
     vectors = [*(s.vector for s in adapter.shifts.values()), *(t.direction for t in adapter.taught)]
     return (
-        size <= cap(len(vectors))
+        size <= cap(len(vectors), sum(len(take) for t in adapter.taught for take in t.takes))
         and all(np.isfinite(v).all() and np.linalg.norm(v) <= TAU * 1.001 for v in vectors)
         and all(0.0 <= up <= RAISE_MOST for up in adapter.raises.values())
         and all(0.0 <= v <= PRIOR_SPAN for v in adapter.prior.values())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.pipeline.alignment import Standard
 from idiolect.pipeline.personal import softmax
 
 if TYPE_CHECKING:
@@ -52,6 +53,16 @@ class Model:
     def guard_windows(self) -> NDArray[np.float32]:
         """(n, 16, 96), made anew each time."""
         return self.guard_stored.astype(np.float32) * np.float32(self.guard_scale)
+
+    @cached_property
+    def standard(self) -> Standard:
+        """By which embeddings are compared with takes: as they are spread in the guard set."""
+        return Standard.of(self.guard_windows)
+
+    @cached_property
+    def guard_frames(self) -> NDArray[np.float32]:
+        """The guard set's embeddings as they are aligned with takes, (n, 16, 96)."""
+        return self.standard.frames(self.guard_windows)
 
     @cached_property
     def guard(self) -> Heard:

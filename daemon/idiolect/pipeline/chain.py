@@ -20,7 +20,7 @@ from idiolect.pipeline.decoder import SMOOTHING, UTTERANCE_LEAST, Decoder, Liste
 from idiolect.pipeline.encoder import WARM_UP, Embedder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.gate import Gate
-from idiolect.pipeline.personal import Household
+from idiolect.pipeline.personal import Aligned, Household
 from idiolect.values import BLOCK, EMBEDDING, GUEST, WINDOW, Detection
 
 UNSETTLED = WARM_UP + WINDOW - 1
@@ -31,6 +31,8 @@ LONGEST = 50
 """Embeddings (4 s) of an utterance that are resampled to one window."""
 BACKGROUND = "_background_"
 """The head's class for sound that is no speech."""
+AFTERGLOW = 2
+"""Blocks behind the last one with sound whose embeddings still belong to a phrase (``learning.attempt.AFTER``)."""
 MARGIN = 8
 """Embeddings behind it that are kept besides: one knows that it has ended only then."""
 
@@ -65,6 +67,10 @@ class Chain:
         self._addressed = GUEST
         self._more = 0.0
         self._beside: Beside | None = None
+        self._along: Aligned | None = None
+        self._along_for: tuple[Household | None, str] = (None, "")
+        self._in_turn = False
+        self._unheard = 0
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
         self._held: deque[NDArray[np.int16]] = deque(maxlen=MEMORY)
@@ -104,7 +110,7 @@ class Chain:
         self._scorer.household = household
         if household is None:  # nobody's voice is known
             self._scorer.profile = self._addressed
-        self._decoder.serve(self._scorer.profile, self._more)
+        self._serve(self._scorer.profile)
         self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on
         base = len(self._scorer.head.classes)
@@ -140,7 +146,10 @@ class Chain:
 
     def _serve(self, profile: str) -> None:
         """Hear with what ``profile`` has of its own."""
-        self._scorer.profile = profile
+        household, self._scorer.profile = self._scorer.household, profile
+        if self._along_for != (household, profile):
+            self._along = household.aligned(profile) if household else None
+            self._along_for, self._in_turn = (household, profile), False
         self._decoder.serve(profile, self._more)
 
     def knows(self, phrase: str) -> bool:
@@ -174,6 +183,7 @@ class Chain:
         self._filled = 0
         self._skipped = 0
         self._speaking = 0
+        self._in_turn = False
         self._awake = True
 
     def lose(self, samples: int) -> None:
@@ -246,14 +256,33 @@ class Chain:
             behind = len(blocks) - 1 - i
             embedding = self._encode(block)
             posteriors = self._score(embedding)
-            if i >= settle:
+            if i >= settle:  # no turn is open: in one the gate stays open
                 active = behind == 0 and self._gate is not None and self._gate.active
                 steps.append(self._decide(embedding, posteriors, self.position - BLOCK * behind, active=active))
         return steps
 
     def _step(self, block: NDArray[np.int16], position: int, *, active: bool) -> Step:
         embedding = self._encode(block)
-        return self._decide(embedding, self._score(embedding), position, active=active)
+        posteriors = self._go_along(self._score(embedding), embedding, active=active)
+        return self._decide(embedding, posteriors, position, active=active)
+
+    def _go_along(
+        self, posteriors: NDArray[np.float32], embedding: NDArray[np.float32], *, active: bool
+    ) -> NDArray[np.float32]:
+        """In a turn, put the scores of phrases that have takes in the place of those that windows gave them.
+
+        In a pause nothing is aligned: what is said after it goes on where the phrase was.
+        """
+        along = self._along
+        if along is None or self._decoder.state is not State.TURN:
+            self._in_turn = False
+            return posteriors
+        if not self._in_turn:
+            along.reset()
+            self._in_turn, self._unheard = True, 0
+        self._unheard = 0 if active else self._unheard + 1
+        posteriors[along.columns] = along.push(embedding) if self._unheard <= AFTERGLOW else 0.0
+        return posteriors
 
     def _score(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
         attentive = self._scorer.attentive = self._taught_at_any_time or self._decoder.state is not State.IDLE
@@ -282,10 +311,11 @@ class Chain:
     def _decide(
         self, embedding: NDArray[np.float32], posteriors: NDArray[np.float32], position: int, *, active: bool
     ) -> Step:
-        detection = None
-        if self._decoder.ending and not active:
+        detection, weigh = None, self._along is not None
+        if self._decoder.ending(weigh=weigh) and not active:
             detection = self._whole_utterance(position)
-        detection = detection or self._decoder.push(posteriors, active=active, position=position)
+        longer = self._along.longer if self._along else None
+        detection = detection or self._decoder.push(posteriors, active=active, position=position, longer=longer)
         self._speaking = self._speaking + 1 if active and self._is_speech(posteriors) else 0
         if detection or self._speaking >= UTTERANCE_LEAST:
             self.last_speech = position
@@ -326,4 +356,6 @@ class Chain:
         scores = self._scorer.window(resample_window(spoken))
         if self._beside:
             scores = self._joined(scores, self._beside.whole(length, newest, resample_window))
-        return self._decoder.hear_whole(scores)
+        if self._along is not None:
+            scores[self._along.columns] = 0.0  # aligned, at whatever pace
+        return self._decoder.hear_whole(scores, weigh=self._along is not None)

@@ -11,6 +11,10 @@ decided apart:
   speech that was no phrase is rejected, and a turn in which nothing is said times out. Some phrases ("stop") need
   no turn, and with ``always`` none does.
 
+In the turn of somebody who taught phrases a peak is not the end: "lights please" may begin like "one". There the best
+phrase of the whole utterance wins (``Decoder._weigh``): what has been heard is held until the person pauses, or until
+nothing better has come for a while and nothing longer is being said. Wake words and what needs no turn stay at once.
+
 Everything is counted in blocks of 80 ms and in sample positions; there is no clock in here.
 """
 
@@ -37,6 +41,12 @@ RELEASE = 0.5
 """Part of its threshold to which a phrase's score must fall before it can be reported again."""
 UTTERANCE_GAP = 7
 """Blocks (0.56 s) without sound that end an utterance."""
+PAUSE = 3
+"""Blocks (0.24 s) without sound after which the best phrase so far is settled on."""
+INNER_PAUSE = 5
+"""The same where what was said may be the beginning of a longer phrase."""
+BEATEN = 6
+"""Blocks in which no score was beaten, and nothing longer was begun, after which it is settled on in noise."""
 UTTERANCE_LEAST = 3
 """Active blocks (0.24 s) that make an utterance worth rejecting; less is a click."""
 
@@ -110,6 +120,8 @@ class Listening:
     """Blocks that a turn lasts."""
     refractory: int = 10
     """Blocks until the same phrase can be heard again."""
+    pause: int = PAUSE
+    """Blocks without sound that end an utterance in which something longer was possible."""
     by_profile: Mapping[str, Thresholds] = field(default_factory=dict)
     """Thresholds of those who have their own, while they are taken to be the one who speaks."""
 
@@ -157,7 +169,7 @@ class Peaks:
         self._recent[self._step % SMOOTHING] = posteriors
         self._scores = scores = self._recent.mean(axis=0)
         self._high &= scores > self._release
-        over = (scores >= thresholds) & eligible & ~self._high & (self._until <= self._step)
+        over = self.over(eligible, thresholds)
         if not over.any():
             # The score has fallen below the threshold again: what was seen was the peak.
             return self._report() if self._best else None
@@ -170,6 +182,17 @@ class Peaks:
             if self._waited <= PEAK_WAIT and self._best.margin < CLEAR:
                 return None
         return self._report()
+
+    def over(self, eligible: NDArray[np.bool_], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which classes have reached their thresholds with the newest step and may be reported."""
+        reached: NDArray[np.bool_] = self._scores >= thresholds
+        return reached & eligible & ~self._high & (self._until <= self._step)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Smoothed, (classes,)."""
+        scores: NDArray[np.float32] = self._scores
+        return scores
 
     def pass_over(self, posteriors: NDArray[np.float32]) -> None:
         """Take one step's posteriors of what is not to be reported, nor what is left of it afterwards."""
@@ -217,6 +240,9 @@ class Decoder:
             State.TURN: anything,
             State.OPEN: anything,
         }
+        self._at_once = listening.wake | listening.always_on
+        self._waits = listening.phrases & ~self._at_once
+        self._gap = max(UTTERANCE_GAP, listening.pause)
         self.serve("")
         self.reset()
 
@@ -261,17 +287,36 @@ class Decoder:
         self._answered = True  # whether the current utterance has had its event
         self._settled = False  # whether what follows the next pause is a new utterance
         self._best = 0.0  # best phrase score of the current utterance
+        self._let_go()
 
-    def push(self, posteriors: NDArray[np.float32], *, active: bool, position: int) -> Detection | None:
+    def _let_go(self) -> None:
+        """Hold nothing."""
+        self._held: Peak | None = None
+        self._lead = 0.0  # log-odds of what is held above its threshold
+        self._unbeaten = 0  # blocks since then
+        self._inside = False  # whether what was said last may be the beginning of something longer
+
+    def push(
+        self, posteriors: NDArray[np.float32], *, active: bool, position: int, longer: bool | None = None
+    ) -> Detection | None:
         """Take one step.
 
-        ``posteriors`` float32 (classes,), each 0..1; ``active`` whether the block holds sound; ``position`` the
-        sample behind its last. Returns the detection that became certain with this step.
+        Args:
+            posteriors: float32 (classes,), each 0..1.
+            active: Whether the block holds sound.
+            position: The sample behind its last.
+            longer: Whether what is being said may be the beginning of a phrase; None where phrases are short, and
+                decided on at their peak.
+
+        Returns:
+            The detection that became certain with this step.
         """
         ended = self._follow(active, position)
         if self._cut:
             self._pass_over(posteriors, position)
             return None
+        if longer is not None and self.state is State.TURN:
+            return self._weigh(posteriors, active=active, ended=ended, longer=longer)
         eligible = self._eligible[self.state]
         peak = self._peaks.push(posteriors, eligible, self._thresholds[self.state])
         if peak:
@@ -284,18 +329,62 @@ class Decoder:
             return self._signal(Signal.UNKNOWN_SPEECH, None)
         return self._tick(active)
 
+    def _weigh(self, posteriors: NDArray[np.float32], *, active: bool, ended: bool, longer: bool) -> Detection | None:
+        """A step of a turn in which the best phrase of the whole utterance wins."""
+        limits = self._thresholds[State.TURN]
+        if peak := self._peaks.push(posteriors, self._at_once, limits):
+            return self._signal(Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE, peak)
+        better = self._consider(self._peaks.scores, self._peaks.over(self._waits, limits), limits)
+        if active:
+            self._inside = longer
+        if self._held is not None:
+            self._unbeaten = 0 if better or (longer and active) else self._unbeaten + 1
+            pause = max(self._l.pause, INNER_PAUSE) if self._inside else self._l.pause
+            if self._quiet >= pause or self._unbeaten >= BEATEN:
+                return self._settle()
+        self._best = max(self._best, float(posteriors[self._waits].max(initial=0.0)))
+        if ended and not self._answered:
+            return self._signal(Signal.UNKNOWN_SPEECH, None)
+        return self._tick(active)
+
+    def _consider(self, scores: NDArray[np.float32], over: NDArray[np.bool_], limits: NDArray[np.float32]) -> bool:
+        """Hold the best of what is over its threshold, if it is better than what is held; whether it is."""
+        if not over.any():
+            return False
+        leads = np.where(over, _odds(scores) - _odds(limits), -np.inf)
+        index = int(leads.argmax())
+        if self._held is not None and leads[index] <= self._lead:
+            return False
+        others = np.delete(scores, index)
+        self._held = Peak(index, float(scores[index]), float(scores[index] - others.max(initial=0.0)))
+        self._lead = float(leads[index])
+        return True
+
+    def _settle(self) -> Detection | None:
+        """Report what is held."""
+        peak = self._held
+        if peak is None:
+            return None
+        self._peaks.suppress(peak.index)
+        return self._signal(Signal.PHRASE, peak)
+
     def skip(self, blocks: int) -> None:
         """Let blocks of silence pass that nobody scored."""
         self._peaks.skip(blocks)
         self._quiet += blocks
         self._cut = max(0, self._cut - blocks)
 
-    def hear_whole(self, posteriors: NDArray[np.float32]) -> Detection | None:
+    def hear_whole(self, posteriors: NDArray[np.float32], *, weigh: bool = False) -> Detection | None:
         """Judge a whole utterance that was too long for one window, resampled in time to one.
 
-        Call it when ``utterance`` has just ended, before any further ``push``; wake words are not taken from it.
+        Call it when ``utterance`` has just ended, before any further ``push``; wake words are not taken from it. To
+        ``weigh`` it is to hold it beside what was heard in windows.
         """
         if self._answered or self.state is State.IDLE:
+            return None
+        if weigh and self.state is State.TURN:
+            limits = self._thresholds[State.TURN]
+            self._consider(posteriors, self._waits & (posteriors >= limits), limits)
             return None
         over = posteriors >= self._thresholds[self.state]
         scores = np.where(self._l.phrases & over, posteriors, -1.0)
@@ -312,10 +401,10 @@ class Decoder:
         """Sample positions of the current or last utterance: its first and one behind its last active block."""
         return self._start, self._end
 
-    @property
-    def ending(self) -> bool:
-        """Whether the next silent block ends an utterance that has had no event."""
-        return self._quiet == UTTERANCE_GAP - 1 and not self._answered
+    def ending(self, *, weigh: bool = False) -> bool:
+        """Whether the next silent block ends an utterance that has had no event, or is to be settled on."""
+        last = self._l.pause if weigh and self.state is State.TURN else self._gap
+        return self._quiet == last - 1 and not self._answered
 
     def _pass_over(self, posteriors: NDArray[np.float32], position: int) -> None:
         """A step of what was cut: heard, and not told."""
@@ -327,7 +416,7 @@ class Decoder:
         """Keep track of the utterance; return whether it ended with this block."""
         if active:
             # After an event any pause will do: "seven" and "five" are two utterances, however close.
-            if self._quiet >= (1 if self._settled else UTTERANCE_GAP) or not self._begun:
+            if self._quiet >= (1 if self._settled else self._gap) or not self._begun:
                 self._active = 0 if self._quiet >= SEPARATION else min(self._active, 0)
                 self._start, self._best = position - BLOCK, 0.0
                 self._settled, self._begun = False, True
@@ -338,11 +427,13 @@ class Decoder:
                 self._answered = False
             return False
         self._quiet += 1
-        return self._quiet == UTTERANCE_GAP
+        return self._quiet == self._gap
 
     def _tick(self, active: bool) -> Detection | None:
         self._turn_left -= 1
         if self._turn_left <= 0 and not active:  # nobody is cut off in mid-word
+            if self._held is not None:
+                return self._settle()
             return self._signal(Signal.TIME_OUT, None)
         return None
 
@@ -356,6 +447,7 @@ class Decoder:
         # What follows in the same breath is an utterance of its own, once the word itself has died away.
         self._answered, self._active = True, -SEPARATION
         self._settled = True
+        self._let_go()
         start, self._start = self._start, self._end
         if kind is None:
             return None
@@ -363,6 +455,13 @@ class Decoder:
             return Detection(kind, "", self._best, 0.0, 0.0, start, self._end)
         name, threshold = self._l.classes[peak.index], float(thresholds[peak.index])
         return Detection(kind, name, peak.score, peak.margin, threshold, start, self._end)
+
+
+def _odds(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The log-odds of 0..1, as far as these are finite."""
+    clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1.0 - 1e-6)
+    found: NDArray[np.float64] = np.log(clipped / (1.0 - clipped))
+    return found
 
 
 def blocks(seconds: float) -> int:

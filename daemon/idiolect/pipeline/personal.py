@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.pipeline.alignment import Aligner, Standard, Takes
 from idiolect.pipeline.space import RIVAL
 from idiolect.values import GUEST
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from idiolect.pipeline.space import Space
 
+ALIGNED_SLOPE = 24.0
+"""Log-odds of a taught phrase per unit of cost below its limit."""
 SLOPE = 24.0
 """Log-odds of a taught phrase per unit of cosine above its threshold."""
 TAUGHT_THRESHOLD = 0.5
@@ -59,6 +62,10 @@ class Taught:
     threshold: float
     """Score at which it counts as said: cosine less what its rivals take."""
     evidence: float = 0.0
+    takes: tuple[NDArray[np.float32], ...] = ()
+    """Takes that what is said is aligned with, each (frames, 96) of length 1; none where their lengths are unknown."""
+    cost: float = 0.0
+    """Cost of an alignment (see ``alignment``) up to which it counts as said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,8 @@ class Adapter:
     gain: float = 0.0
     voice: NDArray[np.float32] | None = None
     """(D,) of length 1: the direction in which this person differs, with the consent voice_match only."""
+    standard: Standard | None = None
+    """By which embeddings are compared with takes; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,14 @@ class Household:
             raises if raises.any() else None,
         )
 
+    def aligned(self, profile: str) -> Aligned | None:
+        """What follows a stream along the takes of ``profile``; None for who has none."""
+        adapter = self.adapters.get(profile)
+        if adapter is None or adapter.standard is None:
+            return None
+        taught = [t for t in adapter.taught if t.takes]
+        return Aligned(taught, [self.classes.index(t.name) for t in taught], adapter.standard) if taught else None
+
     @property
     def voices(self) -> bool:
         """Whether anybody can be told by voice."""
@@ -201,6 +218,29 @@ class Household:
         second = alike[1][0] if len(alike) > 1 else -1.0
         near = best >= VOICE_LEAST and best - second >= VOICE_LEAD
         return (profile if near else GUEST), best
+
+
+class Aligned:
+    """One stream along the takes of one profile: how surely each phrase was said up to now, and what may yet come."""
+
+    def __init__(self, taught: Sequence[Taught], columns: Sequence[int], standard: Standard) -> None:
+        """``columns``: of the household's classes, for each phrase."""
+        self.columns = np.array(columns, np.intp)
+        self._limits = np.array([t.cost for t in taught], np.float32)
+        self._aligner = Aligner(Takes([t.takes for t in taught]), standard)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self._aligner.reset()
+        self.longer = False
+
+    def push(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the next embedding, (96,); the score of each phrase, (phrases,), 0..1, at its limit 0.5."""
+        over = ALIGNED_SLOPE * (self._aligner.push(embedding) - self._limits)
+        self.longer = bool(self._aligner.begun(self._limits).any())
+        scores: NDArray[np.float32] = 1.0 / (1.0 + np.exp(np.minimum(over, 30.0)))
+        return scores
 
 
 VOICE_LEAST = 0.2

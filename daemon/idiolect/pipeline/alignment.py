@@ -1,0 +1,137 @@
+"""Alignment: how well what is being said goes along with a take of a phrase, from its begin to its end.
+
+A take is the sequence of embeddings of one utterance of a phrase, standardised and each of length 1. Its frames are
+matched in order with the newest embeddings of the stream (dynamic time warping; H. Sakoe and S. Chiba, IEEE
+Transactions on Acoustics, Speech and Signal Processing 26(1), 1978). The cost of a frame is 1 less the cosine, the cost
+of a match is the mean over the frames of the take, and a match may begin at any embedding. With one embedding the take
+goes on by one frame; either side may skip a frame for PENALTY, so that speech may be up to twice as fast or slow.
+
+A phrase costs the mean over its takes. That tells phrases apart which differ in a part only, where a window of fixed
+length looks at all parts alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.values import EMBEDDING
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PENALTY = np.float32(0.02)
+NEVER = np.float32(1e3)
+"""A cost that nothing has: the match has not begun."""
+BEGUN = 6
+"""Frames of a take, or half of it, from which on what is said may be its beginning."""
+SHORTEST = 3
+"""Frames of the shortest take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """What makes embeddings comparable, float32 (96,) each: the mean and the spread of other people's."""
+
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, embeddings: NDArray[np.floating]) -> Standard:
+        """Measure embeddings (..., 96), in double precision so that every machine finds the same."""
+        rows = np.asarray(embeddings, np.float64).reshape(-1, EMBEDDING)
+        if not len(rows):
+            return cls(np.zeros(EMBEDDING, np.float32), np.ones(EMBEDDING, np.float32))
+        spread = np.maximum(rows.std(0), 1e-3)
+        return cls(rows.mean(0).astype("<f2").astype(np.float32), spread.astype("<f2").astype(np.float32))
+
+    def frames(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Embeddings (..., 96), standardised and of length 1."""
+        x: NDArray[np.float32] = (np.asarray(embeddings, np.float32) - self.mean) / self.spread
+        x /= np.sqrt((x * x).sum(-1, keepdims=True)) + np.float32(1e-9)
+        return x
+
+
+def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
+    """The embeddings of an utterance of ``length`` blocks in an example (18, 96) that ends two blocks behind it.
+
+    The first two blocks of an utterance are left out: their embeddings are of what was before it. A longer utterance
+    than a window was squeezed into one.
+    """
+    return span[1:17] if length > len(span) - 2 else span[max(0, len(span) - length) :]
+
+
+class Takes:
+    """The takes of several phrases, laid out for matching them all at once."""
+
+    def __init__(self, phrases: Sequence[Sequence[NDArray[np.float32]]]) -> None:
+        """``phrases``: for each its takes, float32 (frames, 96) of length 1, SHORTEST frames or more."""
+        takes = [take for each in phrases for take in each]
+        longest = max(len(take) for take in takes)
+        starts = np.cumsum([0, *(len(take) for take in takes[:-1])])
+        self.lengths = np.array([len(take) for take in takes])
+        self.frames = np.ascontiguousarray(np.concatenate(takes).T)
+        """(96, all frames): one product with an embedding gives every cosine."""
+        inside = np.minimum(np.arange(longest)[None], self.lengths[:, None] - 1)
+        self.index = starts[:, None] + inside
+        """(takes, longest): each frame's column of ``frames``; behind a take's end its last."""
+        self.of = np.repeat(np.arange(len(phrases)), [len(each) for each in phrases])
+        """(takes,): whose each take is."""
+        self.count = np.bincount(self.of, minlength=len(phrases)).astype(np.float32)
+        first = np.minimum(BEGUN, np.maximum(self.lengths // 2, 2))
+        place = np.arange(longest)[None]
+        self.begun = (place + 1 >= first[:, None]) & (place < self.lengths[:, None] - 2)
+        """(takes, longest): where somebody would be who is saying it and has not ended."""
+        self.steps = (np.arange(longest) + 1).astype(np.float32)
+
+
+class Aligner:
+    """Follows a stream along all takes. ``reset`` where nothing said before counts."""
+
+    def __init__(self, takes: Takes, standard: Standard) -> None:
+        self._takes, self._standard = takes, standard
+        self._rows = np.arange(len(takes.lengths))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all embeddings."""
+        self._last = np.full(self._takes.index.shape, NEVER, np.float32)
+        self._before = self._last.copy()
+
+    def push(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the next embedding, (96,); the cost of each phrase's best match that ends with it, (phrases,)."""
+        takes = self._takes
+        costs = 1.0 - (self._standard.frames(embedding) @ takes.frames)[takes.index]
+        now = np.full(takes.index.shape, NEVER, np.float32)
+        now[:, 0] = costs[:, 0]
+        now[:, 1:] = np.minimum(self._last[:, :-1], self._before[:, :-1] + PENALTY) + costs[:, 1:]
+        both = self._last[:, :-2] + costs[:, 1:-1] + costs[:, 2:] + PENALTY
+        now[:, 2:] = np.minimum(now[:, 2:], both)
+        self._before, self._last = self._last, now
+        ends = now[self._rows, takes.lengths - 1] / takes.lengths
+        total = np.bincount(takes.of, weights=np.minimum(ends, 2.0), minlength=len(takes.count))
+        return (total / takes.count).astype(np.float32)
+
+    def begun(self, limits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Of which phrases, (phrases,), what is being said may be the beginning: it costs no more than ``limits``."""
+        takes = self._takes
+        fits = takes.begun & (self._last <= limits[takes.of][:, None] * takes.steps)
+        found = np.zeros(len(takes.count), np.bool_)
+        found[takes.of[fits.any(1)]] = True
+        return found
+
+
+def cost(take: NDArray[np.float32], heard: NDArray[np.float32]) -> float:
+    """The cost of the best match of a take (frames, 96) anywhere in what was heard (n, 96), both of length 1."""
+    return float(costs([[take]], heard)[0])
+
+
+def costs(phrases: Sequence[Sequence[NDArray[np.float32]]], heard: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The least cost of each phrase in ``heard`` (n, 96), of length 1: (phrases,)."""
+    plain = Standard(np.zeros(EMBEDDING, np.float32), np.ones(EMBEDDING, np.float32))
+    aligner = Aligner(Takes(phrases), plain)
+    least: NDArray[np.float32] = np.min([aligner.push(frame) for frame in heard], axis=0)
+    return least
