@@ -21,10 +21,10 @@ MOST = 5
 """Takes of a phrase that are aligned with: its newest. Each costs 16 frames of time in a turn, and of space."""
 FEWEST = 2
 """Of one take nobody knows how it varies."""
-LIMIT = 0.40
+LIMIT = 0.20
 OWN = 0.5
-"""A phrase may cost LIMIT and this much of what its takes cost each other: three in a thousand sentences of other
-people do, and one in a hundred of the phrase itself costs more."""
+"""A phrase may cost LIMIT and this much of what its takes cost each other, in a quiet room: halves of it cost 0.24 and
+more, one in a hundred of the phrase itself costs more (``pipeline.personal.allowance`` adds to that in noise)."""
 
 
 def take_of(standard: Standard, example: Example) -> NDArray[np.float32] | None:

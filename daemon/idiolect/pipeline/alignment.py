@@ -28,6 +28,8 @@ NEVER = np.float32(1e3)
 """A cost that nothing has: the match has not begun."""
 BEGUN = 6
 """Frames of a take, or half of it, from which on what is said may be its beginning."""
+LATE = 5
+"""Frames before the end of a take from which on nothing longer is being said: two of them lie behind the utterance."""
 SHORTEST = 3
 """Frames of the shortest take."""
 
@@ -83,7 +85,7 @@ class Takes:
         self.count = np.bincount(self.of, minlength=len(phrases)).astype(np.float32)
         first = np.minimum(BEGUN, np.maximum(self.lengths // 2, 2))
         place = np.arange(longest)[None]
-        self.begun = (place + 1 >= first[:, None]) & (place < self.lengths[:, None] - 2)
+        self.begun = (place + 1 >= first[:, None]) & (place < self.lengths[:, None] - LATE)
         """(takes, longest): where somebody would be who is saying it and has not ended."""
         self.steps = (np.arange(longest) + 1).astype(np.float32)
 
@@ -115,12 +117,12 @@ class Aligner:
         total = np.bincount(takes.of, weights=np.minimum(ends, 2.0), minlength=len(takes.count))
         return (total / takes.count).astype(np.float32)
 
-    def begun(self, limits: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Of which phrases, (phrases,), what is being said may be the beginning: it costs no more than ``limits``."""
+    def begun(self) -> NDArray[np.float32]:
+        """What it costs each phrase, (phrases,), that what is being said is its beginning, by its best take."""
         takes = self._takes
-        fits = takes.begun & (self._last <= limits[takes.of][:, None] * takes.steps)
-        found = np.zeros(len(takes.count), np.bool_)
-        found[takes.of[fits.any(1)]] = True
+        so_far = np.where(takes.begun, self._last / takes.steps, NEVER).min(1)
+        found = np.full(len(takes.count), NEVER, np.float32)
+        np.minimum.at(found, takes.of, so_far)
         return found
 
 

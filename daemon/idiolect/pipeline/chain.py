@@ -31,6 +31,8 @@ LONGEST = 50
 """Embeddings (4 s) of an utterance that are resampled to one window."""
 BACKGROUND = "_background_"
 """The head's class for sound that is no speech."""
+CLEAR_DB = 30.0
+"""How clearly somebody is heard where no gate measures it."""
 AFTERGLOW = 2
 """Blocks behind the last one with sound whose embeddings still belong to a phrase (``learning.attempt.AFTER``)."""
 MARGIN = 8
@@ -110,6 +112,7 @@ class Chain:
         self._scorer.household = household
         if household is None:  # nobody's voice is known
             self._scorer.profile = self._addressed
+        self._along_for = (None, "")
         self._serve(self._scorer.profile)
         self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on
@@ -150,6 +153,8 @@ class Chain:
         if self._along_for != (household, profile):
             self._along = household.aligned(profile) if household else None
             self._along_for, self._in_turn = (household, profile), False
+            if self._along:
+                self._decoder.favour(self._along.columns, self._along.favour)
         self._decoder.serve(profile, self._more)
 
     def knows(self, phrase: str) -> bool:
@@ -281,7 +286,10 @@ class Chain:
             along.reset()
             self._in_turn, self._unheard = True, 0
         self._unheard = 0 if active else self._unheard + 1
-        posteriors[along.columns] = along.push(embedding) if self._unheard <= AFTERGLOW else 0.0
+        if self._unheard <= AFTERGLOW:
+            posteriors[along.columns] = along.push(embedding, self._gate.clearness() if self._gate else CLEAR_DB)
+        else:
+            posteriors[along.columns] = 0.0
         return posteriors
 
     def _score(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -314,8 +322,8 @@ class Chain:
         detection, weigh = None, self._along is not None
         if self._decoder.ending(weigh=weigh) and not active:
             detection = self._whole_utterance(position)
-        longer = self._along.longer if self._along else None
-        detection = detection or self._decoder.push(posteriors, active=active, position=position, longer=longer)
+        beginning = self._along.beginning if self._along else None
+        detection = detection or self._decoder.push(posteriors, active=active, position=position, beginning=beginning)
         self._speaking = self._speaking + 1 if active and self._is_speech(posteriors) else 0
         if detection or self._speaking >= UTTERANCE_LEAST:
             self.last_speech = position

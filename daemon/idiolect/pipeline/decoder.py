@@ -41,12 +41,14 @@ RELEASE = 0.5
 """Part of its threshold to which a phrase's score must fall before it can be reported again."""
 UTTERANCE_GAP = 7
 """Blocks (0.56 s) without sound that end an utterance."""
-PAUSE = 3
-"""Blocks (0.24 s) without sound after which the best phrase so far is settled on."""
+PAUSE = 2
+"""Blocks (0.16 s) without sound after which the best phrase so far is settled on."""
 INNER_PAUSE = 5
 """The same where what was said may be the beginning of a longer phrase."""
-BEATEN = 6
+BEATEN = 4
 """Blocks in which no score was beaten, and nothing longer was begun, after which it is settled on in noise."""
+BEHIND = 6.0
+"""Log-odds that the beginning of a phrase may be behind what is held: 0.1 of an alignment's cost."""
 UTTERANCE_LEAST = 3
 """Active blocks (0.24 s) that make an utterance worth rejecting; less is a click."""
 
@@ -242,6 +244,7 @@ class Decoder:
         }
         self._at_once = listening.wake | listening.always_on
         self._waits = listening.phrases & ~self._at_once
+        self._favour = np.zeros(len(listening.classes), np.float32)
         self._gap = max(UTTERANCE_GAP, listening.pause)
         self.serve("")
         self.reset()
@@ -259,6 +262,11 @@ class Decoder:
             limits = Thresholds(free, turn)
         self._thresholds = {State.IDLE: limits.free, State.TURN: limits.turn, State.OPEN: limits.free}
         self._peaks.hold(limits)
+
+    def favour(self, columns: NDArray[np.intp], by: NDArray[np.float32]) -> None:
+        """Give some classes so many log-odds more where several phrases were heard in one utterance."""
+        self._favour[:] = 0.0
+        self._favour[columns] = by
 
     def take_over(self, before: Decoder, position: int) -> None:
         """Go on at ``position`` in the place of ``before``, in the same sound: what that has told is not told again.
@@ -297,7 +305,7 @@ class Decoder:
         self._inside = False  # whether what was said last may be the beginning of something longer
 
     def push(
-        self, posteriors: NDArray[np.float32], *, active: bool, position: int, longer: bool | None = None
+        self, posteriors: NDArray[np.float32], *, active: bool, position: int, beginning: float | None = None
     ) -> Detection | None:
         """Take one step.
 
@@ -305,8 +313,8 @@ class Decoder:
             posteriors: float32 (classes,), each 0..1.
             active: Whether the block holds sound.
             position: The sample behind its last.
-            longer: Whether what is being said may be the beginning of a phrase; None where phrases are short, and
-                decided on at their peak.
+            beginning: By how many log-odds more than needed what is being said is like the beginning of a phrase; None
+                where all phrases are decided on at their peak.
 
         Returns:
             The detection that became certain with this step.
@@ -315,8 +323,8 @@ class Decoder:
         if self._cut:
             self._pass_over(posteriors, position)
             return None
-        if longer is not None and self.state is State.TURN:
-            return self._weigh(posteriors, active=active, ended=ended, longer=longer)
+        if beginning is not None and self.state is State.TURN:
+            return self._weigh(posteriors, active=active, ended=ended, beginning=beginning)
         eligible = self._eligible[self.state]
         peak = self._peaks.push(posteriors, eligible, self._thresholds[self.state])
         if peak:
@@ -329,12 +337,15 @@ class Decoder:
             return self._signal(Signal.UNKNOWN_SPEECH, None)
         return self._tick(active)
 
-    def _weigh(self, posteriors: NDArray[np.float32], *, active: bool, ended: bool, longer: bool) -> Detection | None:
+    def _weigh(
+        self, posteriors: NDArray[np.float32], *, active: bool, ended: bool, beginning: float
+    ) -> Detection | None:
         """A step of a turn in which the best phrase of the whole utterance wins."""
         limits = self._thresholds[State.TURN]
         if peak := self._peaks.push(posteriors, self._at_once, limits):
             return self._signal(Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE, peak)
         better = self._consider(self._peaks.scores, self._peaks.over(self._waits, limits), limits)
+        longer = beginning >= max(0.0, self._lead - BEHIND)
         if active:
             self._inside = longer
         if self._held is not None:
@@ -351,7 +362,7 @@ class Decoder:
         """Hold the best of what is over its threshold, if it is better than what is held; whether it is."""
         if not over.any():
             return False
-        leads = np.where(over, _odds(scores) - _odds(limits), -np.inf)
+        leads = np.where(over, _odds(scores) - _odds(limits) + self._favour, -np.inf)
         index = int(leads.argmax())
         if self._held is not None and leads[index] <= self._lead:
             return False
