@@ -222,15 +222,15 @@ class Household:
 
 def allowance(clearness: float) -> np.float32:
     """What a match may cost more where speech stands out from the room by so many dB only."""
-    return np.float32(np.interp(clearness, FAVOURED, FAVOUR = (6.0, 12.0), 10.0
-"""Of two phrases that were both heard the longer one was said: a word inside of it is a good match, too. So a phrase that
-was matched from begin to end is given up to FAVOUR log-odds more, by the frames of its takes."""
-CLEARNESS, ALLOWED))
+    return np.float32(np.interp(clearness, CLEARNESS, ALLOWED))
 
 
 CLEARNESS, ALLOWED = (12.0, 24.0, 40.0), (0.30, 0.20, 0.0)
 """Measured on synthetic and real speakers in a quiet room and in a kitchen: nine in ten utterances of a phrase cost no
 more, at 10, 20 and 40 dB, while sentences of other people cost 0.4 and more in any of them."""
+FAVOURED, FAVOUR = (6.0, 12.0), 10.0
+"""Of two phrases that were both heard the longer one was said: a word inside of it is a good match, too. So a phrase that
+was matched from begin to end is given up to FAVOUR log-odds more, by the frames of its takes."""
 
 
 class Aligned:
