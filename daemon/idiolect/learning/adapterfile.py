@@ -59,18 +59,12 @@ def encode(adapter: Adapter) -> bytes:
     if takes and adapter.standard is not None:
         header["takes"] = [[[len(take) for take in t.takes], round(t.cost, 6)] for t in adapter.taught]
         vectors_of = [adapter.standard.mean, adapter.standard.spread]
-        frames = np.array(vectors_of, "<f2").tobytes() + b"".join(map(_in_bytes, takes))
+        frames = np.array(vectors_of, "<f2").tobytes() + b"".join(take.astype(np.int8).tobytes() for take in takes)
     else:
         frames = b""
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     numbers = np.array(vectors, "<f2").tobytes()
     return struct.pack("<I", len(text)) + text + numbers + frames
-
-
-def _in_bytes(take: NDArray[np.float32]) -> bytes:
-    """Frames as int8, each by its largest number, which is 127: what counts is their direction."""
-    whole: NDArray[np.int8] = np.rint(take * (127.0 / np.abs(take).max(-1, keepdims=True))).astype(np.int8)
-    return whole.tobytes()
 
 
 def accept(data: bytes, digest: str) -> Adapter:
@@ -87,7 +81,7 @@ def decode(data: bytes) -> Adapter:
             raise ValueError
         (size,) = struct.unpack_from("<I", data)
         header: dict[str, Any] = structure.load(data[4 : 4 + size])
-        if header["v"] not in (1, 2) or not encodable(header):
+        if header["v"] != (2 if "takes" in header else 1) or not encodable(header):
             raise ValueError
         names = len(header["shifts"]) + len(header["taught"]) + bool(header["voice"])
         width = header["size"] if names else 0
@@ -126,10 +120,9 @@ def _with_takes(
         return None, taught
     numbers = np.frombuffer(rest, "<f2", 2 * EMBEDDING).astype(np.float32).reshape(2, EMBEDDING)
     lengths = [int(length) for each, _ in described for length in each]
-    frames = np.frombuffer(rest, np.int8, offset=4 * EMBEDDING).reshape(sum(lengths), EMBEDDING).astype(np.float32)
+    frames = np.frombuffer(rest, np.int8, offset=4 * EMBEDDING).reshape(sum(lengths), EMBEDDING)
     if min(lengths) < SHORTEST or not (np.isfinite(numbers).all() and (numbers[1] > 0).all() and frames.any(1).all()):
         raise ValueError
-    frames /= np.sqrt((frames * frames).sum(-1, keepdims=True))
     takes = iter(np.split(frames, np.cumsum(lengths)[:-1]))
     with_them = [
         replace(row, takes=tuple(next(takes) for _ in each), cost=float(cost))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.alignment import SHORTEST, Standard, cost
+from idiolect.pipeline.alignment import SHORTEST, Standard, costs, unit
 from idiolect.pipeline.alignment import take_of as cut
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from idiolect.learning.ledger import Example
     from idiolect.pipeline.personal import Taught
 
-MOST = 5
-"""Takes of a phrase that are aligned with: its newest. Each costs 16 frames of time in a turn, and of space."""
+MOST = 3
+"""Takes of a phrase that are aligned with: its newest. Each costs up to 16 frames of time in a turn, and of space."""
 FEWEST = 2
 """Of one take nobody knows how it varies."""
 LIMIT = 0.20
@@ -40,13 +40,12 @@ def aligned(row: Taught, takes: Sequence[NDArray[np.float32]]) -> Taught:
     kept = tuple(stored(take) for take in takes[-MOST:])
     if len(kept) < FEWEST:
         return row
-    between = [cost(a, b) for i, a in enumerate(kept) for j, b in enumerate(kept) if i != j]
+    frames = [unit(take) for take in kept]
+    between = [float(np.delete(costs([[f] for f in frames], heard), i).mean()) for i, heard in enumerate(frames)]
     return replace(row, takes=kept, cost=LIMIT + OWN * float(np.mean(between)))
 
 
-def stored(take: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A take as the adapter's file keeps it: in steps of a 127th of each frame's largest number."""
-    steps = np.abs(take).max(-1, keepdims=True) / 127.0 + 1e-12
-    whole = np.rint(take / steps)
-    whole /= np.sqrt((whole * whole).sum(-1, keepdims=True))
-    return np.asarray(whole, np.float32)
+def stored(take: NDArray[np.float32]) -> NDArray[np.int8]:
+    """A take as it is kept: each frame in steps of a 127th of its largest number, as its direction is what counts."""
+    whole: NDArray[np.int8] = np.rint(take * (127.0 / np.abs(take).max(-1, keepdims=True))).astype(np.int8)
+    return whole

@@ -26,7 +26,7 @@ from idiolect.pipeline.space import Space, offset_windows
 
 VERSION = 2
 REQUEST_CAP = 64 << 20
-ANSWER_CAP = 1 << 20
+ANSWER_CAP = 4 << 20
 ITEMS = 1 << 16
 """Values in one message, those inside of others included: one byte may be a list, which takes 64 in memory."""
 _FIX = "restart idiolectd; if it happens again, report it"

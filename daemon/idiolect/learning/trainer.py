@@ -84,6 +84,10 @@ class Material:
         takes = tuple(self.takes[i] for i in rows)
         return Material(phrases, weights, self.heard.take(rows), centres, self.rows[rows], takes, self.known)
 
+    def in_windows(self) -> Material:
+        """The same with nothing to align: held-out examples are judged by their windows."""
+        return replace(self, takes=(None,) * len(self.takes))
+
     @property
     def targets(self) -> frozenset[str]:
         """What is said in them."""
@@ -232,5 +236,5 @@ def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, stre
     folds = []
     for held in folds_of(material):
         rest = np.setdiff1d(np.arange(len(material.phrases)), held)
-        folds.append((held, build(model, ledger, material.take(rest), when, strength)))
+        folds.append((held, build(model, ledger, material.take(rest).in_windows(), when, strength)))
     return Round(adapter, verdicts, material, tuple(folds))

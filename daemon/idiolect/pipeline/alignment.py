@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,9 +52,7 @@ class Standard:
 
     def frames(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
         """Embeddings (..., 96), standardised and of length 1."""
-        x: NDArray[np.float32] = (np.asarray(embeddings, np.float32) - self.mean) / self.spread
-        x /= np.sqrt((x * x).sum(-1, keepdims=True)) + np.float32(1e-9)
-        return x
+        return unit((np.asarray(embeddings, np.float32) - self.mean) / self.spread)
 
 
 def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
@@ -69,13 +67,13 @@ def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
 class Takes:
     """The takes of several phrases, laid out for matching them all at once."""
 
-    def __init__(self, phrases: Sequence[Sequence[NDArray[np.float32]]]) -> None:
-        """``phrases``: for each its takes, float32 (frames, 96) of length 1, SHORTEST frames or more."""
+    def __init__(self, phrases: Sequence[Sequence[NDArray[Any]]]) -> None:
+        """``phrases``: for each its takes, (frames, 96) of any length in space, SHORTEST frames or more."""
         takes = [take for each in phrases for take in each]
         longest = max(len(take) for take in takes)
         starts = np.cumsum([0, *(len(take) for take in takes[:-1])])
         self.lengths = np.array([len(take) for take in takes])
-        self.frames = np.ascontiguousarray(np.concatenate(takes).T)
+        self.frames = np.ascontiguousarray(unit(np.concatenate(takes)).T)
         """(96, all frames): one product with an embedding gives every cosine."""
         inside = np.minimum(np.arange(longest)[None], self.lengths[:, None] - 1)
         self.index = starts[:, None] + inside
@@ -126,12 +124,14 @@ class Aligner:
         return found
 
 
-def cost(take: NDArray[np.float32], heard: NDArray[np.float32]) -> float:
-    """The cost of the best match of a take (frames, 96) anywhere in what was heard (n, 96), both of length 1."""
-    return float(costs([[take]], heard)[0])
+def unit(frames: NDArray[Any]) -> NDArray[np.float32]:
+    """The same frames (..., 96), each of length 1."""
+    x: NDArray[np.float32] = np.array(frames, np.float32)
+    x /= np.sqrt((x * x).sum(-1, keepdims=True)) + np.float32(1e-9)
+    return x
 
 
-def costs(phrases: Sequence[Sequence[NDArray[np.float32]]], heard: NDArray[np.float32]) -> NDArray[np.float32]:
+def costs(phrases: Sequence[Sequence[NDArray[Any]]], heard: NDArray[np.float32]) -> NDArray[np.float32]:
     """The least cost of each phrase in ``heard`` (n, 96), of length 1: (phrases,)."""
     plain = Standard(np.zeros(EMBEDDING, np.float32), np.ones(EMBEDDING, np.float32))
     aligner = Aligner(Takes(phrases), plain)

@@ -153,8 +153,6 @@ class Chain:
         if self._along_for != (household, profile):
             self._along = household.aligned(profile) if household else None
             self._along_for, self._in_turn = (household, profile), False
-            if self._along:
-                self._decoder.favour(self._along.columns, self._along.favour)
         self._decoder.serve(profile, self._more)
 
     def knows(self, phrase: str) -> bool:
@@ -322,8 +320,7 @@ class Chain:
         detection, weigh = None, self._along is not None
         if self._decoder.ending(weigh=weigh) and not active:
             detection = self._whole_utterance(position)
-        beginning = self._along.beginning if self._along else None
-        detection = detection or self._decoder.push(posteriors, active=active, position=position, beginning=beginning)
+        detection = detection or self._decoder.push(posteriors, active=active, position=position, whole=self._along)
         self._speaking = self._speaking + 1 if active and self._is_speech(posteriors) else 0
         if detection or self._speaking >= UTTERANCE_LEAST:
             self.last_speech = position

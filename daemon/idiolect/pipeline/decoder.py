@@ -11,9 +11,8 @@ decided apart:
   speech that was no phrase is rejected, and a turn in which nothing is said times out. Some phrases ("stop") need
   no turn, and with ``always`` none does.
 
-In the turn of somebody who taught phrases a peak is not the end: "lights please" may begin like "one". There the best
-phrase of the whole utterance wins (``Decoder._weigh``): what has been heard is held until the person pauses, or until
-nothing better has come for a while and nothing longer is being said. Wake words and what needs no turn stay at once.
+In the turn of somebody who taught phrases a peak is not the end: what has been heard is held, and the best phrase of
+the whole utterance wins (``weighing``). Wake words and what needs no turn stay at once.
 
 Everything is counted in blocks of 80 ms and in sample positions; there is no clock in here.
 """
@@ -21,12 +20,13 @@ Everything is counted in blocks of 80 ms and in sample positions; there is no cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.pipeline.weighing import PAUSE, Peak, Weighing, Whole
 from idiolect.values import BLOCK, SAMPLE_RATE, Detection, EventKind
 
 SMOOTHING = 2
@@ -41,14 +41,6 @@ RELEASE = 0.5
 """Part of its threshold to which a phrase's score must fall before it can be reported again."""
 UTTERANCE_GAP = 7
 """Blocks (0.56 s) without sound that end an utterance."""
-PAUSE = 2
-"""Blocks (0.16 s) without sound after which the best phrase so far is settled on."""
-INNER_PAUSE = 5
-"""The same where what was said may be the beginning of a longer phrase."""
-BEATEN = 4
-"""Blocks in which no score was beaten, and nothing longer was begun, after which it is settled on in noise."""
-BEHIND = 6.0
-"""Log-odds that the beginning of a phrase may be behind what is held: 0.1 of an alignment's cost."""
 UTTERANCE_LEAST = 3
 """Active blocks (0.24 s) that make an utterance worth rejecting; less is a click."""
 
@@ -126,15 +118,6 @@ class Listening:
     """Blocks without sound that end an utterance in which something longer was possible."""
     by_profile: Mapping[str, Thresholds] = field(default_factory=dict)
     """Thresholds of those who have their own, while they are taken to be the one who speaks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """A phrase that was spoken: class index, score, margin to the best other class."""
-
-    index: int
-    score: float
-    margin: float
 
 
 class Peaks:
@@ -244,7 +227,7 @@ class Decoder:
         }
         self._at_once = listening.wake | listening.always_on
         self._waits = listening.phrases & ~self._at_once
-        self._favour = np.zeros(len(listening.classes), np.float32)
+        self._weighing = Weighing(listening.pause)
         self._gap = max(UTTERANCE_GAP, listening.pause)
         self.serve("")
         self.reset()
@@ -262,11 +245,6 @@ class Decoder:
             limits = Thresholds(free, turn)
         self._thresholds = {State.IDLE: limits.free, State.TURN: limits.turn, State.OPEN: limits.free}
         self._peaks.hold(limits)
-
-    def favour(self, columns: NDArray[np.intp], by: NDArray[np.float32]) -> None:
-        """Give some classes so many log-odds more where several phrases were heard in one utterance."""
-        self._favour[:] = 0.0
-        self._favour[columns] = by
 
     def take_over(self, before: Decoder, position: int) -> None:
         """Go on at ``position`` in the place of ``before``, in the same sound: what that has told is not told again.
@@ -295,17 +273,10 @@ class Decoder:
         self._answered = True  # whether the current utterance has had its event
         self._settled = False  # whether what follows the next pause is a new utterance
         self._best = 0.0  # best phrase score of the current utterance
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Hold nothing."""
-        self._held: Peak | None = None
-        self._lead = 0.0  # log-odds of what is held above its threshold
-        self._unbeaten = 0  # blocks since then
-        self._inside = False  # whether what was said last may be the beginning of something longer
+        self._weighing.clear()
 
     def push(
-        self, posteriors: NDArray[np.float32], *, active: bool, position: int, beginning: float | None = None
+        self, posteriors: NDArray[np.float32], *, active: bool, position: int, whole: Whole | None = None
     ) -> Detection | None:
         """Take one step.
 
@@ -313,8 +284,7 @@ class Decoder:
             posteriors: float32 (classes,), each 0..1.
             active: Whether the block holds sound.
             position: The sample behind its last.
-            beginning: By how many log-odds more than needed what is being said is like the beginning of a phrase; None
-                where all phrases are decided on at their peak.
+            whole: How taught phrases went along with what is being said; None where all are decided on at their peak.
 
         Returns:
             The detection that became certain with this step.
@@ -323,8 +293,8 @@ class Decoder:
         if self._cut:
             self._pass_over(posteriors, position)
             return None
-        if beginning is not None and self.state is State.TURN:
-            return self._weigh(posteriors, active=active, ended=ended, beginning=beginning)
+        if whole is not None and self.state is State.TURN:
+            return self._weigh(posteriors, whole, active=active, ended=ended)
         eligible = self._eligible[self.state]
         peak = self._peaks.push(posteriors, eligible, self._thresholds[self.state])
         if peak:
@@ -337,47 +307,31 @@ class Decoder:
             return self._signal(Signal.UNKNOWN_SPEECH, None)
         return self._tick(active)
 
-    def _weigh(
-        self, posteriors: NDArray[np.float32], *, active: bool, ended: bool, beginning: float
-    ) -> Detection | None:
-        """A step of a turn in which the best phrase of the whole utterance wins."""
+    def _weigh(self, posteriors: NDArray[np.float32], whole: Whole, *, active: bool, ended: bool) -> Detection | None:
+        """Take a step of a turn in which the best phrase of the whole utterance wins."""
         limits = self._thresholds[State.TURN]
         if peak := self._peaks.push(posteriors, self._at_once, limits):
             return self._signal(Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE, peak)
-        better = self._consider(self._peaks.scores, self._peaks.over(self._waits, limits), limits)
-        longer = beginning >= max(0.0, self._lead - BEHIND)
-        if active:
-            self._inside = longer
-        if self._held is not None:
-            self._unbeaten = 0 if better or (longer and active) else self._unbeaten + 1
-            pause = max(self._l.pause, INNER_PAUSE) if self._inside else self._l.pause
-            if self._quiet >= pause or self._unbeaten >= BEATEN:
-                return self._settle()
+        self._weighing.consider(self._peaks.scores, self._peaks.over(self._waits, limits), limits, whole)
+        if self._weighing.due(whole, active=active, quiet=self._quiet):
+            return self._settle()
         self._best = max(self._best, float(posteriors[self._waits].max(initial=0.0)))
         if ended and not self._answered:
             return self._signal(Signal.UNKNOWN_SPEECH, None)
         return self._tick(active)
 
-    def _consider(self, scores: NDArray[np.float32], over: NDArray[np.bool_], limits: NDArray[np.float32]) -> bool:
-        """Hold the best of what is over its threshold, if it is better than what is held; whether it is."""
-        if not over.any():
-            return False
-        leads = np.where(over, _odds(scores) - _odds(limits) + self._favour, -np.inf)
-        index = int(leads.argmax())
-        if self._held is not None and leads[index] <= self._lead:
-            return False
-        others = np.delete(scores, index)
-        self._held = Peak(index, float(scores[index]), float(scores[index] - others.max(initial=0.0)))
-        self._lead = float(leads[index])
-        return True
-
     def _settle(self) -> Detection | None:
-        """Report what is held."""
-        peak = self._held
+        """Report what is held, or that it cannot be told from another phrase: then the turn stays open."""
+        peak, rival = self._weighing.best, self._weighing.rival()
         if peak is None:
             return None
         self._peaks.suppress(peak.index)
-        return self._signal(Signal.PHRASE, peak)
+        if rival < 0:
+            return self._signal(Signal.PHRASE, peak)
+        between = (self._l.classes[peak.index], self._l.classes[rival])
+        self._best = peak.score
+        unclear = self._signal(Signal.UNKNOWN_SPEECH, None)
+        return replace(unclear, reason="ambiguous", between=between) if unclear else None
 
     def skip(self, blocks: int) -> None:
         """Let blocks of silence pass that nobody scored."""
@@ -395,7 +349,7 @@ class Decoder:
             return None
         if weigh and self.state is State.TURN:
             limits = self._thresholds[State.TURN]
-            self._consider(posteriors, self._waits & (posteriors >= limits), limits)
+            self._weighing.consider(posteriors, self._waits & (posteriors >= limits), limits, None)
             return None
         over = posteriors >= self._thresholds[self.state]
         scores = np.where(self._l.phrases & over, posteriors, -1.0)
@@ -443,9 +397,7 @@ class Decoder:
     def _tick(self, active: bool) -> Detection | None:
         self._turn_left -= 1
         if self._turn_left <= 0 and not active:  # nobody is cut off in mid-word
-            if self._held is not None:
-                return self._settle()
-            return self._signal(Signal.TIME_OUT, None)
+            return self._settle() if self._weighing.best else self._signal(Signal.TIME_OUT, None)
         return None
 
     def _signal(self, signal: Signal, peak: Peak | None) -> Detection | None:
@@ -458,7 +410,7 @@ class Decoder:
         # What follows in the same breath is an utterance of its own, once the word itself has died away.
         self._answered, self._active = True, -SEPARATION
         self._settled = True
-        self._let_go()
+        self._weighing.clear()
         start, self._start = self._start, self._end
         if kind is None:
             return None
@@ -466,13 +418,6 @@ class Decoder:
             return Detection(kind, "", self._best, 0.0, 0.0, start, self._end)
         name, threshold = self._l.classes[peak.index], float(thresholds[peak.index])
         return Detection(kind, name, peak.score, peak.margin, threshold, start, self._end)
-
-
-def _odds(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The log-odds of 0..1, as far as these are finite."""
-    clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1.0 - 1e-6)
-    found: NDArray[np.float64] = np.log(clipped / (1.0 - clipped))
-    return found
 
 
 def blocks(seconds: float) -> int:

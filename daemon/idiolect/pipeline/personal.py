@@ -62,8 +62,9 @@ class Taught:
     threshold: float
     """Score at which it counts as said: cosine less what its rivals take."""
     evidence: float = 0.0
-    takes: tuple[NDArray[np.float32], ...] = ()
-    """Takes that what is said is aligned with, each (frames, 96) of length 1; none where their lengths are unknown."""
+    takes: tuple[NDArray[np.int8], ...] = ()
+    """Takes that what is said is aligned with, each (frames, 96), the largest number of a frame 127; none where their
+    lengths are unknown."""
     cost: float = 0.0
     """Cost of an alignment (see ``alignment``) up to which it counts as said."""
 
@@ -229,14 +230,14 @@ CLEARNESS, ALLOWED = (12.0, 24.0, 40.0), (0.30, 0.20, 0.0)
 """Measured on synthetic and real speakers in a quiet room and in a kitchen: nine in ten utterances of a phrase cost no
 more, at 10, 20 and 40 dB, while sentences of other people cost 0.4 and more in any of them."""
 FAVOURED, FAVOUR = (6.0, 12.0), 10.0
-"""Of two phrases that were both heard the longer one was said: a word inside of it is a good match, too. So a phrase that
-was matched from begin to end is given up to FAVOUR log-odds more, by the frames of its takes."""
+"""Of two phrases that were both heard the longer one was said: a word inside of it is a good match, too. So a phrase
+that was matched from begin to end is given up to FAVOUR log-odds more, by the frames of its takes."""
 
 
 class Aligned:
     """One stream along the takes of one profile: how surely each phrase was said up to now, and what may yet come.
 
-    ``beginning`` is the log-odds that what is being said is the beginning of one, above those at which it would count.
+    Implements ``decoder.Whole``.
     """
 
     def __init__(self, taught: Sequence[Taught], columns: Sequence[int], standard: Standard) -> None:
@@ -252,7 +253,8 @@ class Aligned:
     def reset(self) -> None:
         """Forget what was said."""
         self._aligner.reset()
-        self._before = np.zeros(len(self.columns), np.float32)
+        self._now = np.full(len(self.columns), -np.inf, np.float32)
+        self.odds = self._now
         self.beginning = -np.inf
 
     def push(self, embedding: NDArray[np.float32], clearness: float) -> NDArray[np.float32]:
@@ -262,11 +264,10 @@ class Aligned:
         ends with one embedding and not with its neighbours, so each score stands for two steps.
         """
         limits = self._limits + allowance(clearness)
-        over = ALIGNED_SLOPE * (self._aligner.push(embedding) - limits)
+        before, self._now = self._now, ALIGNED_SLOPE * (limits - self._aligner.push(embedding))
+        self.odds = np.maximum(before, self._now)
         self.beginning = float((ALIGNED_SLOPE * (limits - self._aligner.begun())).max())
-        scores = (1.0 / (1.0 + np.exp(np.minimum(over, 30.0)))).astype(np.float32)
-        before, self._before = self._before, scores
-        return np.maximum(before, scores)
+        return (1.0 / (1.0 + np.exp(np.minimum(-self.odds, 30.0)))).astype(np.float32)
 
 
 VOICE_LEAST = 0.2
