@@ -25,7 +25,8 @@ from options import some_of
 
 PERSONAL = ("adapt", "taught", "poison", "household")
 """Parts that are about one person's speech."""
-PARTS = ("base", *PERSONAL)
+PARTS = ("base", *PERSONAL, "lived")
+SIZES = ("quick", "default", "large")
 
 
 def parse() -> argparse.Namespace:
@@ -42,6 +43,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--no-cache", action="store_true", help="neither read nor write .cache/embeddings and .cache/models"
+    )
+    parser.add_argument(
+        "--size", choices=SIZES, default="default", help="how many households the part lived plays (default: default)"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args()
