@@ -27,11 +27,13 @@ Array = NDArray[np.float32]
 DAY = 20_000
 BEFORE, BEHIND = 10 * BLOCK, 12 * BLOCK
 """Samples of room around a take."""
+SETTLING = 30 * BLOCK
+"""And before the first one."""
 
 
 @dataclass(slots=True)
 class Lessons:
-    """What somebody taught. ``good`` takes were offered of which ``refused`` were not taken."""
+    """What somebody taught. Of ``good`` takes, those said first of each phrase, ``refused`` were not taken."""
 
     person: Person
     profile: str
@@ -61,6 +63,8 @@ class School:
 
     def __init__(self, chain: Chain, model: Model) -> None:
         self._chain, self._model = chain, model
+        for block in _blocks(np.zeros(SETTLING, np.float32), "settling"):
+            chain.steps(block)
 
     def teach(self, lessons: Lessons, phrase: str) -> bool:
         """Take TAUGHT takes of a phrase, as `idiolect.enrolment` collects them; whether they came together."""
@@ -70,7 +74,7 @@ class School:
         while len(taken) < TAUGHT:
             if take >= TRIES * TAUGHT:
                 return False
-            lessons.good += 1
+            first_try = take < TAUGHT  # what is tried again was refused before, and counts once
             outcome = self.attempt(lessons.person.say(phrase, take if take < TAUGHT else 100 + take), phrase, take)
             take += 1
             if isinstance(outcome, Taken) and repeated(outcome.samples, [t.samples for t in taken]):
@@ -84,7 +88,8 @@ class School:
                     z.append(mine)
                 elif unlike >= 2:
                     taken, z, unlike = [], [], 0
-            lessons.refused += isinstance(outcome, Reason)
+            lessons.good += first_try
+            lessons.refused += first_try and isinstance(outcome, Reason)
         self._keep(lessons, phrase, taken)
         lessons.first[phrase] = z[0]
         return True
@@ -99,9 +104,6 @@ class School:
 
     def attempt(self, clip: Audio, *seed: object) -> Taken | Reason:
         """One attempt in a quiet room, block by block, as the inference thread makes it."""
-        self._chain.reset(same_room=True)
-        for block in _blocks(np.zeros(20 * BLOCK, np.float32), "before", *seed):
-            self._chain.steps(block)
         attempt = Attempt()
         padded = np.concatenate([np.zeros(BEFORE, np.float32), clip, np.zeros(BEHIND, np.float32)])
         for block in _blocks(padded, *seed):

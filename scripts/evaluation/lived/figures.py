@@ -96,7 +96,7 @@ def _gap(rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
     for each in reported:
         if each.held_out:
             said[each.person.partition(" ")[2]] = each.wrong, each.held_out
-    lived = [row for row in rows if row.person in said]
+    lived = [row for row in rows if row.person in said and row.taught]
     key = "lived.report_gap"
     if not lived:
         return {key: None, f"{key}.worst_person": None, f"{key}.utterances": 0}

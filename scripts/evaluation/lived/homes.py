@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from bundlebuild.audio import Audio
 from idiolect.assembly import Recognizer
@@ -16,6 +17,7 @@ from idiolect.values import GUEST
 from .enrol import Learnt, Lessons, School, learn
 from .listening import AMBIGUOUS, Device, Heard
 from .people import TAUGHT, Person, rng_of
+from .phrases import WAKE
 from .sound import turn
 from .talk import Sentence
 
@@ -39,6 +41,8 @@ class Row:
     late_ms: float = 0.0
     longer: bool = True
     woken: bool = True
+    taught: bool = True
+    """Whether the device let the phrase be taught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Home:
 
     def __init__(self, scene: Scene, person: Person, found: Found) -> None:
         self.scene, self.person, self.found = scene, person, found
+        self.wakes = scene.wakes
         self.school = School(Device(scene.recognizer, scene.model).chain, scene.model)
 
     def taught(self, phrases: Sequence[str], profile: str = ME) -> Lessons:
@@ -97,9 +102,9 @@ class Home:
     def hear(self, device: Device, clip: Audio, *seed: object, condition: str = "quiet", pause_s: float = 0.0) -> Heard:
         """What the box makes of a clip behind somebody's wake word."""
         heard = Heard(woken=False)
-        order = rng_of(self.person.name, *seed, "wake").permutation(len(self.scene.wakes))
+        order = rng_of(self.person.name, *seed, "wake").permutation(len(self.wakes))
         for number in order[:WAKE_TRIES]:
-            wake = self.scene.wakes[int(number)]
+            wake = self.wakes[int(number)]
             played = turn(
                 wake, clip, (self.person.name, *seed, int(number)), condition=condition, kitchen=self.scene.kitchen,
                 pause_s=pause_s,
@@ -111,13 +116,13 @@ class Home:
 
     def say(
         self, device: Device, figure: str, phrase: str, take: int, *, condition: str = "quiet", opposite: str = "",
-        longer: bool = True, pause_s: float = 0.0, speaker: Person | None = None,
+        longer: bool = True, pause_s: float = 0.0, speaker: Person | None = None, taught: bool = True,
     ) -> None:  # fmt: skip
         """Say a phrase of the household, and note what became of it."""
         who = speaker or self.person
         heard = self.hear(device, who.say(phrase, take), phrase, take, condition=condition, pause_s=pause_s)
         result = _judged(heard, phrase, opposite)
-        self.found.rows.append(Row(figure, who.name, who.real, result, heard.late_ms, longer, heard.woken))
+        self.found.rows.append(Row(figure, who.name, who.real, result, heard.late_ms, longer, heard.woken, taught))
 
     def offer(self, device: Device, figure: str, clip: Audio, *seed: object, among: Sequence[str] = ()) -> None:
         """Say something that is no phrase, and note whether it was taken for one (of ``among``, where given)."""
@@ -153,29 +158,29 @@ def everyday(
     longest = max(phrases, key=lambda phrase: len(person.say(phrase, 0)))
     for phrase in phrases:
         for take in range(TAUGHT, TAUGHT + scene.takes):
-            home.say(device, f"{count}-quiet", phrase, take, longer=phrase != longest)
-    if "few" in conditions:
-        few = home.device([learnt], few=True)
-        for phrase in phrases:
-            home.say(few, f"{count}-few", phrase, TAUGHT)
-    _in_conditions(home, device, learnt, phrases, count, conditions)
+            known = phrase in lessons.first
+            home.say(device, f"{count}-quiet", phrase, take, longer=phrase != longest, taught=known)
+    for condition in conditions:
+        _in_condition(home, learnt, phrases, condition)
     if count == 10:
         _strange(home, device, lessons, guest)
     return home.found
 
 
-def _in_conditions(
-    home: Home, device: Device, learnt: Learnt, phrases: Sequence[str], count: int, conditions: Sequence[str]
-) -> None:
-    for condition in conditions:
-        if condition in ("few", "quiet") or (condition == "10db" and home.scene.kitchen is None):
-            continue
-        here, pause_s = device, 0.0
-        if condition in ("block600", "block1000"):
-            pause_s = 1.0 if condition == "block600" else 1.5
-            here = home.device([learnt], pause_ms=round(1000 * pause_s))
-        for phrase in phrases:
-            home.say(here, f"{count}-{condition}", phrase, TAUGHT, condition=condition, pause_s=pause_s)
+PAUSES = {"block600": 1000, "block1000": 1500}
+"""``listening.pause_ms`` of people who speak with breaks."""
+
+
+def _in_condition(home: Home, learnt: Learnt, phrases: Sequence[str], condition: str) -> None:
+    """Say each phrase once in this condition; "few" is a condition of the configuration."""
+    if condition == "10db" and home.scene.kitchen is None:
+        return
+    pause_ms = PAUSES.get(condition, 0)
+    device = home.device([learnt], few=condition == "few", pause_ms=pause_ms)
+    for phrase in phrases:
+        home.say(
+            device, f"{len(phrases)}-{condition}", phrase, TAUGHT, condition=condition, pause_s=pause_ms / 1000.0
+        )  # fmt: skip
 
 
 def _report(home: Home, learnt: Learnt, name: str) -> None:
@@ -190,10 +195,10 @@ def _strange(home: Home, device: Device, lessons: Lessons, guest: Person | None)
     """What is none of her phrases: sentences, wrong takes, and what a guest says."""
     scene, person = home.scene, home.person
     listened = device.phrases
-    fitting = [s for s in scene.sentences if not s.holds(listened)]
-    order = rng_of(person.name, "sentences").permutation(len(fitting))
-    for number in order[: scene.foreign]:
-        home.offer(device, "foreign", fitting[int(number)].clip(), "sentence", int(number))
+    order = rng_of(person.name, "sentences").permutation(len(scene.sentences))
+    fitting = (s for s in (scene.sentences[int(i)] for i in order) if not s.holds(listened) and s.short())
+    for number, sentence in enumerate(islice(fitting, scene.foreign)):
+        home.offer(device, "foreign", sentence.clip(), "sentence", number)
     others = [phrase for phrase in person.everyday(2 * len(lessons.phrases)) if phrase not in lessons.first]
     for phrase, wrong in zip(lessons.phrases, others, strict=False):
         accepted = home.school.accepts_wrong(lessons, phrase, person.say(wrong, TAUGHT))
@@ -235,7 +240,8 @@ def pairs(scene: Scene, person: Person, count: int) -> Found:
 def by_voice(scene: Scene, person: Person, other: Person, count: int) -> Found:
     """Two people of whom both, one, or none agreed to be told by voice; whom `profile` names speaks.
 
-    Each has taught base words too, without which there is no voice to know.
+    Each has taught base words too, without which there is no voice to know. The wake word is said by somebody else, and
+    then by herself where she can.
     """
     home = Home(scene, person, Found())
     words = [word for word in person.base() if word in scene.model.phrases][:2]
@@ -243,12 +249,22 @@ def by_voice(scene: Scene, person: Person, other: Person, count: int) -> Found:
     mine = home.taught(phrases)
     theirs = Home(scene, other, home.found).taught([*other.everyday(count)[:3], *other.base()[:2]], PARTNER)
     says = person.everyday(count)
-    for figure, own, whose in (("off", False, False), ("on", True, True), ("other", False, True)):
+    own_wakes = _own_wakes(scene, person)
+    for figure, own, whose in (("_off", False, False), ("", True, True), ("_other", False, True)):
         both = [
             learn(scene.model, mine, [theirs], voice=own),
             learn(scene.model, theirs, [mine], voice=whose),
         ]
         device = home.device(both)
-        for phrase in says:
-            home.say(device, f"{count}-voice_match" + ("" if figure == "on" else f"_{figure}"), phrase, TAUGHT)
+        for wakes in filter(None, (scene.wakes, own_wakes)):
+            home.wakes = wakes
+            for phrase in says:
+                home.say(device, f"{count}-voice_match{figure}", phrase, TAUGHT)
     return home.found
+
+
+def _own_wakes(scene: Scene, person: Person) -> list[Audio]:
+    """The wake word as she says it herself, where she can and the box hears it."""
+    if not person.can(WAKE) or WAKE not in scene.recognizer.bundle.wake_words:
+        return []
+    return Device(scene.recognizer, scene.model).woken_by([person.say(WAKE, take) for take in range(WAKE_TRIES)])

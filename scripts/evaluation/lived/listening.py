@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bundlebuild.audio import Audio
 from idiolect import assembly, config
 from idiolect.assembly import Recognizer
 from idiolect.learning.model import Model
@@ -15,7 +15,7 @@ from idiolect.pipeline.decoder import State
 from idiolect.pipeline.personal import Adapter, Household
 from idiolect.values import BLOCK, GUEST, SAMPLE_RATE
 
-from .sound import Turn
+from .sound import Turn, alone
 
 FEW = ("yes", "no", "stop")
 """Base phrases of a household that wants few."""
@@ -73,12 +73,15 @@ class Device:
         names = np.array(self.listening.classes)
         return frozenset(map(str, names[self.listening.phrases | self.listening.always_on]))
 
-    def wakes(self, samples: NDArray[np.int16]) -> bool:
-        """Whether a wake word is heard in this."""
+    def woken_by(self, clips: Sequence[Audio]) -> list[Audio]:
+        """Those of these wake words that are heard in a quiet room: how well that goes is another figure."""
+        kept = []
+        for clip in clips:
+            self.chain.reset(same_room=True)
+            if any(event.kind == "wake" for event in self.chain.process(alone(clip))):
+                kept.append(clip)
         self.chain.reset(same_room=True)
-        found = any(d.kind == "wake" for d in self.chain.process(samples))
-        self.chain.reset(same_room=True)
-        return found
+        return kept
 
     def hear(self, turn: Turn) -> Heard:
         """Play a turn, block by block, until the chain says what it was."""

@@ -35,8 +35,13 @@ PROMPT_S = (0.7, 2.2)
 class Person(Protocol):
     """Somebody who can teach phrases, and say them anew each time."""
 
-    name: str
-    real: bool
+    @property
+    def name(self) -> str:
+        """Where her recordings come from, and who she is there."""
+
+    @property
+    def real(self) -> bool:
+        """Whether a human being was recorded."""
 
     def everyday(self, count: int) -> list[str]:
         """Up to ``count`` phrases, none near another as far as she has so many."""
@@ -220,7 +225,7 @@ def _audio(folder: Path, words: str) -> list[Path]:
 
 def _people(source: str, found: dict[str, dict[str, list[Path]]], *, english: bool = True) -> list[Person]:
     """Those with words enough, who have most recordings first."""
-    people: list[tuple[int, str, Person]] = []
+    people: list[tuple[int, str, WordPerson]] = []
     for name, words in found.items():
         kept = {word: tuple(clips) for word, clips in sorted(words.items()) if len(clips) >= LEAST_CLIPS}
         if len(kept) >= LEAST_WORDS:

@@ -51,6 +51,8 @@ NEAR: dict[str, tuple[tuple[str, str], ...]] = {
 BASE = ("yes", "no", "on", "off")
 """Words of the bundle that somebody teaches her own way of saying."""
 
+WAKE = "computer"
+
 
 def halves(pair: tuple[str, str]) -> tuple[str, ...]:
     """What both of a pair have in common, and what is each one's own."""
@@ -61,10 +63,9 @@ def halves(pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def _spoken(language: str) -> frozenset[str]:
-    pairs = NEAR[language]
-    return frozenset(
-        {*EVERYDAY[language], *(p for pair in pairs for p in pair), *(h for pair in pairs for h in halves(pair))}
-    )
+    near = [phrase for pair in NEAR[language] for phrase in (*pair, *halves(pair))]
+    words = (*BASE, WAKE) if language == "en" else ()
+    return frozenset((*EVERYDAY[language], *near, *words))
 
 
 SPOKEN = {language: _spoken(language) for language in EVERYDAY}

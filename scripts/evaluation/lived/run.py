@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bundlebuild.audio import Audio, read, to_int16
-from evaluation.conditions import ROOM, kitchen_for_tests
+from bundlebuild.audio import read
+from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import bar
 from idiolect.assembly import Recognizer, model_of
 from idiolect.learning.model import Model
@@ -21,9 +19,9 @@ from idiolect.learning.model import Model
 from . import figures, homes
 from .homes import Found, Scene
 from .listening import Device, has_pause
-from .people import Person, real_people, rng_of
-from .sound import CONDITIONS, LEAD
-from .talk import WAKE_WORD, sentences, wake_words
+from .people import Person, real_people
+from .sound import CONDITIONS
+from .talk import sentences, wake_words
 from .voices import synthetic_people
 
 
@@ -105,21 +103,10 @@ def tasks(people: Sequence[Person], size: Size) -> list[Task]:
     return [*thirty, *sorted(found, key=lambda task: task.kind != "everyday" or task.count == 2)]
 
 
-def heard_wakes(recognizer: Recognizer, model: Model, clips: Sequence[Audio]) -> list[Audio]:
-    """Those wake words that the box hears in a quiet room: how well it does that is another figure."""
-    device = Device(recognizer, model)
-    kept = []
-    for number, clip in enumerate(clips):
-        room = rng_of("wake", number).standard_normal(2 * LEAD + len(clip)).astype(np.float32) * np.float32(ROOM)
-        room[LEAD : LEAD + len(clip)] += clip
-        if device.wakes(to_int16(room)):
-            kept.append(clip)
-    return kept[:WAKES]
-
-
 def _scene_of(recognizer: Recognizer, model: Model, data: Path, size: Size, reasons: dict[str, str]) -> Scene:
     noise, spoken = data / "noise" / "kitchen.flac", sentences(data)
-    wakes = heard_wakes(recognizer, model, wake_words(data, 2 * WAKES))
+    recorded = wake_words(data, recognizer.bundle.wake_words, 2 * WAKES)
+    wakes = Device(recognizer, model).woken_by(recorded)[:WAKES]
     kitchen = kitchen_for_tests(read(noise)) if noise.is_file() else None
     if kitchen is None:
         reasons["lived.10-10db"] = "no noise/kitchen.flac"
@@ -145,7 +132,7 @@ def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, proc
     if not has_pause():
         result.reasons["lived.10-block600"] = "listening.pause_ms is no setting here: measured without it"
     if not _scene.wakes:
-        result.reasons["lived"] = f"no recording under phrases/{WAKE_WORD}/ that this bundle hears"
+        result.reasons["lived"] = "no wake word under phrases/ that this bundle hears: nobody can open a turn"
         return result
     _todo = tasks(people, size)
     found = figures.joined(_each(len(_todo), processes))

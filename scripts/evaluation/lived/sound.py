@@ -88,6 +88,13 @@ def blocked(clip: Audio, milliseconds: int) -> Audio:
     return np.concatenate([_faded(clip[:at]), np.zeros(RATE * milliseconds // 1000, np.float32), clip[at:]])
 
 
+def alone(clip: Audio) -> NDArray[np.int16]:
+    """A clip by itself in a quiet room."""
+    heard = rng_of("alone", len(clip)).standard_normal(2 * LEAD + len(clip)).astype(np.float32) * np.float32(ROOM)
+    heard[LEAD : LEAD + len(clip)] += clip
+    return to_int16(heard)
+
+
 def turn(
     wake: Audio, clip: Audio, seed: Sequence[object], *, condition: str = "quiet", kitchen: Audio | None = None,
     pause_s: float = 0.0,

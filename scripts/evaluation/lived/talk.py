@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from bundlebuild.audio import RATE, Audio, read
+from bundlebuild.audio import Audio, read
 from bundlebuild.augment import level
 
 from .people import EDGE, rng_of, trimmed
 
-WAKE_WORD = "computer"
 LONGEST_S = 5.0
 """Of a sentence, so that a turn is not all waiting."""
 
@@ -30,6 +30,10 @@ class Sentence:
         """Whether one of these is said in it."""
         return any(f" {phrase} " in f" {self.text} " for phrase in phrases)
 
+    def short(self) -> bool:
+        """Whether it is over within LONGEST_S."""
+        return float(soundfile.info(self.path).duration) <= LONGEST_S
+
     def clip(self) -> Audio:
         """As it was said, at the level of all speech here."""
         return np.pad(level(read(self.path)), EDGE)
@@ -43,13 +47,16 @@ def sentences(data: Path) -> list[Sentence]:
     found = []
     for name, label in sorted(json.loads(labels.read_text("utf-8")).items()):
         path = labels.parent / "clean" / f"{name}.flac"
-        if path.is_file() and path.stat().st_size < LONGEST_S * RATE * 2:
+        if path.is_file():
             found.append(Sentence(path, " ".join(map(str, label.get("slots", {}).values())).lower()))
     return found
 
 
-def wake_words(data: Path, most: int) -> list[Audio]:
-    """Recordings of a wake word by other people, in an order that is always the same."""
-    paths = sorted(p for p in (data / "phrases" / WAKE_WORD).glob("*") if p.suffix in (".flac", ".wav", ".opus"))
+def wake_words(data: Path, words: Sequence[str], most: int) -> list[Audio]:
+    """Recordings of the first of these wake words that other people said, in an order that is always the same."""
+    every = (
+        [p for p in (data / "phrases" / word).glob("*") if p.suffix in (".flac", ".wav", ".opus")] for word in words
+    )
+    paths = sorted(next(filter(None, every), []))
     chosen: Sequence[int] = rng_of("wake words").permutation(len(paths))[:most].tolist()
     return [trimmed(read(paths[number])) for number in chosen]
