@@ -38,17 +38,19 @@ def share(rows: Sequence[Row], *results: str) -> float | None:
 
 def figures(found: Found) -> dict[str, Any]:
     """All keys, those of real recordings alone with ``.real`` behind them; None where nothing was said."""
-    everybody = _keys(found.rows, found.reported)
-    real = _keys([row for row in found.rows if row.real], [each for each in found.reported if each.real])
+    played = {row.figure for row in found.rows if row.figure[0].isdigit()}
+    names = sorted({"10-quiet", "10-few", "pairs", "guest", *played})
+    everybody = _keys(names, found.rows, found.reported)
+    real = _keys(names, [row for row in found.rows if row.real], [each for each in found.reported if each.real])
     return everybody | {f"{key}.real": value for key, value in real.items()}
 
 
-def _keys(rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
+def _keys(households: Sequence[str], rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     by: dict[str, list[Row]] = {}
     for row in rows:
         by.setdefault(row.figure, []).append(row)
-    for name in sorted({"10-quiet", "10-few", "pairs", *(n for n in by if n[0].isdigit() or n == "guest")}):
+    for name in households:
         values |= _household(f"lived.{name}", by.get(name, []))
     values |= _counted("lived.opposite_done", by.get("pairs", []), "opposite")
     values |= _counted("lived.asked_back", [*by.get("10-quiet", []), *by.get("10-few", [])], "asked")

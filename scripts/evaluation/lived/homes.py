@@ -121,7 +121,7 @@ class Home:
         """Say a phrase of the household, and note what became of it."""
         who = speaker or self.person
         heard = self.hear(device, who.say(phrase, take), phrase, take, condition=condition, pause_s=pause_s)
-        result = _judged(heard, phrase, opposite)
+        result = judged(heard, phrase, opposite)
         self.found.rows.append(Row(figure, who.name, who.real, result, heard.late_ms, longer, heard.woken, taught))
 
     def offer(self, device: Device, figure: str, clip: Audio, *seed: object, among: Sequence[str] = ()) -> None:
@@ -135,7 +135,8 @@ class Home:
         self.found.rows.append(Row(figure, self.person.name, self.person.real, result, woken=woken))
 
 
-def _judged(heard: Heard, phrase: str, opposite: str = "") -> str:
+def judged(heard: Heard, phrase: str, opposite: str = "") -> str:
+    """What became of a phrase; ``opposite`` is its partner, where it has one."""
     if heard.kind == AMBIGUOUS:
         return "asked"
     if heard.kind != "phrase":

@@ -234,10 +234,10 @@ def _people(source: str, found: dict[str, dict[str, list[Path]]], *, english: bo
     return [person for _, _, person in sorted(people, key=lambda row: row[:2])]
 
 
-def prompt_people(folder: Path = PROMPTS) -> list[Person]:
+def prompt_people() -> list[Person]:
     """Whoever speaks Debian's prompts here, where they are WAV files."""
     people: list[Person] = []
-    for voice in sorted(folder.glob("*_*_*")):
+    for voice in sorted(PROMPTS.glob("*_*_*")):
         prompts = {p.stem.replace("-", " "): p for p in sorted(voice.glob("*.wav")) if _prompt(p)}
         words = {DIGITS[n]: voice / "digits" / f"{n}.wav" for n in range(10)}
         here = {word: path for word, path in words.items() if path.is_file()}
