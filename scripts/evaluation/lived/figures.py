@@ -1,0 +1,134 @@
+"""From utterances to the figures under ``lived``: shares from 0 to 1, points, and milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .homes import Found, Reported, Row
+
+LEAST_OF_ONE = 10
+"""Utterances from which on a person can be the worst one."""
+TAKEN = {
+    "half_taken": "half",
+    "untaught_near_taken": "untaught_near",
+    "foreign_taken": "foreign",
+    "guest_taken": "guest_taken",
+}
+TAKES = {"wrong_take_accepted": ("wrong_take", "accepted"), "good_take_refused": ("good_take", "refused")}
+WRONG = ("confused", "opposite")
+
+
+def joined(parts: Iterable[Found]) -> Found:
+    """What all tasks found."""
+    whole = Found()
+    for part in parts:
+        whole.rows += part.rows
+        whole.reported += part.reported
+        whole.reasons |= part.reasons
+    return whole
+
+
+def share(rows: Sequence[Row], *results: str) -> float | None:
+    """Of these, how many came out so; None of nothing."""
+    return sum(row.result in results for row in rows) / len(rows) if rows else None
+
+
+def figures(found: Found) -> dict[str, Any]:
+    """All keys, those of real recordings alone with ``.real`` behind them; None where nothing was said."""
+    played = {row.figure for row in found.rows if row.figure[0].isdigit()}
+    names = sorted({"10-quiet", "10-few", "pairs", "guest", *played})
+    everybody = _keys(names, found.rows, found.reported)
+    real = _keys(names, [row for row in found.rows if row.real], [each for each in found.reported if each.real])
+    return everybody | {f"{key}.real": value for key, value in real.items()}
+
+
+def _keys(households: Sequence[str], rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    by: dict[str, list[Row]] = {}
+    for row in rows:
+        by.setdefault(row.figure, []).append(row)
+    for name in households:
+        values |= _household(f"lived.{name}", by.get(name, []))
+    values |= _counted("lived.opposite_done", by.get("pairs", []), "opposite")
+    values |= _counted("lived.asked_back", [*by.get("10-quiet", []), *by.get("10-few", [])], "asked")
+    for key, figure in TAKEN.items():
+        values |= _counted(f"lived.{key}", by.get(figure, []), "taken")
+    for key, (figure, result) in TAKES.items():
+        values |= _counted(f"lived.{key}", by.get(figure, []), result)
+    values |= _gap(by.get("10-quiet", []), [each for each in reported if each.person.startswith("10 ")])
+    values |= _latency(by)
+    on, off = (share(by.get(name, []), "hit") for name in ("10-voice_match", "10-voice_match_off"))
+    values["lived.voice_match_cost"] = None if on is None or off is None else off - on
+    return values
+
+
+def _counted(key: str, rows: Sequence[Row], result: str) -> dict[str, Any]:
+    return {key: share(rows, result), f"{key}.utterances": len(rows)}
+
+
+def _household(key: str, rows: Sequence[Row]) -> dict[str, Any]:
+    worst, name = _worst(rows, lambda mine: share(mine, "hit") or 0.0)
+    return {
+        f"{key}.hits": share(rows, "hit"),
+        f"{key}.confused": share(rows, *WRONG),
+        f"{key}.missed": share(rows, "missed"),
+        f"{key}.asked_back": share(rows, "asked"),
+        f"{key}.worst_person": worst,
+        f"{key}.worst_person_is": name,
+        f"{key}.not_woken": sum(not row.woken for row in rows),
+        f"{key}.utterances": len(rows),
+    }
+
+
+def _worst(rows: Sequence[Row], measure: Callable[[list[Row]], float]) -> tuple[float | None, str | None]:
+    """The least of a measure over people with utterances enough, and whose it is."""
+    by: dict[str, list[Row]] = {}
+    for row in rows:
+        by.setdefault(row.person, []).append(row)
+    found = sorted((measure(mine), name) for name, mine in by.items() if len(mine) >= LEAST_OF_ONE)
+    return found[0] if found else (None, None)
+
+
+def _gap(rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
+    """Errors as the device tells them less those that were lived, in points, pooled; and the worst person's."""
+    said: dict[str, tuple[int, int]] = {}
+    for each in reported:
+        if each.held_out:
+            said[each.person.partition(" ")[2]] = each.wrong, each.held_out
+    lived = [row for row in rows if row.person in said and row.taught]
+    key = "lived.report_gap"
+    if not lived:
+        return {key: None, f"{key}.worst_person": None, f"{key}.utterances": 0}
+    told = sum(wrong for wrong, _ in said.values()) / sum(held for _, held in said.values())
+
+    def gap(name: str) -> float:
+        mine = [row for row in lived if row.person == name]
+        return abs(said[name][0] / said[name][1] - 1.0 + (share(mine, "hit") or 0.0))
+
+    worst = max(gap(name) for name in {row.person for row in lived})
+    return {
+        key: 100.0 * abs(told - 1.0 + (share(lived, "hit") or 0.0)),
+        f"{key}.worst_person": 100.0 * worst,
+        f"{key}.utterances": len(lived),
+        f"{key}.told": 100.0 * told,
+    }
+
+
+def _latency(by: dict[str, list[Row]]) -> dict[str, Any]:
+    """95 % of hits are told no later than this behind their last sample."""
+    quiet = by.get("10-quiet", [])
+    groups = {
+        "": [row for row in quiet if row.longer],
+        "_short": [row for row in [*quiet, *by.get("guest", [])] if not row.longer],
+        "_noise": by.get("10-10db", []),
+    }
+    values: dict[str, Any] = {}
+    for suffix, rows in groups.items():
+        late = [row.late_ms for row in rows if row.result == "hit"]
+        key = f"lived.latency_ms_p95{suffix}"
+        values[key] = float(np.quantile(late, 0.95)) if late else None
+        values[f"{key}.utterances"] = len(late)
+    return values
