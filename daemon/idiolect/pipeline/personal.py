@@ -9,7 +9,8 @@ projection and one product however many people live there. What a row means:
 * a *taught* phrase scores ``z @ w - RIVAL * rival(z)`` (``Space.rival``); a logistic curve brings that to 0..1 with its
   threshold at 0.5.
 
-Only the rows of the profile that speaks are used. For a guest the base head's logits come out bit by bit.
+Only the rows of the profile that speaks are used, and where a voice was guessed those of whom ``profile`` named besides
+(``Household.of_both``). For a guest the base head's logits come out bit by bit.
 """
 
 from __future__ import annotations
@@ -177,6 +178,24 @@ class Household:
             heard[..., mine.targets] = np.maximum(heard[..., mine.targets], scores)
         return heard
 
+    def of_both(
+        self, profile: str, other: str, logits: NDArray[np.float32], rows: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What either of two profiles hears (``posteriors``), of each class the higher."""
+        heard = self.posteriors(profile, logits, rows)
+        np.maximum(heard, self.posteriors(other, logits, rows), out=heard)
+        return heard
+
+    def has_voice(self, profile: str) -> bool:
+        """Whether this person agreed to be told by voice, and enough is known for that."""
+        adapter = self.adapters.get(profile)
+        return adapter is not None and adapter.voice is not None
+
+    def taught_by(self, profile: str, phrase: str) -> bool:
+        """Whether this person taught the phrase, or how they say it."""
+        adapter = self.adapters.get(profile)
+        return adapter is not None and any(taught.name == phrase for taught in adapter.taught)
+
     def as_guest(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The base head's posteriors, (..., C + taught), with 0 for what somebody taught."""
         base = logits.shape[-1]
@@ -189,7 +208,8 @@ class Household:
     def who(self, z: NDArray[np.float32], phrase: str) -> tuple[str, float]:
         """The profile whose voice said ``phrase``, and the similarity (cosine of residuals, -1..1).
 
-        ``GUEST`` when nobody with a voice is near enough, or two are nearly as near: a convenience, not a proof.
+        ``GUEST``, for nobody in particular, when no voice is near enough, or two are nearly as near: a convenience, not
+        a proof.
         """
         voices = [a for a in self.adapters.values() if a.voice is not None]
         if not voices or phrase not in self._base:
