@@ -192,6 +192,18 @@ class TestBeside:
         np.testing.assert_array_equal(beside.whole(30, 5, resample_window), expected)
         assert beside.whole(LONGEST, 5, resample_window) is None
 
+    def test_it_hears_whom_profile_named_beside_whoever_is_known_by_voice(self):
+        alone, both = (Beside(carried(), keep=LONGEST, settle=0) for _ in range(2))
+        frontend, samples, highest = Frontend(), room(SPOKEN[0]), 0.0
+        for start in range(0, len(samples) - BLOCK + 1, BLOCK):
+            frames = frontend.frames(samples[start : start + BLOCK])
+            for each in (alone, both):
+                each.encode(frames)
+            mine = alone.scores(ANN, attentive=True)
+            np.testing.assert_array_equal(both.scores("cc" * 8, ANN, attentive=True), mine)
+            highest = max(highest, float(mine.max()))
+        assert highest > 0.5
+
     def test_it_joins_and_leaves_a_stream_without_a_gap(self):
         base = listening(recognizer("new").bundle, always=True, phrases=speech.DIGITS, wake_words=())
         chain, earlier = make(None), carried()

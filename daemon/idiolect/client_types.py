@@ -61,6 +61,20 @@ class Keys(TypedDict):
     text: str
 
 
+class VoiceState(TypedDict):
+    """How far the device can tell a voice: ``examples`` that count of those ``needed``; waiting, learning or ready."""
+
+    examples: int
+    needed: int
+    state: str
+
+
+class Voice(VoiceState):
+    """The same for its owner, with phrases ``such_as`` can be said for it."""
+
+    such_as: list[str]
+
+
 class Personalization(TypedDict):
     """``state`` off (with ``detail``), on or paused (with all the rest): ids and counts, no names."""
 
@@ -71,6 +85,7 @@ class Personalization(TypedDict):
     adapters: NotRequired[dict[str, int]]
     taught: NotRequired[int]
     earlier_encoder: NotRequired[dict[str, dict[str, int]]]
+    voices: NotRequired[dict[str, VoiceState]]
 
 
 class PersonalizationAnswer(TypedDict):
@@ -214,11 +229,12 @@ class Grant(TypedDict):
 
 
 class Person(TypedDict):
-    """Somebody the device knows, and what they agreed to."""
+    """Somebody the device knows, and what they agreed to; ``voice`` where that is ``voice_match``."""
 
     profile: str
     name: str
     purposes: dict[str, Grant]
+    voice: NotRequired[Voice]
 
 
 class People(TypedDict):
@@ -394,7 +410,7 @@ class Version(TypedDict):
 
 
 class Review(TypedDict):
-    """Everything that is kept of somebody."""
+    """Everything that is kept of somebody; ``voice`` where they agreed to ``voice_match``."""
 
     profile: str
     name: str
@@ -403,6 +419,7 @@ class Review(TypedDict):
     usage: list[Usage]
     adapters: list[Version]
     upkeep: dict[str, str]
+    voice: NotRequired[Voice]
 
 
 class History(TypedDict):

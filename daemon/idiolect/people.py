@@ -45,6 +45,7 @@ class People:
                 "profile": p.profile,
                 "name": p.name,
                 "purposes": {k: {"since": r.time, "how": r.how, "receipt": r.ident} for k, r in p.purposes.items()},
+                **self._personal.voice(p.profile),
             }
             for p in people
         ]

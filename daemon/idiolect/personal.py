@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idiolect import refusals, shelves, standing
+from idiolect import refusals, shelves, standing, voices
 from idiolect.consent import Consents, may_be_named
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
@@ -73,6 +73,9 @@ class Personal:
         self._carried: Carried | None = None
         self.standing: dict[str, dict[str, int]] = {}
         """By profile, how many phrases of an earlier encoder stand how (``standing``)."""
+        self.voices: dict[str, voices.Lack] = {}
+        """By profile of who agreed to be told by voice, what that still lacks (``voices``)."""
+        self._watched: voices.Voices | None = None
         self._asking = False
         self.active = GUEST
         self._paused = False
@@ -168,7 +171,12 @@ class Personal:
             "adapters": {profile: adapter.number for profile, adapter in adapters.items()},
             "taught": len(self.taught),
             "earlier_encoder": {profile: dict(counts) for profile, counts in self.standing.items()},
+            "voices": {profile: dict(lack) for profile, lack in self.voices.items()},
         }
+
+    def voice(self, profile: str) -> dict[str, object]:
+        """For its owner: what telling this voice still lacks; empty without that consent."""
+        return voices.shown(self.voices.get(profile, {}), self._model) if self._model else {}
 
     @property
     def taught(self) -> tuple[str, ...]:
@@ -190,7 +198,8 @@ class Personal:
             consents, model = self._consents, self._model
             if model is None:
                 return
-            self._learner = await self._keys.ask(lambda: self._open(consents, model))
+            learner = await self._keys.ask(lambda: self._open(consents, model))
+            self._learner, self._watched = learner, voices.Voices(learner)
             self._trouble = ""
             await self.reload()
             self.altered()
@@ -220,6 +229,8 @@ class Personal:
         adapters = [adapter for file in files if (adapter := _accepted(*file))]
         self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
         await self._carry(learner)
+        if self._watched is not None:
+            self.voices = await self._keys.ask(self._watched.every)
         await self.unaddress()
         self.relisten()
 

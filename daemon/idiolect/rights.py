@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from idiolect import shelves, standing, structure
+from idiolect import shelves, standing, structure, voices
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import NONSENSE, RequestError, TrustError
 from idiolect.host.stretch import stretch
@@ -109,6 +109,7 @@ class Rights:
             "usage": usage,
             "adapters": self.history(person)["versions"],
             "upkeep": self._upkeep(profile),
+            **voices.shown(voices.Voices(learner).of(profile), learner.model),
         }
 
     def _upkeep(self, profile: str) -> dict[str, str]:

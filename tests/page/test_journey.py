@@ -43,6 +43,18 @@ def test_a_wrong_code_lets_nobody_in(home, open_page):
     assert page.evaluate("document.cookie") == "", "no script can read it"
 
 
+def test_what_telling_voices_apart_still_lacks_is_said_where_it_is_shown(home, open_page):
+    page = enter(open_page(home), home)
+    agree(page, "Phrases you teach", "Your corrections")
+    assert "your voice yet" not in view(page, "consent").inner_text()
+    agree(page, "Telling voices apart")
+    lack = "It cannot tell your voice yet: it needs 3 more corrections or takes of phrases that everybody has, such as"
+    view(page, "consent").get_by_text(lack).wait_for()
+    view(page, "kept").get_by_text(lack).wait_for()
+    german = enter(open_page(home, locale="de-DE"), home)
+    view(german, "consent").get_by_text("Es braucht noch 3 Berichtigungen oder Aufnahmen").wait_for()
+
+
 def test_from_consent_over_teaching_to_oblivion(home, open_page):
     page = enter(open_page(home), home)
     view(page, "kept").get_by_text("Nothing is stored about you.").wait_for()

@@ -10,8 +10,8 @@
 4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
 5. household: with this adapter nobody else's examples are taken for a phrase taught here;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
-   can be said that could not be before, or something must go (forget, withdrawal, expiry); and it is not what is in
-   use already (``rounds``);
+   can be said that could not be before, or a voice be told that could not (consent ``voice_match``), or something must
+   go (forget, withdrawal, expiry); and it is not what is in use already (``rounds``);
 7. reproducible: made twice, the same bytes.
 
 All numbers go into the verdict, passed or not.
@@ -129,6 +129,7 @@ def judge(
     new = _own_phrases(model, adapter) - (_own_phrases(model, active) if active else set())
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
+    better = better or (adapter.voice is not None and (active is None or active.voice is None))
     tests = {
         1: bounded(adapter, size),
         2: guarded[0],

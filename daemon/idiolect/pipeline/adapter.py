@@ -102,6 +102,8 @@ class Scorer:
         self.head = head
         self.household: Household | None = None
         self.profile = GUEST
+        self.also: str | None = None
+        """Another profile that is heard beside it; see ``Chain._recognise``."""
         self.attentive = True
         """Whether any phrase may come now. Otherwise only suspects can, and a person's own rows, which cost more than
         all of the head, are looked at where the head itself suspects one."""
@@ -141,7 +143,14 @@ class Scorer:
             heard = household.as_guest(logits)
             if self.profile == GUEST or not any(heard.item(i) >= SUSPECTED for i in self.suspects):
                 return heard
-        return household.posteriors(self.profile, logits, household.rows(household.space.features(self._newest(slot))))
+        return self._heard(household, logits, self._newest(slot))
+
+    def _heard(self, household: Household, logits: Array, window: Array) -> Array:
+        """Posteriors of a window for whoever is heard, who is not a guest alone."""
+        rows = household.rows(household.space.features(window))
+        if self.also is None:
+            return household.posteriors(self.profile, logits, rows)
+        return household.of_both(self.profile, self.also, logits, rows)
 
     def _newest(self, slot: int) -> Array:
         window: Array = self._embeddings[slot + 1 : slot + 1 + WINDOW]
@@ -161,4 +170,4 @@ class Scorer:
             return softmax(logits)
         if self.profile == GUEST:
             return household.as_guest(logits)
-        return household.posteriors(self.profile, logits, household.rows(household.space.features(window)))
+        return self._heard(household, logits, window)

@@ -68,9 +68,10 @@ class Chain:
         self._background = head.classes.index(BACKGROUND) if BACKGROUND in head.classes else None
         self._addressed = GUEST
         self._more = 0.0
+        self._known_until = 0  # position up to which whoever was known by voice is taken to speak
         self._beside: Beside | None = None
         self._along: Aligned | None = None
-        self._along_for: tuple[Household | None, str] = (None, "")
+        self._along_for: tuple[Household | None, str, str | None] = (None, "", None)
         self._in_turn = False
         self._unheard = 0
         self._gate = Gate() if gated else None
@@ -110,10 +111,8 @@ class Chain:
         before, self._decoder = self._decoder, Decoder(listening)
         self._decoder.take_over(before, self.position)
         self._scorer.household = household
-        if household is None:  # nobody's voice is known
-            self._scorer.profile = self._addressed
-        self._along_for = (None, "")
-        self._serve(self._scorer.profile)
+        self._along_for = (None, "", None)
+        self._serve(self._addressed)
         self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on
         base = len(self._scorer.head.classes)
@@ -145,15 +144,15 @@ class Chain:
     def demand(self, more: float) -> None:
         """Raise what scores must reach by so many log-odds, from now on; an open turn goes on."""
         self._more = more
-        self._serve(self._scorer.profile)
+        self._serve(self._scorer.profile, self._scorer.also)
 
-    def _serve(self, profile: str) -> None:
-        """Hear with what ``profile`` has of its own."""
-        household, self._scorer.profile = self._scorer.household, profile
-        if self._along_for != (household, profile):
-            self._along = household.aligned(profile) if household else None
-            self._along_for, self._in_turn = (household, profile), False
-        self._decoder.serve(profile, self._more)
+    def _serve(self, profile: str, also: str | None = None) -> None:
+        """Hear with what ``profile`` has of its own, and with what ``also`` has, beside it."""
+        household, self._scorer.profile, self._scorer.also = self._scorer.household, profile, also
+        if self._along_for != (household, profile, also):
+            self._along = household.aligned(profile, also) if household else None
+            self._along_for, self._in_turn = (household, profile, also), False
+        self._decoder.serve(profile, self._more, also)
 
     def knows(self, phrase: str) -> bool:
         """Whether a phrase is the bundle's, and not one that somebody taught."""
@@ -227,6 +226,7 @@ class Chain:
         if not opened and self._decoder.state is not State.TURN:
             self._skipped += 1
             self._awake = False
+            self._lead_back(self.position)
             if self._skipped == MEMORY:  # from here on a replay is a fresh start
                 self._frontend.reset()
             return []
@@ -295,7 +295,7 @@ class Chain:
         own = self._scorer.push(embedding)
         if self._beside is None:
             return own
-        return self._joined(own, self._beside.scores(self._scorer.profile, attentive=attentive))
+        return self._joined(own, self._beside.scores(self._scorer.profile, self._scorer.also, attentive=attentive))
 
     def _joined(self, own: NDArray[np.float32], beside: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """The scores of all classes that are listened for, the phrases of an earlier model among them."""
@@ -324,8 +324,8 @@ class Chain:
         self._speaking = self._speaking + 1 if active and self._is_speech(posteriors) else 0
         if detection or self._speaking >= UTTERANCE_LEAST:
             self.last_speech = position
-        if not detection and self._decoder.state is State.IDLE and self._scorer.profile != self._addressed:
-            self._serve(self._addressed)  # the turn of whoever was known by voice is over, and nothing was said
+        if not detection:
+            self._lead_back(position)
         return Step(position, embedding, posteriors, self._attributed(detection) if detection else None)
 
     def _is_speech(self, posteriors: NDArray[np.float32]) -> bool:
@@ -333,19 +333,57 @@ class Chain:
             return False
         return self._background is None or posteriors.item(self._background) < 0.5
 
+    def _lead_back(self, position: int) -> None:
+        """Go back to whom ``address`` named when the turn of whoever was known by voice is over.
+
+        Where no wake word is needed there is no turn: then when the time of one is over.
+        """
+        if self._scorer.also is None:
+            return
+        state = self._decoder.state
+        if state is State.IDLE or (state is State.OPEN and position >= self._known_until):
+            self._serve(self._addressed)
+
     def _attributed(self, detection: Detection) -> Detection:
         """Say for whom the detection was made. A wake word tells who speaks in its turn, where voices are known."""
-        scorer, household = self._scorer, self._scorer.household
-        beside = self._beside.carried.number(scorer.profile, detection.phrase) if self._beside else 0
+        household = self._scorer.household
         if household is None:  # nobody has an adapter yet, but whoever is addressed may want to correct this
-            return replace(detection, profile=self._addressed, adapter=beside)
+            return replace(detection, profile=self._addressed, adapter=self._beside_of(self._addressed, detection))
         if detection.kind == "wake" and household.voices:
-            self._serve(scorer.who(detection.phrase))
-        profile = scorer.profile
-        if self._decoder.state is State.IDLE and profile != self._addressed:
+            self._recognise(household, detection.phrase)
+        profile = self._whose(household, detection)
+        if self._scorer.also is not None and detection.kind != "wake" and self._decoder.state is not State.TURN:
             self._serve(self._addressed)
         adapter = household.adapters.get(profile)
+        beside = self._beside_of(profile, detection)
         return replace(detection, profile=profile, adapter=beside or (adapter.number if adapter else 0))
+
+    def _recognise(self, household: Household, wake_word: str) -> None:
+        """Take whose voice said ``wake_word`` to be the one who speaks, for this turn.
+
+        Where that is not clear it is whom ``address`` named, and whoever that is stays heard beside the other: a wrong
+        guess costs nobody anything. Who is named and cannot be told by voice, because of not having agreed to it above
+        all, is not compared with those who can: somebody else's consent is nothing to them.
+        """
+        self._serve(self._addressed)
+        if self._addressed != GUEST and not household.has_voice(self._addressed):
+            return
+        profile = self._scorer.who(wake_word)
+        if profile not in (GUEST, self._addressed):
+            self._serve(profile, self._addressed)
+            self._known_until = self.position + self._decoder.timeout
+
+    def _whose(self, household: Household, detection: Detection) -> str:
+        """Who said it: of two who are heard, whoever is known by voice, but for what only the other has taught."""
+        phrase, profile, also = detection.phrase, self._scorer.profile, self._scorer.also
+        if also is None or detection.kind != "phrase" or self.knows(phrase):
+            return profile
+        taught = [who for who in (profile, also) if household.taught_by(who, phrase) or self._beside_of(who, detection)]
+        return taught[0] if taught else profile
+
+    def _beside_of(self, profile: str, detection: Detection) -> int:
+        """The version of the earlier model's adapter by which the detection was made for ``profile``, 0 for none."""
+        return self._beside.carried.number(profile, detection.phrase) if self._beside else 0
 
     def _whole_utterance(self, position: int) -> Detection | None:
         """Judge an utterance that ends unanswered and was longer than a window, resampled to one."""

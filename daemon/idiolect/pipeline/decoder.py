@@ -232,13 +232,17 @@ class Decoder:
         self.serve("")
         self.reset()
 
-    def serve(self, profile: str, more: float = 0.0) -> None:
+    def serve(self, profile: str, more: float = 0.0, also: str | None = None) -> None:
         """Hold on to the thresholds of who speaks from now on, raised by ``more`` log-odds; an open turn goes on.
 
-        What needs no wake word is not raised: that is what one says to a box that plays something.
+        Where ``also`` is heard beside ``profile``, each phrase has the lower of their two. What needs no wake word is
+        not raised: that is what one says to a box that plays something.
         """
         base = Thresholds(self._l.thresholds, self._l.turn_thresholds)
         limits = self._l.by_profile.get(profile, base)
+        if also is not None:
+            theirs = self._l.by_profile.get(also, base)
+            limits = Thresholds(np.minimum(limits.free, theirs.free), np.minimum(limits.turn, theirs.turn))
         if more:
             spared = self._l.always_on
             free, turn = (np.where(spared, each, raised(each, more)) for each in (limits.free, limits.turn))
@@ -360,6 +364,11 @@ class Decoder:
         peak = Peak(index, float(scores[index]), float(scores[index] - others.max(initial=0.0)))
         self._peaks.suppress(index)
         return self._signal(Signal.PHRASE, peak)
+
+    @property
+    def timeout(self) -> int:
+        """Samples that a turn lasts."""
+        return self._l.timeout * BLOCK
 
     @property
     def utterance(self) -> tuple[int, int]:

@@ -9,7 +9,8 @@ projection and one product however many people live there. What a row means:
 * a *taught* phrase scores ``z @ w - RIVAL * rival(z)`` (``Space.rival``); a logistic curve brings that to 0..1 with its
   threshold at 0.5.
 
-Only the rows of the profile that speaks are used. For a guest the base head's logits come out bit by bit.
+Only the rows of the profile that speaks are used, and where a voice was guessed those of whom ``profile`` named besides
+(``Household.of_both``). For a guest the base head's logits come out bit by bit.
 """
 
 from __future__ import annotations
@@ -151,13 +152,14 @@ class Household:
             raises if raises.any() else None,
         )
 
-    def aligned(self, profile: str) -> Aligned | None:
-        """What follows a stream along the takes of ``profile``; None for who has none."""
-        adapter = self.adapters.get(profile)
-        if adapter is None or adapter.standard is None:
+    def aligned(self, *profiles: str | None) -> Aligned | None:
+        """What follows a stream along the takes of all ``profiles``; None where none of them has any."""
+        adapters = [self.adapters[profile] for profile in profiles if profile in self.adapters]
+        standard = next((adapter.standard for adapter in adapters if adapter.standard is not None), None)
+        taught = [t for adapter in adapters for t in adapter.taught if t.takes]
+        if standard is None or not taught:
             return None
-        taught = [t for t in adapter.taught if t.takes]
-        return Aligned(taught, [self.classes.index(t.name) for t in taught], adapter.standard) if taught else None
+        return Aligned(taught, [self.classes.index(t.name) for t in taught], standard)
 
     @property
     def voices(self) -> bool:
@@ -195,6 +197,24 @@ class Household:
             heard[..., mine.targets] = np.maximum(heard[..., mine.targets], scores)
         return heard
 
+    def of_both(
+        self, profile: str, other: str, logits: NDArray[np.float32], rows: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What either of two profiles hears (``posteriors``), of each class the higher."""
+        heard = self.posteriors(profile, logits, rows)
+        np.maximum(heard, self.posteriors(other, logits, rows), out=heard)
+        return heard
+
+    def has_voice(self, profile: str) -> bool:
+        """Whether this person agreed to be told by voice, and enough is known for that."""
+        adapter = self.adapters.get(profile)
+        return adapter is not None and adapter.voice is not None
+
+    def taught_by(self, profile: str, phrase: str) -> bool:
+        """Whether this person taught the phrase, or how they say it."""
+        adapter = self.adapters.get(profile)
+        return adapter is not None and any(taught.name == phrase for taught in adapter.taught)
+
     def as_guest(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The base head's posteriors, (..., C + taught), with 0 for what somebody taught."""
         base = logits.shape[-1]
@@ -207,7 +227,8 @@ class Household:
     def who(self, z: NDArray[np.float32], phrase: str) -> tuple[str, float]:
         """The profile whose voice said ``phrase``, and the similarity (cosine of residuals, -1..1).
 
-        ``GUEST`` when nobody with a voice is near enough, or two are nearly as near: a convenience, not a proof.
+        ``GUEST``, for nobody in particular, when no voice is near enough, or two are nearly as near: a convenience, not
+        a proof.
         """
         voices = [a for a in self.adapters.values() if a.voice is not None]
         if not voices or phrase not in self._base:
@@ -241,14 +262,20 @@ class Aligned:
     """
 
     def __init__(self, taught: Sequence[Taught], columns: Sequence[int], standard: Standard) -> None:
-        """``columns``: of the household's classes, for each phrase."""
-        self.columns = np.array(columns, np.intp)
+        """``columns``: of the household's classes, for each phrase; one that several people taught is one phrase."""
+        unique, self._places = np.unique(np.array(columns, np.intp), return_inverse=True)
+        self.columns: NDArray[np.intp] = unique
         self._limits = np.array([t.cost for t in taught], np.float32)
         frames = np.array([np.median([len(take) for take in t.takes]) for t in taught])
-        self.favour = np.interp(frames, FAVOURED, (0.0, FAVOUR)).astype(np.float32)
-        """(phrases,) log-odds by which each goes before what may be a part of it."""
+        self.favour = self._best_of(np.interp(frames, FAVOURED, (0.0, FAVOUR)).astype(np.float32))
         self._aligner = Aligner(Takes([t.takes for t in taught]), standard)
         self.reset()
+
+    def _best_of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The highest value of each phrase, whoever taught it."""
+        best = np.full(len(self.columns), -np.inf, np.float32)
+        np.maximum.at(best, self._places, values)
+        return best
 
     def reset(self) -> None:
         """Forget what was said."""
@@ -264,7 +291,7 @@ class Aligned:
         ends with one embedding and not with its neighbours, so each score stands for two steps.
         """
         limits = self._limits + allowance(clearness)
-        before, self._now = self._now, ALIGNED_SLOPE * (limits - self._aligner.push(embedding))
+        before, self._now = self._now, self._best_of(ALIGNED_SLOPE * (limits - self._aligner.push(embedding)))
         self.odds = np.maximum(before, self._now)
         self.beginning = float((ALIGNED_SLOPE * (limits - self._aligner.begun())).max())
         return (1.0 / (1.0 + np.exp(np.minimum(-self.odds, 30.0)))).astype(np.float32)

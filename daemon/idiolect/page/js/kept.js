@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { button, sure } from "./ask.js";
 import { card, choice, english, field, h, own, say, table } from "./dom.js";
-import { day, reason, t } from "./text.js";
+import { day, reason, t, voice } from "./text.js";
 
 const PURPOSE = { enrolment: "enrol", correction: "adapt_corrections", confirmation: "adapt_confirmations" };
 const LONG = 100; // rows: more are drawn when somebody opens them
@@ -66,7 +66,8 @@ function why(review) {
       h("h3", {}, t(`purpose.${purpose}`)),
       h("p", {}, t(`purpose.${purpose}.what`), " ", t(`purpose.${purpose}.example`)),
       h("p.quiet", {}, t(`consent.how.${given.how}`, { date: day(given.since) }), " ", t("kept.days", { n: given.retention_days }),
-        " ", purpose in counts && t("kept.now", { n: counts[purpose] })))))),
+        " ", purpose in counts && t("kept.now", { n: counts[purpose] })),
+      purpose === "voice_match" && review.voice && h("p", {}, voice(review.voice)))))),
     h("p", {}, h("a", { href: "#consent" }, t("kept.change"))));
 }
 
