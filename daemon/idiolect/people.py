@@ -19,8 +19,8 @@ from idiolect.consent import Consents, Pending, Person
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
+from idiolect.learning import aligning
 from idiolect.personal import Personal
-from idiolect.pipeline.space import offset_windows
 from idiolect.rights import Rights, in_use, told
 from idiolect.trust.lacking import YES
 from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
@@ -283,17 +283,17 @@ class People:
 
         return await self._personal.do(work)
 
-    async def centres(self, profile: str, phrase: str) -> list[np.ndarray]:
-        """Where the person's other taught phrases lie, each (D,)."""
+    async def takes(self, profile: str, phrase: str) -> list[list[np.ndarray]]:
+        """The newest takes of each of the person's other phrases, as they are aligned."""
 
-        def work(learner: Learner) -> list[np.ndarray]:
+        def work(learner: Learner) -> list[list[np.ndarray]]:
             known = learner.ledger(learner.consents.by_profile(profile).profile)
-            rows: dict[str, list[np.ndarray]] = {}
+            found: dict[str, list[np.ndarray]] = {}
             for example in known.examples:
                 if example.phrase not in (phrase, *learner.model.phrases):
-                    z = learner.model.space.features(offset_windows(example.spans[0]))
-                    rows.setdefault(example.phrase, []).append(z.mean(0))
-            return [np.mean(each, axis=0) for each in rows.values()]
+                    take = aligning.take_of(learner.model.standard, example)
+                    found.setdefault(example.phrase, []).extend([] if take is None else [take])
+            return [each[-aligning.MOST :] for each in found.values()]
 
         return await self._personal.do(work)
 

@@ -325,7 +325,7 @@ def test_a_sealed_adapter_is_three_parts_and_nothing_else():
         provenance.unseal(Sealed(FROM, b"sig", b"another").encode())
 
 
-def test_a_part_of_a_sealed_adapter_has_256_kib_at_most():
+def test_a_part_of_a_sealed_adapter_has_two_mib_at_most():
     for size, good in ((2 << 20, True), ((2 << 20) + 1, False)):
         data = bytes(size)
         raw = Sealed(replace(FROM, adapter=hashlib.sha256(data).hexdigest()), b"sig", data).encode()

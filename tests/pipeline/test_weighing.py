@@ -20,6 +20,7 @@ class Along:
     odds: np.ndarray
     favour: np.ndarray
     beginning: float = -30.0
+    goes_on: bool = False
 
 
 class Turn:
@@ -46,11 +47,11 @@ class Turn:
         assert self.events == ["wake computer"]
         assert self.decoder.state is State.TURN
 
-    def step(self, scores=(), odds=(-30.0, -30.0), *, active=True, beginning=-30.0):
+    def step(self, scores=(), odds=(-30.0, -30.0), *, active=True, beginning=-30.0, goes_on=False):
         posteriors = np.full(6, 0.01, np.float32)
         for index, score in dict(scores).items():
             posteriors[index] = score
-        along = Along(np.array([PLEASE, OFF]), np.array(odds, np.float32), np.array([8.0, 8.0]), beginning)
+        along = Along(np.array([PLEASE, OFF]), np.array(odds, np.float32), np.array([8.0, 8.0]), beginning, goes_on)
         posteriors[along.columns] = 1 / (1 + np.exp(-np.clip(along.odds, -30, 30)))
         self.position += 1280
         found = self.decoder.push(posteriors, active=active, position=self.position, whole=along)
@@ -87,10 +88,17 @@ def test_a_base_word_alone_is_told_after_a_short_pause(turn):
 
 
 def test_where_it_may_go_on_the_pause_is_longer(turn):
-    turn.say(3, scores={ONE: 0.98}, beginning=3.0).quiet(weighing.INNER_PAUSE - 1)
+    turn.say(3, scores={ONE: 0.98}, beginning=3.0).quiet(weighing.LONGER_PAUSE - 1)
     assert len(turn.events) == 1
     turn.quiet(1)
     assert turn.events[1:] == ["phrase one"]
+
+
+def test_a_word_of_the_bundles_inside_of_something_else_is_none(turn):
+    turn.say(3, scores={ONE: 0.98}, goes_on=True).say(weighing.FOLLOWED + 2, goes_on=True).quiet(8)
+    assert turn.events[1:] == ["rejected"]
+    turn.say(3, scores={ONE: 0.98}, goes_on=True).quiet(3)
+    assert turn.events[2:] == ["phrase one"]
 
 
 def test_in_noise_without_pauses_it_is_told_when_nothing_better_comes(turn):

@@ -1,7 +1,7 @@
 """The gate: numbered checks that a candidate adapter passes, or is not used.
 
 1. bounds: every number finite, every shift within TAU, every threshold raised and none lowered, prior within its span,
-   and the whole at most ``adapterfile.cap`` bytes;
+   takes and their limits such as ``aligning`` makes, and the whole at most ``adapterfile.cap`` bytes;
 2. guard set: base phrases in other people's speech are found as before, at the person's thresholds: of the windows
    whose answer changed not so many were lost that chance would do it less than once in 1 / SIGNIFICANT (exact
    sign test, McNemar 1947), in all and in every stratum;
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.learning import aligning
 from idiolect.learning.adapterfile import cap
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU
@@ -151,6 +152,7 @@ def bounded(adapter: Adapter, size: int) -> bool:
     vectors = [*(s.vector for s in adapter.shifts.values()), *(t.direction for t in adapter.taught)]
     return (
         size <= cap(len(vectors), sum(len(take) for t in adapter.taught for take in t.takes))
+        and all(map(aligning.within, adapter.taught))
         and all(np.isfinite(v).all() and np.linalg.norm(v) <= TAU * 1.001 for v in vectors)
         and all(0.0 <= up <= RAISE_MOST for up in adapter.raises.values())
         and all(0.0 <= v <= PRIOR_SPAN for v in adapter.prior.values())

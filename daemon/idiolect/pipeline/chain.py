@@ -31,8 +31,8 @@ LONGEST = 50
 """Embeddings (4 s) of an utterance that are resampled to one window."""
 BACKGROUND = "_background_"
 """The head's class for sound that is no speech."""
-CLEAR_DB = 30.0
-"""How clearly somebody is heard where no gate measures it."""
+CLEAR_DB = 26.0
+"""How clearly somebody is heard where the level tells whether speech goes on; and where no gate measures it."""
 AFTERGLOW = 2
 """Blocks behind the last one with sound whose embeddings still belong to a phrase (``learning.attempt.AFTER``)."""
 MARGIN = 8
@@ -283,9 +283,13 @@ class Chain:
         if not self._in_turn:
             along.reset()
             self._in_turn, self._unheard = True, 0
+        if active and self._unheard > AFTERGLOW:
+            along.resume()
         self._unheard = 0 if active else self._unheard + 1
+        clearness = self._gate.clearness() if self._gate else CLEAR_DB
+        along.goes_on = active and clearness >= CLEAR_DB and (self._gate is None or self._gate.loud())
         if self._unheard <= AFTERGLOW:
-            posteriors[along.columns] = along.push(embedding, self._gate.clearness() if self._gate else CLEAR_DB)
+            posteriors[along.columns] = along.push(embedding, clearness)
         else:
             posteriors[along.columns] = 0.0
         return posteriors

@@ -27,6 +27,7 @@ HANG = 16
 """Blocks (1.28 s) that the gate stays open behind the last active one: a phrase is decided well before."""
 
 
+LOUD = 100.0
 NEWEST, RECENT = 16, 32
 """Blocks (1.3 s, 2.6 s) of which the loudest, and the quietest tenth, tell how clearly somebody is heard."""
 
@@ -61,6 +62,10 @@ class Gate:
         quietest = sorted(self._energies)[len(self._energies) // 10]
         loudest = max(list(self._energies)[-NEWEST:])
         return 10.0 * math.log10(max(loudest, QUIETEST) / max(quietest, QUIETEST))
+
+    def loud(self) -> bool:
+        """Whether the newest block is as loud as speech is, and no echo of it: within 20 dB of the loudest."""
+        return bool(self._energies) and self._energies[-1] * LOUD >= max(list(self._energies)[-NEWEST:])
 
     @property
     def open(self) -> bool:

@@ -250,6 +250,8 @@ def allowance(clearness: float) -> np.float32:
 CLEARNESS, ALLOWED = (12.0, 24.0, 40.0), (0.30, 0.20, 0.0)
 """Measured on synthetic and real speakers in a quiet room and in a kitchen: nine in ten utterances of a phrase cost no
 more, at 10, 20 and 40 dB, while sentences of other people cost 0.4 and more in any of them."""
+PAUSED = 0.08
+"""What a match may cost more across a pause: embeddings behind one know nothing of what was before it."""
 FAVOURED, FAVOUR = (6.0, 12.0), 10.0
 """Of two phrases that were both heard the longer one was said: a word inside of it is a good match, too. So a phrase
 that was matched from begin to end is given up to FAVOUR log-odds more, by the frames of its takes."""
@@ -283,6 +285,12 @@ class Aligned:
         self._now = np.full(len(self.columns), -np.inf, np.float32)
         self.odds = self._now
         self.beginning = -np.inf
+        self.goes_on = False
+        self._paused = np.float32(0.0)
+
+    def resume(self) -> None:
+        """Go on after a pause: what comes now is the rest of the same phrase, and fits less well."""
+        self._paused = np.float32(PAUSED)
 
     def push(self, embedding: NDArray[np.float32], clearness: float) -> NDArray[np.float32]:
         """Take the next embedding, (96,); the score of each phrase, (phrases,), 0..1, at its limit 0.5.
@@ -290,7 +298,7 @@ class Aligned:
         ``clearness`` (dB, ``Gate.clearness``): the more noise there is, the more a match costs, and may cost. A match
         ends with one embedding and not with its neighbours, so each score stands for two steps.
         """
-        limits = self._limits + allowance(clearness)
+        limits = self._limits + allowance(clearness) + self._paused
         before, self._now = self._now, self._best_of(ALIGNED_SLOPE * (limits - self._aligner.push(embedding)))
         self.odds = np.maximum(before, self._now)
         self.beginning = float((ALIGNED_SLOPE * (limits - self._aligner.begun())).max())

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 PAUSE = 2
 """Blocks (0.16 s) without sound after which the best phrase so far is settled on."""
-INNER_PAUSE = 4
-"""The same where what was said may be the beginning of a longer phrase."""
+INNER_PAUSE, LONGER_PAUSE = 4, 6
+"""The same where what was said may be the beginning of a longer phrase: of a taught one, and of one of the bundle's."""
+FOLLOWED = 4
+"""Blocks (0.32 s) of further speech after which a word of the bundle's was a part of something else."""
 BEATEN = 4
 """Blocks in which no score was beaten, and nothing longer was begun, after which it is settled on in noise."""
 BEHIND = 6.0
@@ -37,6 +39,8 @@ class Whole(Protocol):
     """Log-odds by which each goes before what may be a part of it."""
     beginning: float
     """Log-odds that what is being said is the beginning of one."""
+    goes_on: bool
+    """Whether somebody is certainly still speaking; never in noise, where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Weighing:
         self.best: Peak | None = None
         self._lead = 0.0  # log-odds of the best above its threshold
         self._unbeaten = 0  # blocks since it came
+        self._followed = 0  # blocks of speech since then
         self._inside = False  # whether what was said last may be the beginning of something longer
         self._taught: dict[int, float] = {}  # of each taught phrase that was heard, by class, its best log-odds
 
@@ -86,15 +91,27 @@ class Weighing:
         if self.best is None or leads[index] > self._lead:
             others = np.delete(scores, index)
             self.best = Peak(index, float(scores[index]), float(scores[index] - others.max(initial=0.0)))
-            self._lead, self._unbeaten = float(leads[index]), -1
+            self._lead, self._unbeaten, self._followed = float(leads[index]), -1, -1
 
     def due(self, whole: Whole, *, active: bool, quiet: int) -> bool:
         """Whether it is time to settle, after a block that was ``active`` or is the ``quiet``-th without sound."""
         if active:
             self._inside = whole.beginning >= max(0.0, self._lead - BEHIND)
             self._unbeaten = 0 if self._inside else self._unbeaten + 1
-        pause = max(self._pause, INNER_PAUSE) if self._inside else self._pause
-        return self.best is not None and (quiet >= pause or self._unbeaten >= BEATEN)
+        if self.best is None:
+            return False
+        taught = self.best.index in self._taught
+        self._followed += whole.goes_on
+        if not taught and self._followed >= FOLLOWED:
+            self._drop()
+            return False
+        inner = INNER_PAUSE if taught else LONGER_PAUSE
+        pause = max(self._pause, inner) if self._inside else self._pause
+        return quiet >= pause or (self._unbeaten >= BEATEN and not whole.goes_on)
+
+    def _drop(self) -> None:
+        """Hold nothing; what else was heard of taught phrases still counts."""
+        self.best, self._lead = None, 0.0
 
     def rival(self) -> int:
         """The class of another taught phrase that was heard nearly as well as the best, -1 for none."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from bundlebuild.audio import Audio, to_int16
 from evaluation.conditions import ROOM
 from idiolect.enrolment import TRIES
+from idiolect.learning import aligning, rounds, trainer
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import rounds, trainer
-from idiolect.learning.attempt import Attempt, Reason, Taken, compare, repeated
+from idiolect.learning.attempt import Attempt, Reason, Taken, repeated
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.pipeline.chain import Chain
@@ -40,7 +40,7 @@ class Lessons:
     phrases: list[str] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     first: dict[str, Array] = field(default_factory=dict)
-    """z of each phrase's first take."""
+    """The frames of each phrase's first take."""
     good: int = 0
     refused: int = 0
 
@@ -69,8 +69,8 @@ class School:
     def teach(self, lessons: Lessons, phrase: str) -> bool:
         """Take TAUGHT takes of a phrase, as `idiolect.enrolment` collects them; whether they came together."""
         taken: list[Taken] = []
-        z: list[Array] = []
-        others, unlike, take = self._centres(lessons, phrase), 0, 0
+        frames: list[Array] = []
+        others, unlike, take = self._takes(lessons, phrase), 0, 0
         while len(taken) < TAUGHT:
             if take >= TRIES * TAUGHT:
                 return False
@@ -80,18 +80,18 @@ class School:
             if isinstance(outcome, Taken) and repeated(outcome.samples, [t.samples for t in taken]):
                 outcome = Reason.SAME
             if isinstance(outcome, Taken):
-                mine = self._z(outcome.span)
-                outcome = compare(mine, z, others) or outcome
+                mine = self._frames(outcome)
+                outcome = Reason.SHORT if mine is None else aligning.compared(mine, frames, others) or outcome
                 unlike = unlike + 1 if outcome is Reason.UNLIKE else 0
-                if isinstance(outcome, Taken):
+                if isinstance(outcome, Taken) and mine is not None:
                     taken.append(outcome)
-                    z.append(mine)
+                    frames.append(mine)
                 elif unlike >= 2:
-                    taken, z, unlike = [], [], 0
+                    taken, frames, unlike = [], [], 0
             lessons.good += first_try
             lessons.refused += first_try and isinstance(outcome, Reason)
         self._keep(lessons, phrase, taken)
-        lessons.first[phrase] = z[0]
+        lessons.first[phrase] = frames[0]
         return True
 
     def accepts_wrong(self, lessons: Lessons, phrase: str, wrong: Audio) -> bool:
@@ -99,8 +99,10 @@ class School:
         outcome = self.attempt(wrong, phrase, "wrong")
         if isinstance(outcome, Reason):
             return False
-        others = self._centres(lessons, phrase)
-        return compare(self._z(outcome.span), [lessons.first[phrase]], others) is None
+        frames = self._frames(outcome)
+        if frames is None:
+            return False
+        return aligning.compared(frames, [lessons.first[phrase]], self._takes(lessons, phrase)) is None
 
     def attempt(self, clip: Audio, *seed: object) -> Taken | Reason:
         """One attempt in a quiet room, block by block, as the inference thread makes it."""
@@ -113,18 +115,17 @@ class School:
                 return outcome
         return Reason.SILENCE
 
-    def _z(self, span: Array) -> Array:
-        z = self._model.space.features(offset_windows(span)).mean(0)
-        return np.asarray(z / (np.linalg.norm(z) + np.float32(1e-9)), np.float32)
+    def _frames(self, taken: Taken) -> Array | None:
+        return aligning.frames_of(self._model.standard, taken.span, taken.length)
 
-    def _centres(self, lessons: Lessons, phrase: str) -> list[Array]:
-        """Where the other phrases lie that she taught (`idiolect.people`)."""
-        rows: dict[str, list[Array]] = {}
+    def _takes(self, lessons: Lessons, phrase: str) -> list[list[Array]]:
+        """The takes of the other phrases that she taught (`idiolect.people`)."""
+        found: dict[str, list[Array]] = {}
         for example in lessons.examples:
-            if example.phrase not in (phrase, *self._model.phrases):
-                z = self._model.space.features(offset_windows(example.spans[0]))
-                rows.setdefault(example.phrase, []).append(z.mean(0))
-        return [np.mean(each, axis=0) for each in rows.values()]
+            take = aligning.take_of(self._model.standard, example)
+            if take is not None and example.phrase not in (phrase, *self._model.phrases):
+                found.setdefault(example.phrase, []).append(take)
+        return [each[-aligning.MOST :] for each in found.values()]
 
     def _keep(self, lessons: Lessons, phrase: str, taken: Sequence[Taken]) -> None:
         session = f"{len(lessons.phrases):08x}"
