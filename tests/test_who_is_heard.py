@@ -1,4 +1,4 @@
-"""Who is heard after a wake word: real voices, a real vault and worker, adapters made from what was said, one chain."""
+"""Who is heard, and what: real voices, a real vault and worker, adapters made from what was said, one chain."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ class Scene:
     people: dict[str, str]
     household: Heard
     listening: object
+    head: tuple[str, ...]
 
     def __post_init__(self):
         self.chain = self.recognizer.chain(self.listening)
@@ -85,6 +86,11 @@ class Scene:
         self.chain.listen_for(self.listening, self.household if household == "mine" else household)
         self.chain.address(self.people.get(who, GUEST))
         return self
+
+    def sharing(self, **shared):
+        """The household in which these people let everybody say some phrases."""
+        people = {self.people[name]: frozenset(phrases) for name, phrases in shared.items()}
+        return Heard(self.household.space, self.head, list(self.household.adapters.values()), people)
 
     def says(self, *sounds, wait=7.0):
         """What is heard: (kind, phrase, who), rejected speech left out."""
@@ -115,7 +121,7 @@ def scene(recognizer, wake_word, tmp_path_factory):
                     assert round_.outcome.verdict.passed, round_
                 household = Heard(recognizer.space, recognizer.head.classes, home.in_use())
             base = with_taught(listening(recognizer.bundle, phrases=["yes", "no"], **wishes), household.taught)
-            made[key] = Scene(recognizer, people, household, base)
+            made[key] = Scene(recognizer, people, household, base, recognizer.head.classes)
         return made[key]
 
     return make
@@ -236,3 +242,93 @@ def test_naming_somebody_in_a_turn_counts_at_once(scene, wake_word):
     assert home.chain.profile == home.people["ann"]
     home.chain.address(GUEST)
     assert home.says(phrase(ANNS)) == []
+
+
+# -- phrases that everybody may say
+
+
+def said_in_a_turn(wake_word, *sounds):
+    return np.concatenate(
+        [speech.silence(1.0), wake_word("stranger"), speech.silence(0.4), *sounds, speech.silence(7.0)]
+    )
+
+
+@pytest.fixture
+def home(scene):
+    """Ann and Ben taught a phrase each, and one both; nobody can be told by voice."""
+    return scene({"ann": NOT_AGREED, "ben": NOT_AGREED}, {"ann": [SHARED, ANNS], "ben": [SHARED, BENS]}, voices=())
+
+
+@pytest.mark.parametrize("named", [GUEST, "ben", "ann"])
+def test_a_phrase_is_heard_for_others_only_while_its_owner_lets_them(home, wake_word, named):
+    turn = said_in_a_turn(wake_word, phrase(ANNS, 1.04))
+    heard = [d for d in home.named(named).chain.process(turn) if d.kind == "phrase"]
+    assert bool(heard) == (named == "ann")
+    (event,) = [d for d in home.named(named, home.sharing(ann=[ANNS])).chain.process(turn) if d.kind == "phrase"]
+    assert (event.phrase, home.names[event.profile]) == (ANNS, named)  # it is theirs who said it
+    assert event.adapter == (1 if named == "ann" else 0)
+    heard = [d for d in home.named(named, home.sharing(ann=[])).chain.process(turn) if d.kind == "phrase"]
+    assert bool(heard) == (named == "ann")
+
+
+def test_only_the_phrases_that_are_shared_are_heard(home, wake_word):
+    shared = home.sharing(ann=[SHARED], ben=[ANNS])  # Ben has not taught that one
+    assert shared.shared == (SHARED,)
+    turn = said_in_a_turn(wake_word, phrase(ANNS, 1.04))
+    assert [d.phrase for d in home.named(GUEST, shared).chain.process(turn) if d.kind == "phrase"] == []
+
+
+def test_who_taught_the_same_phrase_is_heard_by_their_own(home, wake_word):
+    turn = said_in_a_turn(wake_word, phrase(SHARED, 1.04))
+    alone = home.named("ben").chain.steps(turn)
+    beside = home.named("ben", home.sharing(ann=[SHARED])).chain.steps(turn)
+    assert [s.detection for s in alone] == [s.detection for s in beside]
+    assert any(s.detection and (s.detection.phrase, s.detection.adapter) == (SHARED, 1) for s in beside)
+    for mine, theirs in zip(alone, beside, strict=True):
+        np.testing.assert_array_equal(mine.posteriors, theirs.posteriors)
+
+
+def test_of_two_who_share_one_phrase_either_is_enough(home, wake_word):
+    turn = said_in_a_turn(wake_word, phrase(SHARED, 1.04))
+    place, highest = home.household.classes.index(SHARED), []
+    for shared in ({"ann": [SHARED]}, {"ben": [SHARED]}, {"ann": [SHARED], "ben": [SHARED]}):
+        steps = home.named(GUEST, home.sharing(**shared)).chain.steps(turn)
+        highest.append(max(step.posteriors[place] for step in steps if step.position > len(turn) // 4))
+    assert highest[2] >= max(highest[:2]) - 1e-6
+
+
+def test_a_guest_is_heard_by_the_base_model_bit_by_bit(home, wake_word, recognizer):
+    turn = said_in_a_turn(wake_word, speech.digit(7), speech.silence(0.5))
+    base = recognizer.chain(listening(recognizer.bundle, phrases=["yes", "no"]))
+    count = len(recognizer.head.classes)
+    with_phrases = home.named(GUEST, home.sharing(ann=[ANNS, SHARED], ben=[BENS])).chain.steps(turn)
+    for mine, theirs in zip(with_phrases, base.steps(turn), strict=True):
+        np.testing.assert_array_equal(mine.posteriors[:count], theirs.posteriors)
+
+
+def test_phrases_of_the_bundle_are_nobodys_to_share(scene):
+    home = scene({"ann": NOT_AGREED}, {"ann": [SHARED]}, voices=())
+    assert home.sharing(ann=["yes", SHARED]).shared == (SHARED,)
+
+
+def test_without_such_phrases_a_guest_costs_nothing_more_and_with_them_nothing_until_a_turn(
+    home, wake_word, monkeypatch
+):
+    looked = []
+    rows = Heard.rows
+    monkeypatch.setattr(Heard, "rows", lambda self, *of: looked.append(1) or rows(self, *of))
+    turn = said_in_a_turn(wake_word, phrase(ANNS))
+    home.named(GUEST).chain.process(turn)
+    assert not looked
+    home.named(GUEST, home.sharing(ann=[ANNS])).chain.process(phrase(ANNS))  # no wake word before it
+    assert not looked
+    home.named(GUEST, home.sharing(ann=[ANNS])).chain.process(turn)
+    assert looked
+
+
+def test_voice_match_and_shared_phrases_go_together(scene, wake_word):
+    home = scene({"ann": AGREED, "ben": AGREED}, {"ann": [ANNS], "ben": [BENS]})
+    shared = home.sharing(ben=[BENS])
+    for named, speaks, who in ((GUEST, "stranger", GUEST), ("ann", "stranger", "ann"), (GUEST, "ann", "ann")):
+        said = home.named(named, shared).says(wake_word(speaks), speech.silence(0.4), phrase(BENS, 1.04))
+        assert said == [("computer", who), (BENS, who)]

@@ -98,7 +98,10 @@ def _show(options: argparse.Namespace) -> int:
             lines.append(f"  {purpose:20} since {when}, {said['how']}, receipt {said['receipt'][:12]}")
             if purpose == "voice_match" and "voice" in person:
                 lines.append(f"  {'':20} {voice_text(person['voice'], person['name'])}")
-    return _say(options, {**answer, "people": people}, lines or [_nobody(options.name)])
+    lines = lines or [_nobody(options.name)]
+    if answer["household"]:
+        lines.append("everybody may say, guests too: " + ", ".join(f'"{phrase}"' for phrase in answer["household"]))
+    return _say(options, {**answer, "people": people}, lines)
 
 
 def _nobody(name: str) -> str:
@@ -226,6 +229,8 @@ def _review(options: argparse.Namespace) -> int:
         why = "" if e["counts"] else f"  [does not count: {e['why']}]"
         why += f"  [mapped from encoder {e['encoder'][:12]}]" if e.get("mapped") else ""
         lines.append(f"  {e['id']:5}  {e['day']}  {e['source']:12} {e['phrase']!r} until {e['expires']}{why}")
+    for phrase in answer["shared"]:
+        lines.append(f"  everybody may say {phrase!r}")
     for row in answer["usage"]:
         said = ", ".join(f"{phrase} {count}x" for phrase, count in row["said"].items())
         lines.append(f"  said on {row['day']}: {said} (until {row['expires']})")
@@ -288,6 +293,12 @@ def _lately(answer: Report) -> list[str]:
             lines.append(f"    {part['slice']:28} |{meter(-60 + 60 * right, 20)}| {right:4.0%} of {part['total']}"
                          f" (lost {part['lost']}, won {part['won']})")  # fmt: skip
     return lines
+
+
+def _share(options: argparse.Namespace) -> int:
+    answer = _client(options).share(options.name, options.phrase, options.wanted)
+    shared = ", ".join(f'"{phrase}"' for phrase in answer["shared"]) or "nothing"
+    return _say(options, answer, [f"everybody may say of what {options.name} taught: {shared}"])
 
 
 def _forget(options: argparse.Namespace) -> int:
@@ -386,6 +397,13 @@ def _register_rights(commands: Any, common: argparse.ArgumentParser, add: Add) -
     explain = _named(add(commands, common, "explain", "say in words what was learnt and why it is used", _explain))
     explain.add_argument("--adapter", type=int, metavar="N", help="a version (default: the one in use)")
     _named(add(commands, common, "rollback", "take back what was learnt last", _rollback))
+    for command, wanted, what in (
+        ("share", True, "let everybody say a phrase that somebody taught"),
+        ("unshare", False, "let nobody else say it any more"),
+    ):
+        shared = _named(add(commands, common, command, what, _share))
+        shared.add_argument("phrase", metavar="PHRASE")
+        shared.set_defaults(wanted=wanted)
     forget = _named(add(commands, common, "forget", "forget an example, a phrase, a day, or everything", _forget))
     which = forget.add_mutually_exclusive_group(required=True)
     which.add_argument("--example", type=int, metavar="N")

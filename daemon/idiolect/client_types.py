@@ -6,7 +6,9 @@ Times are seconds since the Unix epoch, days are written 2026-11-24.
 # Without `from __future__ import annotations`: it would hide NotRequired from __required_keys__.
 from typing import Any, Literal, NotRequired, TypedDict
 
-Purpose = Literal["enrol", "adapt_corrections", "adapt_confirmations", "usage", "voice_match", "contribute"]
+Purpose = Literal[
+    "enrol", "adapt_corrections", "adapt_confirmations", "usage", "voice_match", "household_phrases", "contribute"
+]
 
 
 class Listening(TypedDict):
@@ -238,10 +240,18 @@ class Person(TypedDict):
 
 
 class People(TypedDict):
-    """Everybody; ``active`` is the profile of who speaks, or guest."""
+    """Everybody; ``active`` is the profile of who speaks, or guest. ``household``: phrases that everybody may say."""
 
     people: list[Person]
     active: str
+    household: list[str]
+
+
+class Shared(TypedDict):
+    """The phrases of a person that everybody may say."""
+
+    profile: str
+    shared: list[str]
 
 
 class Question(TypedDict):
@@ -419,6 +429,7 @@ class Review(TypedDict):
     usage: list[Usage]
     adapters: list[Version]
     upkeep: dict[str, str]
+    shared: list[str]
     voice: NotRequired[Voice]
 
 

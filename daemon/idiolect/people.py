@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from idiolect import observe, refusals
-from idiolect.consent import Consents, Pending, Person
+from idiolect.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
@@ -49,7 +49,16 @@ class People:
             }
             for p in people
         ]
-        return {"people": rows, "active": self._personal.active}
+        return {"people": rows, "active": self._personal.active, "household": list(self._personal.shared)}
+
+    async def share(self, name: object, phrase: object, wanted: bool, user: str) -> dict[str, object]:
+        """POST /v1/share: let everybody say a phrase of somebody's, or nobody else any more."""
+        said = clean_phrase(phrase)
+
+        def work(rights: Rights, person: Person) -> dict[str, object]:
+            return {"profile": person.profile, "shared": rights.share(person, said, wanted)}
+
+        return await self._changed_about(name, work, user)
 
     async def ask_consent(self, name: object, purposes: Sequence[str], language: str) -> dict[str, object]:
         """POST /v1/consent: put the question."""
@@ -93,7 +102,7 @@ class People:
 
         def made_up_for(learner: Learner) -> dict[str, object]:
             count, profile = work(learner.consents)
-            made = learner.round_owed(profile)
+            made = learner.round_owed(profile) if purpose != HOUSEHOLD else Made(0, "base", None)
             return {"deleted": count, **told(made), **in_use(learner, profile)}
 
         self._inference.forget()
@@ -149,6 +158,8 @@ class People:
         meant = clean_phrase(phrase)
         heard = self._take(event)
         understood, earlier = heard.event.detection.phrase, self._personal.of_earlier(heard.event.detection)
+        if self._personal.lent(heard.event.detection):  # which says nothing of this person's own versions
+            understood, earlier = "", True
 
         def work(learner: Learner) -> dict[str, object]:
             profile = heard.event.detection.profile
@@ -170,6 +181,9 @@ class People:
     async def confirm(self, event: str, user: str) -> dict[str, object]:
         """POST /v1/confirm: an event of the last minutes was understood as it was meant."""
         self._check_learning()
+        kept = self._inference.recent.look(event)
+        if kept is not None and self._personal.lent(kept.event.detection):
+            raise RequestError(409, "event", "is of a phrase that somebody else taught: teach it, too, as you say it")
         heard = self._take(event)
         detection = heard.event.detection
         if detection.kind == "rejected":

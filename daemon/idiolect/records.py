@@ -6,6 +6,7 @@ Everything here runs on the thread that owns the vault, and is read from it anew
 | --- | --- |
 | enrol, adapt_corrections, adapt_confirmations: example, sequence | one example (``learning.ledger``) |
 | usage: count, day | how often what was said on a day |
+| household_phrases: shared, number | one phrase that everybody may say (``sharing``) |
 | adapter: adapter, number | a version: file, provenance, signature (``learning.provenance``) |
 | adapter: state, 00 | the rollout's table (``learning.rollout``) |
 | adapter: shelf, bundle's digest | the table of another bundle, set aside (``shelves``) |
@@ -289,7 +290,7 @@ class Records:
         ]  # fmt: skip
         if first + len(made) > ledgers.MAX_EXAMPLES and self.count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
-        expires = self._expires(purpose)
+        expires = self.expires(purpose)
         fields: dict[str, int | str] = {"profile": profile, "purpose": purpose, "sequence": first}
         with self.vault.change("example-kept", False, count=len(made), **fields) as change:
             for example in made:
@@ -323,9 +324,9 @@ class Records:
         total: dict[str, int] = json.loads(raw) if raw else {}
         for phrase, count in said.items():
             total[phrase] = total.get(phrase, 0) + count
-        change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", self._expires("usage"))
+        change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", self.expires("usage"))
 
-    def _expires(self, purpose: str) -> int:
+    def expires(self, purpose: str) -> int:
         """The last day on which something of today's is kept."""
         return self.day + RETENTION[purpose] if self.dated() else UNDATED
 

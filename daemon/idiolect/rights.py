@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from idiolect import shelves, standing, structure, voices
+from idiolect import sharing, shelves, standing, structure, voices
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import NONSENSE, RequestError, TrustError
 from idiolect.host.stretch import stretch
@@ -109,6 +109,7 @@ class Rights:
             "usage": usage,
             "adapters": self.history(person)["versions"],
             "upkeep": self._upkeep(profile),
+            "shared": sorted(sharing.phrases(learner, profile)),
             **voices.shown(voices.Voices(learner).of(profile), learner.model),
         }
 
@@ -257,12 +258,19 @@ class Rights:
                          "slices": [dict(zip(rows, each, strict=True)) for each in tested["slices"]]} if tested else {},
         }  # fmt: skip
 
+    def share(self, person: Person, phrase: str, wanted: bool) -> list[str]:
+        """Let everybody say a phrase, or nobody else any more; what everybody may say then."""
+        return sharing.share(self._learner, person, phrase, wanted)
+
     # -- forgetting ---------------------------------------------------------------------------------------------
 
     def forget(self, person: Person, what: Mapping[str, object]) -> dict[str, object]:
         """One example, a phrase, a day or everything: {"example": 3}, {"phrase": ..}, {"day": ..}, {"all": true}."""
         chosen = self._choose(person, what)
         profile = person.profile
+        numbers = {e.sequence for e in chosen}
+        kept = [e for e, _ in self._learner.examples(profile) if e.sequence not in numbers]
+        unshared = sharing.orphans(self._learner, profile, {e.phrase for e in kept if e.source == "enrolment"})
         purposes = sorted({e.purpose for e in chosen})
         if what.get("all"):
             purposes = sorted({*purposes, *(["usage"] if self._vault.items(profile, "usage", "count") else [])})
@@ -276,6 +284,7 @@ class Rights:
                     change.delete(profile, "usage", "count", record.id)
             for purpose in purposes:
                 change.rekey(profile, purpose)
+            sharing.drop(change, profile, unshared)
             change.withdraw(profile, ADAPTER)
         made = self._learner.round_owed(profile)
         return {"forgotten": len(chosen), **told(made), **in_use(self._learner, profile)}
@@ -312,6 +321,7 @@ class Rights:
                 for e, encoder in kept
             ],
             "usage": [[phrase, day, count] for (phrase, day), count in sorted(known.usage.items())],
+            "shared": sorted(sharing.phrases(self._learner, person.profile)),
             "adapters": self.history(person)["versions"],
         }  # fmt: skip
         self._vault.log("exported", profile=person.profile, count=len(kept))

@@ -139,14 +139,18 @@ class Scorer:
         household = self.household
         if household is None:
             return softmax(logits)
-        if self.profile == GUEST or not self.attentive:
+        if not self.attentive or self._plain(household):
             heard = household.as_guest(logits)
             if self.profile == GUEST or not any(heard.item(i) >= SUSPECTED for i in self.suspects):
                 return heard
         return self._heard(household, logits, self._newest(slot))
 
+    def _plain(self, household: Household) -> bool:
+        """Whether nothing but the base head is heard: a guest is, where nobody lets everybody say a phrase."""
+        return self.profile == GUEST and not household.shared
+
     def _heard(self, household: Household, logits: Array, window: Array) -> Array:
-        """Posteriors of a window for whoever is heard, who is not a guest alone."""
+        """Posteriors of a window for whoever is heard, where more than the base head is."""
         rows = household.rows(household.space.features(window))
         if self.also is None:
             return household.posteriors(self.profile, logits, rows)
@@ -168,6 +172,6 @@ class Scorer:
         logits, household = self.head.logits(window[None])[0], self.household
         if household is None:
             return softmax(logits)
-        if self.profile == GUEST:
+        if self._plain(household):
             return household.as_guest(logits)
         return self._heard(household, logits, window)

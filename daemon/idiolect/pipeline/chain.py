@@ -358,9 +358,16 @@ class Chain:
         profile = self._whose(household, detection)
         if self._scorer.also is not None and detection.kind != "wake" and self._decoder.state is not State.TURN:
             self._serve(self._addressed)
-        adapter = household.adapters.get(profile)
-        beside = self._beside_of(profile, detection)
-        return replace(detection, profile=profile, adapter=beside or (adapter.number if adapter else 0))
+        number = self._beside_of(profile, detection)
+        if not number and not self._lent(household, profile, detection.phrase):
+            adapter = household.adapters.get(profile)
+            number = adapter.number if adapter else 0
+        return replace(detection, profile=profile, adapter=number)
+
+    def _lent(self, household: Household, profile: str, phrase: str) -> bool:
+        """Whether ``profile`` is heard to say this with what somebody else taught."""
+        homes = [household, *([self._beside.carried.household] if self._beside else [])]
+        return any(home.lent(profile, phrase) for home in homes) and not household.taught_by(profile, phrase)
 
     def _recognise(self, household: Household, wake_word: str) -> None:
         """Take whose voice said ``wake_word`` to be the one who speaks, for this turn.

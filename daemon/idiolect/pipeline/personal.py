@@ -10,12 +10,13 @@ projection and one product however many people live there. What a row means:
   threshold at 0.5.
 
 Only the rows of the profile that speaks are used, and where a voice was guessed those of whom ``profile`` named besides
-(``Household.of_both``). For a guest the base head's logits come out bit by bit.
+(``Household.of_both``); and everywhere those of phrases that somebody lets everybody say. For a guest the base head's
+logits come out bit by bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,14 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
+class _Lent:
+    """What others let a profile say: rows of the household's matrix, and the posterior that each raises."""
+
+    rows: tuple[int, ...] = ()
+    targets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Rows:
     """Where one profile's rows lie in the household's matrix."""
 
@@ -107,7 +116,11 @@ class _Rows:
 class Household:
     """Everybody's adapters as one matrix. ``base`` are the head's classes."""
 
-    def __init__(self, space: Space, base: Sequence[str], adapters: Sequence[Adapter]) -> None:
+    def __init__(
+        self, space: Space, base: Sequence[str], adapters: Sequence[Adapter],
+        shared: Mapping[str, Collection[str]] | None = None,
+    ) -> None:  # fmt: skip
+        """``shared``: by profile, which of the phrases that this person taught everybody may say."""
         self.space = space
         self._base = tuple(base)
         self.adapters = {adapter.profile: adapter for adapter in adapters}
@@ -129,6 +142,25 @@ class Household:
         names = [t.name for adapter in adapters for t in adapter.taught]
         self._rivals_of = np.array([self._base.index(n) if n in self._base else -1 for n in names], np.intp)
         """Column of ``Space.rival`` for each of these rows: a phrase is not its own rival."""
+        self._lend(shared or {})
+
+    def _lend(self, shared: Mapping[str, Collection[str]]) -> None:
+        """Find the rows that everybody hears, and for each profile those of phrases that it has not taught itself."""
+        lent = [
+            (taught.name, self._rows[profile].taught.start + place)
+            for profile, adapter in self.adapters.items()
+            for place, taught in enumerate(adapter.taught)
+            if taught.name in shared.get(profile, ()) and taught.name not in self._base
+        ]
+        self.shared = tuple(dict.fromkeys(name for name, _ in lent))
+        """Phrases that everybody may say."""
+        self._lent = {
+            profile: _Lent(
+                tuple(row for name, row in lent if not self.taught_by(profile, name)),
+                tuple(self.classes.index(name) for name, _ in lent if not self.taught_by(profile, name)),
+            )
+            for profile in (GUEST, *self.adapters)
+        }
 
     def _lay(self, adapter: Adapter, columns: list[NDArray[np.float32]], biases: list[float]) -> _Rows:
         first = len(columns)
@@ -179,11 +211,11 @@ class Household:
         """What ``profile`` hears: from base logits (..., C) and ``rows`` to (..., C + taught), each 0..1.
 
         A taught phrase stands beside the base classes, and counts as little as there is speech. A guest's are the
-        base head's, bit by bit, and nothing taught.
+        base head's, bit by bit, and of what is taught the phrases that everybody may say.
         """
         mine = self._rows.get(profile)
         if mine is None:
-            return self.as_guest(logits)
+            return self._with_lent(GUEST, self.as_guest(logits), rows)
         heard = np.zeros((*logits.shape[:-1], len(self.classes)), np.float32)
         adapted = logits.copy()
         adapted[..., mine.classes] += np.maximum(rows[..., mine.shifts], 0.0)
@@ -195,6 +227,16 @@ class Household:
             speech = 1.0 - base[..., self._background].sum(-1, keepdims=True)
             scores = speech / (1.0 + np.exp(np.minimum(-rows[..., mine.taught], 30.0)))
             heard[..., mine.targets] = np.maximum(heard[..., mine.targets], scores)
+        return self._with_lent(profile, heard, rows)
+
+    def _with_lent(self, profile: str, heard: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Beside what a profile hears, what others let it say; nothing else changes."""
+        lent = self._lent[profile]
+        if lent.rows:
+            speech = 1.0 - heard[..., self._background].sum(-1)
+            for row, target in zip(lent.rows, lent.targets, strict=True):
+                score = speech / (1.0 + np.exp(np.minimum(-rows[..., row], 30.0)))
+                heard[..., target] = np.maximum(heard[..., target], score)
         return heard
 
     def of_both(
@@ -214,6 +256,10 @@ class Household:
         """Whether this person taught the phrase, or how they say it."""
         adapter = self.adapters.get(profile)
         return adapter is not None and any(taught.name == phrase for taught in adapter.taught)
+
+    def lent(self, profile: str, phrase: str) -> bool:
+        """Whether ``profile`` is heard to say a phrase only because somebody else lets everybody say it."""
+        return phrase in self.shared and not self.taught_by(profile, phrase)
 
     def as_guest(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The base head's posteriors, (..., C + taught), with 0 for what somebody taught."""

@@ -3,15 +3,16 @@
 import { get, post } from "./api.js";
 import { attempt, dialog, sure } from "./ask.js";
 import { h, say } from "./dom.js";
-import { date, language, t, voice } from "./text.js";
+import { date, language, quoted, t, voice } from "./text.js";
 
-const DAYS = { enrol: 365, adapt_corrections: 365, adapt_confirmations: 90, usage: 90, voice_match: 365, contribute: 30 };
+const DAYS = { enrol: 365, adapt_corrections: 365, adapt_confirmations: 90, usage: 90, voice_match: 365, household_phrases: 365, contribute: 30 };
 const LOOK = 1000; // ms
 let open = false; // a question that waits for a spoken yes: with two, a yes would count for none
 
 async function person(app) {
-  const { people } = await get("/v1/consent");
-  return people.find((p) => p.profile === app.session.profile || p.name === app.session.person) || { purposes: {} };
+  const { people, household } = await get("/v1/consent");
+  const found = people.find((p) => p.profile === app.session.profile || p.name === app.session.person);
+  return { purposes: {}, ...found, household };
 }
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -95,10 +96,12 @@ function row(purpose, receipt, lack, app, draw) {
 
 export async function show(root, app) {
   const list = h("ul.card.rows", {});
+  const everybody = h("p", {});
   const draw = async () => {
-    const { purposes, voice: lack } = await person(app);
+    const { purposes, voice: lack, household } = await person(app);
+    everybody.textContent = household.length ? t("consent.household", { phrases: quoted(household) }) : "";
     list.replaceChildren(...Object.keys(DAYS).map((purpose) => row(purpose, purposes[purpose], purpose === "voice_match" && lack, app, draw)));
   };
   await draw();
-  root.append(h("p", {}, t("consent.text")), list, h("p.quiet", {}, t("consent.free")));
+  root.append(h("p", {}, t("consent.text")), list, everybody, h("p.quiet", {}, t("consent.free")));
 }

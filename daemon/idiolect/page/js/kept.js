@@ -42,10 +42,23 @@ function example(each, app) {
     forgetting(app, { example: each.id }, t("kept.forget"), t("kept.forget.name", { number: each.id, phrase: each.phrase })));
 }
 
-function phrase(name, examples, app) {
+// Only where its owner agreed that phrases may be everybody's, and only for those that were taught.
+function sharing(name, examples, review, app) {
+  const on = review.shared.includes(name);
+  if (!on && (!("household_phrases" in review.purposes) || !examples.some((e) => e.source === "enrolment"))) return [];
+  const key = on ? "kept.unshare" : "kept.share";
+  const work = async () => {
+    await post("/v1/share", { profile: app.session.person, phrase: name, shared: !on });
+    await app.again({ to: "#examples h2" });
+    say(t(`${key}.done`));
+  };
+  return [on && h("p.note", {}, t("kept.shared")), button(t(key), work, { name: t(`${key}.name`, { phrase: name }) })];
+}
+
+function phrase(name, examples, review, app) {
   const list = h("ul.rows", {});
   const box = h("details", {}, h("summary", {}, own(name), " ", h("span.quiet", {}, t("kept.count", { n: examples.length }))),
-    list, forgetting(app, { phrase: name }, t("kept.forget.phrase"), t("kept.forget.phrase.name", { phrase: name }),
+    list, sharing(name, examples, review, app), forgetting(app, { phrase: name }, t("kept.forget.phrase"), t("kept.forget.phrase.name", { phrase: name }),
       t("kept.sure.phrase", { n: examples.length, phrase: name })));
   const draw = () => list.children.length || list.append(...examples.map((each) => example(each, app)));
   if (examples.length <= LONG || open.has(name)) draw();
@@ -77,7 +90,7 @@ function examples(review, app) {
   const one = forgetting(app, () => ({ day: chosen.value }), t("kept.forget.day"), null, t("kept.sure.day"));
   const shown = card(t("kept.examples"), h("p", {}, t("kept.numbers")),
     !days.length && h("p.quiet", {}, t("kept.none")),
-    grouped(review.examples).map(([name, list]) => phrase(name, list, app)),
+    grouped(review.examples).map(([name, list]) => phrase(name, list, review, app)),
     days.length > 0 && h("div.row", {}, field(t("kept.day"), chosen), one),
     (days.length > 0 || review.usage.length > 0) && h("div.row", {},
       forgetting(app, { all: true }, t("kept.forget.all"), null, t("kept.sure.all"))));

@@ -43,10 +43,12 @@ export function reason(text) {
   return known(key) ? t(key) : english(text);
 }
 
+export const quoted = (phrases) => phrases.map((phrase) => t("quoted", { phrase })).join(", ");
+
 // What telling this voice from others still lacks; nothing where that was not agreed to.
 export function voice(lack) {
   if (!lack) return "";
-  return t(`voice.${lack.state}`, { n: lack.needed - lack.examples, phrases: lack.such_as.map((phrase) => t("voice.phrase", { phrase })).join(", ") });
+  return t(`voice.${lack.state}`, { n: lack.needed - lack.examples, phrases: quoted(lack.such_as) });
 }
 
 const dated = (value, options) => new Intl.DateTimeFormat(language, options).format(value);
