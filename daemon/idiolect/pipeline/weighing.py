@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 PAUSE = 2
 """Blocks (0.16 s) without sound after which the best phrase so far is settled on."""
-INNER_PAUSE, LONGER_PAUSE = 4, 6
+INNER_PAUSE, LONGER_PAUSE = 3, 6
 """The same where what was said may be the beginning of a longer phrase: of a taught one, and of one of the bundle's."""
 FOLLOWED = 4
 """Blocks (0.32 s) of further speech after which a word of the bundle's was a part of something else."""
