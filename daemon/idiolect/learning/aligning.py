@@ -85,7 +85,7 @@ def compared(
 
 
 UNLIKE = 0.55
-"""Cost from which on a take is of something else: nine in ten other phrases cost more (``lived.wrong_take_accepted``)."""
+"""Cost from which on a take is of something else: of other phrases nine in ten cost more."""
 
 
 def stored(take: NDArray[np.float32]) -> NDArray[np.int8]:
