@@ -299,6 +299,44 @@ def test_a_layout_that_is_not_known_is_told(scene: Scene, tmp_path: Path, monkey
     assert "kitchen.flac" in result.reasons["lived.10-10db"]
 
 
+def test_phrases_with_a_word_of_the_bundle_are_told_apart(
+    scene: Scene, cast: tuple[voices.Voice, voices.Voice]
+) -> None:
+    home = Home(scene, cast[0], Found())
+    assert home.apart("open the window")
+    assert not home.apart("lights on")
+    assert not home.apart("four two")
+    rows = [row("hit", apart=True), row("missed", apart=False)]
+    values = figures.figures(Found(rows))
+    assert (values["lived.10-quiet.hits"], values["lived.10-quiet.hits.apart"]) == (0.5, 1.0)
+
+
+def test_the_table_shows_every_household_and_every_other_figure() -> None:
+    rows = [row("hit"), row("missed", "30-room"), row("taken", "foreign")]
+    text = "\n".join(figures.table(figures.figures(Found(rows))))
+    for name in (
+        "10-quiet",
+        "30-room",
+        "pairs",
+        "lived.foreign_taken",
+        "lived.report_gap",
+        "lived.latency_ms_p95_noise",
+    ):
+        assert name in text
+
+
+def test_phrases_that_many_say_are_taught_by_some_and_said_by_others(tmp_path: Path) -> None:
+    for phrase in ("computer", "snowboy"):
+        for number in range(people.MANY):
+            path = tmp_path / "phrases" / phrase / f"{number}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    many = people.many_people(tmp_path, ["computer"])
+    assert many is not None
+    assert many.everyday(10) == ["snowboy"]
+    assert people.many_people(tmp_path, ["computer", "snowboy"]) is None
+
+
 def test_people_are_found_in_a_layout_that_is(tmp_path: Path) -> None:
     for digit in range(6):
         for take in range(3):
@@ -330,4 +368,5 @@ def test_the_program_plays_households_by_itself(data: Path, tmp_path: Path) -> N
     assert values["lived.10-quiet.utterances"] == 10
     assert values["lived.people"] == 1
     assert values["reasons"]["lived.foreign_taken"]
-    assert "lived.10-quiet.hits" in done.stdout
+    assert "10-quiet" in done.stdout
+    assert "lived.opposite_done" in done.stdout

@@ -37,12 +37,42 @@ def share(rows: Sequence[Row], *results: str) -> float | None:
 
 
 def figures(found: Found) -> dict[str, Any]:
-    """All keys, those of real recordings alone with ``.real`` behind them; None where nothing was said."""
-    played = {row.figure for row in found.rows if row.figure[0].isdigit()}
+    """All keys; also of real recordings alone (``.real``), and of phrases without a word of the bundle (``.apart``).
+
+    None where nothing was said.
+    """
+    played = {row.figure for row in found.rows if row.figure[0].isdigit() or row.figure.startswith("others")}
     names = sorted({"10-quiet", "10-few", "pairs", "guest", *played})
     everybody = _keys(names, found.rows, found.reported)
     real = _keys(names, [row for row in found.rows if row.real], [each for each in found.reported if each.real])
-    return everybody | {f"{key}.real": value for key, value in real.items()}
+    apart: dict[str, Any] = {}
+    for name in names:
+        apart |= _household(f"lived.{name}", [row for row in found.rows if row.figure == name and row.apart])
+    twins = {"real": real, "apart": apart}
+    return everybody | {f"{key}.{twin}": value for twin, its in twins.items() for key, value in its.items()}
+
+
+COLUMNS = ("hits", "confused", "missed", "asked_back", "worst_person", "utterances")
+
+
+def table(values: dict[str, Any]) -> list[str]:
+    """The figures for people to read: households a line each, then the others."""
+    households = sorted({key.split(".")[1] for key in values if key.startswith("lived.") and key.endswith(".missed")})
+    lines = [f"  {'lived.':24s}" + "".join(f"{name:>13s}" for name in (*COLUMNS, "hits.real", "hits.apart"))]
+    shown = set()
+    for name in households:
+        keys = [f"lived.{name}.{column}" for column in (*COLUMNS, "hits.real", "hits.apart")]
+        lines.append(f"  {name:24s}" + "".join(f"{_told(values[key]):>13s}" for key in keys))
+        shown |= {key for key in values if key.startswith(f"lived.{name}.")}
+    for key in sorted(set(values) - shown):
+        if not key.endswith((".real", ".utterances")):
+            real, count = values.get(f"{key}.real"), values.get(f"{key}.utterances", "")
+            lines.append(f"  {key:40s}{_told(values[key]):>10s}   real {_told(real):>10s}   {count}")
+    return lines
+
+
+def _told(value: float | str | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _keys(households: Sequence[str], rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ recording in them is in any later one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,8 @@ EDGE = RATE * 30 // 1000
 LEAST_WORDS = 5
 LEAST_CLIPS = 3
 """Words of a person, and recordings of each of these, from which on her words are made into phrases."""
+MANY = 20
+"""Recordings of a phrase by different people, from which on some of them can teach it to the others' box."""
 PROMPTS = Path("/usr/share/asterisk/sounds")
 """Debian's asterisk-core-sounds packages: a folder a language, one recording a prompt."""
 PROMPT_S = (0.7, 2.2)
@@ -154,6 +156,19 @@ class WordPerson:
 
 
 @dataclass(frozen=True)
+class Many(WordPerson):
+    """Many people who all say the same few phrases: some of them teach, and the others say it."""
+
+    def everyday(self, count: int) -> list[str]:
+        """What they say."""
+        return self._order()[:count]
+
+    def near(self, count: int) -> list[tuple[str, str]]:  # noqa: ARG002 - nobody recorded any
+        """None."""
+        return []
+
+
+@dataclass(frozen=True)
 class PromptPerson:
     """A speaker of whom there is one recording a phrase: she says it at another pace and pitch each time."""
 
@@ -217,6 +232,16 @@ def arabic_people(data: Path) -> list[Person]:
     for path in _audio(data / "arabic_words", "[a-z]*"):
         found.setdefault(path.name.partition("_")[0], {}).setdefault(f"ar.{path.parent.name}", []).append(path)
     return _people("arabic", found, english=False)
+
+
+def many_people(data: Path, known: Collection[str]) -> Person | None:
+    """Who says phrases/ that the bundle does not know."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in _audio(data / "phrases", "[a-z]*"):
+        if path.parent.name not in known:
+            found[path.parent.name] = (*found.get(path.parent.name, ()), path)
+    kept = {phrase: paths for phrase, paths in found.items() if len(paths) >= MANY}
+    return Many("phrases-many", kept, english=False) if kept else None
 
 
 def _audio(folder: Path, words: str) -> list[Path]:

@@ -19,7 +19,7 @@ from idiolect.learning.model import Model
 from . import figures, homes
 from .homes import Found, Scene
 from .listening import Device, has_pause
-from .people import Person, real_people
+from .people import Person, many_people, real_people
 from .sound import CONDITIONS
 from .talk import sentences, wake_words
 from .voices import synthetic_people
@@ -41,11 +41,13 @@ class Size:
 
 SIZES = {
     "quick": Size((1, 1, 1, 1), 2, 1, 2, 4, 1, 3),
-    "default": Size((4, 3, 4, 1), 6, 2, 3, 12, 4),
+    "default": Size((4, 3, 4, 1), 8, 2, 2, 8, 4),
     "large": Size((8, 12, 24, 4), 12, 4, 1, 60, 24),
 }
 WAKES = 24
 """Wake words by other people that a bundle hears at once in a quiet room; of so many times two they are taken."""
+OTHERS = 8
+"""How many others say each phrase that three people taught, a take."""
 FURTHER = ("few", *CONDITIONS[1:])
 
 
@@ -78,6 +80,9 @@ def _work(number: int) -> Found:
         return homes.pairs(_scene, task.person, task.count)
     if task.kind == "voice_match" and task.other is not None:
         return homes.by_voice(_scene, task.person, task.other, task.count)
+    if task.kind == "others":
+        takes = OTHERS * _scene.takes
+        return homes.everyday(_scene, task.person, 10, task.conditions, called="others", takes=takes)
     return homes.everyday(_scene, task.person, task.count, task.conditions, guest=task.other)
 
 
@@ -123,8 +128,8 @@ def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, proc
         result.reasons["lived"] = "the bundle has no personal space: build it with build_bundle.py --space"
         return result
     real, absent = real_people(data, size.people)
-    voices, mute = synthetic_people(cache)
-    people = [*real, *voices[: size.voices]]
+    synthetic, mute = synthetic_people(cache)
+    people = [*real, *synthetic[: size.voices]]
     _scene = _scene_of(recognizer, model, data, size, result.reasons)
     left_out = [*absent, *mute]
     if left_out:
@@ -135,6 +140,11 @@ def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, proc
         result.reasons["lived"] = "no wake word under phrases/ that this bundle hears: nobody can open a turn"
         return result
     _todo = tasks(people, size)
+    others = many_people(data, recognizer.bundle.classes)
+    if others is None:
+        result.reasons["lived.others-quiet"] = "no phrase under phrases/ that many say and the bundle does not know"
+    else:
+        _todo.append(Task("others", others, conditions=("few",)))
     found = figures.joined(_each(len(_todo), processes))
     result.values = {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.figures(found).items()}
     result.values["lived.people"], result.values["lived.people.real"] = len(people), len(real)

@@ -8,15 +8,19 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
+from bundlebuild import voices
 from bundlebuild.audio import RATE, Audio, read_wav_bytes
 from bundlebuild.augment import level
+from bundlebuild.voices import Speak
 
 from . import phrases
 from .people import Person, louder, rng_of, trimmed
@@ -113,22 +117,64 @@ def espeak(variant: str, pitch_at: float, usual: float = 160.0) -> Engine:
     return speak
 
 
-def synthetic_people(cache: Path | None) -> tuple[list[Person], list[str]]:
-    """Everybody whose engine is here, and which are not."""
+class Drawn(np.random.Generator):
+    """What a neural engine draws for one person: always the same timbre, and the pace and pitch that are wanted."""
+
+    def __init__(self, who: int, wanted: Sequence[float]) -> None:
+        super().__init__(np.random.PCG64(who))
+        self._wanted = list(wanted)
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:  # noqa: ARG002
+        """The next of what is wanted, instead."""
+        return self._wanted.pop(0)
+
+
+def neural(speak: Speak, who: int, before: Sequence[float], pitch_at: float, *, slower: bool = False) -> Engine:
+    """One person of a neural engine. ``before``: what it draws before pace and pitch; ``slower``: it draws a length."""
+
+    def engine(text: str, pace: float, pitch: float) -> Audio:
+        return speak(
+            text, Drawn(who, [*before, 1.0 / pace if slower else pace, pitch_at * (1.0 + (pitch - 1.0) / 2.0)])
+        )
+
+    return engine
+
+
+FLITE = (("slt", 175.0), ("rms", 105.0), ("awb", 128.0))
+ESPEAK = (("f4", 60.0, ("en", "de", "es")), ("m3", 42.0, ("en",)), ("f2", 55.0, ("fr", "de")))
+KOKORO = ((11, 1.0), (23, 0.92), (37, 0.86))
+"""Seeds of timbres, and their pitch."""
+
+
+def neural_people(cache: Path | None) -> list[Person]:
+    """Those of ``./scripts/setup --voices``, where they are installed; loading them takes seconds."""
+    here = [name for name in voices.NEURAL if name in voices.available()]
+    engines = voices.engines(here) if here else {}
     found: list[Person] = []
-    absent = []
+    if "piper" in engines:
+        found.append(Voice("piper", neural(_fresh_piper, 0, (), 1.0, slower=True), ("en",), cache))
+    if "hibari" in engines:
+        found.append(Voice("hibari", neural(engines["hibari"], 1, (), 1.0), ("en",), cache))
+    if "kokoro" in engines:  # a second or two a phrase: the last ones
+        speak = engines["kokoro"]
+        found += [Voice(f"kokoro-{who}", neural(speak, who, (1.1, 1.1), at), ("en",), cache) for who, at in KOKORO]
+    return found
+
+
+def _fresh_piper(text: str, rng: np.random.Generator) -> Audio:
+    """It draws noise of its own from one utterance to the next: loaded anew it says the same every time."""
+    return voices.engines(["piper"])["piper"](text, rng)
+
+
+def synthetic_people(cache: Path | None) -> tuple[list[Person], list[str]]:
+    """Everybody whose engine is here, in turn of the engines, and which are not."""
+    absent = [f"nobody of {name}, which is not installed" for name in ("flite", "espeak-ng") if not shutil.which(name)]
+    groups: list[list[Person]] = [[], [], []]
     if shutil.which("flite"):
-        for voice, hertz in (("slt", 175.0), ("rms", 105.0), ("awb", 128.0)):
-            found.append(Voice(f"flite-{voice}", flite(voice, hertz), ("en",), cache))
-    else:
-        absent.append("nobody of flite, which is not installed")
+        groups[0] = [Voice(f"flite-{voice}", flite(voice, hertz), ("en",), cache) for voice, hertz in FLITE]
     if shutil.which("espeak-ng"):
-        for variant, pitch, languages in (
-            ("f4", 60.0, ("en", "de", "es")),
-            ("m3", 42.0, ("en",)),
-            ("f2", 55.0, ("fr", "de")),
-        ):
-            found.append(Voice(f"espeak-{variant}", espeak(variant, pitch), languages, cache))
-    else:
-        absent.append("nobody of espeak-ng, which is not installed")
-    return found, absent
+        groups[1] = [Voice(f"espeak-{v}", espeak(v, pitch), languages, cache) for v, pitch, languages in ESPEAK]
+        groups[2] = neural_people(cache)
+    if not groups[2]:
+        absent.append("nobody of the neural voices, which ./scripts/setup --voices brings")
+    return [person for row in zip_longest(*groups) for person in row if person is not None], absent
