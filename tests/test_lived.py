@@ -264,6 +264,15 @@ def test_no_recording_is_taught_with_and_said_afterwards(tmp_path: Path, monkeyp
         assert not set(taught) & set(later)
 
 
+def test_words_are_as_far_apart_as_they_are_said_to_be() -> None:
+    one = np.pad(np.ones(1_000, np.float32), people.EDGE)
+    for gap in (320, 640, 960, 1_280):
+        both = people._joined(one, one, gap)
+        silent = np.flatnonzero(both[people.EDGE : -people.EDGE] == 0.0)
+        assert len(silent) == gap
+        assert len(both) == 2_000 + gap + 2 * people.EDGE
+
+
 def test_pairs_differ_in_one_word_and_everyday_phrases_in_both(tmp_path: Path) -> None:
     person = words(tmp_path, dict.fromkeys(("a", "b", "c", "d", "e", "f", "g", "h", "i", "j"), 3))
     everyday = [phrase.split() for phrase in person.everyday(10)]

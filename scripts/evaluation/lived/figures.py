@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def table(values: dict[str, Any]) -> list[str]:
         lines.append(f"  {name:24s}" + "".join(f"{_told(values[key]):>13s}" for key in keys))
         shown |= {key for key in values if key.startswith(f"lived.{name}.")}
     for key in sorted(set(values) - shown):
-        if not key.endswith((".real", ".utterances")):
+        if not key.endswith((".real", ".utterances")) and not isinstance(values[key], dict):
             real, count = values.get(f"{key}.real"), values.get(f"{key}.utterances", "")
             lines.append(f"  {key:40s}{_told(values[key]):>10s}   real {_told(real):>10s}   {count}")
     return lines
@@ -100,7 +100,10 @@ def _counted(key: str, rows: Sequence[Row], result: str) -> dict[str, Any]:
 
 
 def _household(key: str, rows: Sequence[Row]) -> dict[str, Any]:
-    worst, name = _worst(rows, lambda mine: share(mine, "hit") or 0.0)
+    hits = {person: (share(mine, "hit") or 0.0, len(mine)) for person, mine in _by_person(rows).items()}
+    worst, name = min(
+        ((part, who) for who, (part, count) in hits.items() if count >= LEAST_OF_ONE), default=(None, None)
+    )
     return {
         f"{key}.hits": share(rows, "hit"),
         f"{key}.confused": share(rows, *WRONG),
@@ -108,18 +111,17 @@ def _household(key: str, rows: Sequence[Row]) -> dict[str, Any]:
         f"{key}.asked_back": share(rows, "asked"),
         f"{key}.worst_person": worst,
         f"{key}.worst_person_is": name,
+        f"{key}.people": {person: round(part, 5) for person, (part, _) in hits.items()},
         f"{key}.not_woken": sum(not row.woken for row in rows),
         f"{key}.utterances": len(rows),
     }
 
 
-def _worst(rows: Sequence[Row], measure: Callable[[list[Row]], float]) -> tuple[float | None, str | None]:
-    """The least of a measure over people with utterances enough, and whose it is."""
-    by: dict[str, list[Row]] = {}
-    for row in rows:
-        by.setdefault(row.person, []).append(row)
-    found = sorted((measure(mine), name) for name, mine in by.items() if len(mine) >= LEAST_OF_ONE)
-    return found[0] if found else (None, None)
+def _by_person(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.person):
+        found.setdefault(row.person, []).append(row)
+    return found
 
 
 def _gap(rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
@@ -134,17 +136,18 @@ def _gap(rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
         return {key: None, f"{key}.worst_person": None, f"{key}.utterances": 0}
     told = sum(wrong for wrong, _ in said.values()) / sum(held for _, held in said.values())
 
-    def gap(name: str) -> float:
-        mine = [row for row in lived if row.person == name]
-        return abs(said[name][0] / said[name][1] - 1.0 + (share(mine, "hit") or 0.0))
-
-    worst = max(gap(name) for name in {row.person for row in lived})
+    gaps = {name: _apart(said[name][0] / said[name][1], mine) for name, mine in _by_person(lived).items()}
     return {
-        key: 100.0 * abs(told - 1.0 + (share(lived, "hit") or 0.0)),
-        f"{key}.worst_person": 100.0 * worst,
+        key: 100.0 * _apart(told, lived),
+        f"{key}.worst_person": 100.0 * max(gaps.values()),
         f"{key}.utterances": len(lived),
         f"{key}.told": 100.0 * told,
     }
+
+
+def _apart(told: float, lived: Sequence[Row]) -> float:
+    """How far errors as told and as lived are apart."""
+    return abs(told - 1.0 + (share(lived, "hit") or 0.0))
 
 
 def _latency(by: dict[str, list[Row]]) -> dict[str, Any]:

@@ -81,6 +81,13 @@ def trimmed(audio: Audio) -> Audio:
     return clip
 
 
+def _joined(first: Audio, second: Audio, gap: int) -> Audio:
+    """Two clips of which the speech is ``gap`` samples apart, where their edges overlap."""
+    space = 2 * EDGE - gap
+    overlap = first[len(first) - space :] + second[:space] if space > 0 else np.zeros(-space, np.float32)
+    return np.concatenate([first[: len(first) - max(0, space)], overlap, second[max(0, space) :]])
+
+
 def varied(audio: Audio, rng: np.random.Generator, pace: float = 0.12, pitch: float = 0.04) -> Audio:
     """The same recording as said again: at another pace and pitch."""
     factor = float(rng.uniform(1.0 - pitch, 1.0 + pitch))
@@ -137,11 +144,11 @@ class WordPerson:
     def say(self, phrase: str, take: int) -> Audio:
         """Word after word, some 50 ms apart."""
         rng = rng_of(self.name, phrase, take)
-        parts: list[Audio] = []
+        said = np.zeros(0, np.float32)
         for place, word in enumerate(phrase.split()):
-            parts.append(self._word(word, phrase, take, place, rng))
-            parts.append(np.zeros(max(0, int(rng.uniform(0.02, 0.08) * RATE) - EDGE), np.float32))
-        return louder(np.concatenate(parts[:-1]), rng)
+            clip = self._word(word, phrase, take, place, rng)
+            said = _joined(said, clip, int(rng.uniform(0.02, 0.08) * RATE)) if place else clip
+        return louder(said, rng)
 
     def _word(self, word: str, phrase: str, take: int, place: int, rng: np.random.Generator) -> Audio:
         """A recording of it: some are for teaching, the rest for afterwards; what has to serve twice is varied."""
