@@ -256,12 +256,27 @@ def test_no_recording_is_taught_with_and_said_afterwards(tmp_path: Path, monkeyp
     person = words(tmp_path, dict.fromkeys(("one", "two", "three"), 3) | dict.fromkeys(("four", "five"), 9))
     for phrase in [*person.everyday(10), *(p for pair in person.near(3) for p in pair)]:
         taught, later = [], []
-        for take in range(people.TAUGHT + 4):
+        for take in range(-3, people.TAUGHT + 4):
             read.clear()
             clip = person.say(phrase, take)
             assert np.array_equal(clip, person.say(phrase, take))
             (taught if take < people.TAUGHT else later).extend(read)
         assert not set(taught) & set(later)
+
+
+def test_a_wrong_take_has_no_word_in_common_with_the_phrase(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = words(tmp_path, dict.fromkeys(("a", "b", "c", "d", "e", "f"), 3))
+    home, lessons = Home(scene, person, Found()), Lessons(person, homes.ME, phrases=person.everyday(6))
+    lessons.first = dict.fromkeys(lessons.phrases, np.zeros(1, np.float32))
+    offered: list[tuple[str, str]] = []
+    monkeypatch.setattr(people.WordPerson, "say", lambda _, phrase, take: phrase)
+    monkeypatch.setattr(home.school, "accepts_wrong", lambda _, phrase, wrong: offered.append((phrase, wrong)))
+    homes._wrong_takes(home, lessons)
+    assert [phrase for phrase, _ in offered] == lessons.phrases
+    assert all(not set(phrase.split()) & set(wrong.split()) for phrase, wrong in offered)
+    assert not {wrong for _, wrong in offered} & set(lessons.phrases)
 
 
 def test_words_are_as_far_apart_as_they_are_said_to_be() -> None:

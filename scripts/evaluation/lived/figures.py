@@ -27,7 +27,6 @@ def joined(parts: Iterable[Found]) -> Found:
     for part in parts:
         whole.rows += part.rows
         whole.reported += part.reported
-        whole.reasons |= part.reasons
     return whole
 
 

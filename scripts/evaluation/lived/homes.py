@@ -63,7 +63,6 @@ class Found:
 
     rows: list[Row] = field(default_factory=list)
     reported: list[Reported] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -213,10 +212,7 @@ def _strange(home: Home, device: Device, lessons: Lessons, guest: Person | None)
     fitting = (s for s in (scene.sentences[int(i)] for i in order) if not s.holds(listened))
     for number, sentence in enumerate(islice(fitting, scene.foreign)):
         home.offer(device, "foreign", sentence.clip(), "sentence", number)
-    others = [phrase for phrase in person.everyday(2 * len(lessons.phrases)) if phrase not in lessons.first]
-    for phrase, wrong in zip(lessons.phrases, others, strict=False):
-        accepted = home.school.accepts_wrong(lessons, phrase, person.say(wrong, TAUGHT))
-        home.note("wrong_take", "accepted" if accepted else "refused")
+    _wrong_takes(home, lessons)
     if guest is None:
         return
     device.address(GUEST)
@@ -225,6 +221,17 @@ def _strange(home: Home, device: Device, lessons: Lessons, guest: Person | None)
     for phrase in [phrase for phrase in lessons.phrases if guest.can(phrase) and home.apart(phrase)]:
         home.offer(device, "guest_taken", guest.say(phrase, TAUGHT), "guest", phrase)
     device.address(lessons.profile)
+
+
+def _wrong_takes(home: Home, lessons: Lessons) -> None:
+    """Say, as the second take of each phrase, another one that was not taught and has no word in common with it."""
+    others = [phrase for phrase in home.person.everyday(3 * len(lessons.phrases)) if phrase not in lessons.first]
+    for number, phrase in enumerate(lessons.phrases):
+        turned = [*others[number:], *others[:number]]
+        wrong = next((other for other in turned if not set(other.split()) & set(phrase.split())), None)
+        if wrong is not None:
+            accepted = home.school.accepts_wrong(lessons, phrase, home.person.say(wrong, TAUGHT))
+            home.note("wrong_take", "accepted" if accepted else "refused")
 
 
 def pairs(scene: Scene, person: Person, count: int) -> Found:

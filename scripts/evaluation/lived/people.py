@@ -1,8 +1,8 @@
 """Who lives there: people of the recordings, whose phrases are pairs of words, and a woman whose prompts Debian ships.
 
 Whatever somebody says comes out as a clip of speech with EDGE of fading room before and behind it, at one level. A
-person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, and no
-recording in them is in any later one.
+person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, negative ones
+what she says when one of these was refused, and no recording in any of them is in a later one.
 """
 
 from __future__ import annotations
@@ -156,6 +156,7 @@ class WordPerson:
         order = [clips[i] for i in rng_of(self.name, word, "clips").permutation(len(clips))]
         some = TAUGHT if len(clips) >= 2 * TAUGHT else len(clips) - len(clips) // 2
         mine, number = (order[:some], take) if take < TAUGHT else (order[some:], take - TAUGHT)
+        number = number if take >= 0 else TAUGHT - take
         first = int(rng_of(self.name, phrase, word).integers(len(mine)))
         again = number >= len(mine)
         clip = trimmed(read(mine[(first + number + (place if again else 0)) % len(mine)]))
