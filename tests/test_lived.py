@@ -271,7 +271,7 @@ def test_a_wrong_take_has_no_word_in_common_with_the_phrase(
     home, lessons = Home(scene, person, Found()), Lessons(person, homes.ME, phrases=person.everyday(6))
     lessons.first = dict.fromkeys(lessons.phrases, np.zeros(1, np.float32))
     offered: list[tuple[str, str]] = []
-    monkeypatch.setattr(people.WordPerson, "say", lambda _, phrase, take: phrase)
+    monkeypatch.setattr(people.WordPerson, "say", lambda *said: said[1])
     monkeypatch.setattr(home.school, "accepts_wrong", lambda _, phrase, wrong: offered.append((phrase, wrong)))
     homes._wrong_takes(home, lessons)
     assert [phrase for phrase, _ in offered] == lessons.phrases

@@ -1,8 +1,8 @@
 """Who lives there: people of the recordings, whose phrases are pairs of words, and a woman whose prompts Debian ships.
 
 Whatever somebody says comes out as a clip of speech with EDGE of fading room before and behind it, at one level. A
-person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, negative ones
-what she says when one of these was refused, and no recording in any of them is in a later one.
+person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, negative
+ones what she says when one of these was refused, and no recording in any of them is in a later one.
 """
 
 from __future__ import annotations

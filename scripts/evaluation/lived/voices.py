@@ -5,6 +5,7 @@ A take differs from the next in pace, pitch and level, and is said in a small ro
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -74,7 +75,7 @@ class Voice:
         clip = louder(level(_small_room(clip)), rng)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(".part")
+            scratch = path.with_suffix(f".{os.getpid()}")
             soundfile.write(scratch, clip, RATE, format="FLAC", subtype="PCM_16")
             scratch.replace(path)
             return np.asarray(soundfile.read(path, dtype="float32")[0], np.float32)  # the same samples next time
