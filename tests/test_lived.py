@@ -19,6 +19,7 @@ from tests.conftest import absent
 pytest.importorskip("soundfile")
 import soundfile
 
+from evaluation import ambient
 from evaluation.lived import figures, homes, listening, people, phrases, run, sound, talk, voices
 from evaluation.lived.enrol import Learnt, Lessons, learn
 from evaluation.lived.homes import Found, Home, Reported, Row, Scene
@@ -44,7 +45,7 @@ def scene(cast: tuple[voices.Voice, voices.Voice]) -> Scene:
     assert model is not None
     wakes = Device(recognizer, model).woken_by([cast[1].say(phrases.WAKE, take) for take in range(12)])
     assert wakes
-    return Scene(recognizer, model, wakes, (), None, 2, 0)
+    return Scene(recognizer, model, wakes, (), {}, 2, 0)
 
 
 @pytest.fixture(scope="module")
@@ -226,16 +227,15 @@ def test_conditions_do_to_what_is_said_what_their_names_say() -> None:
 
 @pytest.mark.parametrize("condition", ["quiet", "slow", "block600", "10db"])
 def test_a_turn_knows_where_its_utterance_ends(condition: str) -> None:
-    kitchen = np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
-    turn = sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, kitchen=kitchen)
+    noise = np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
+    turn = sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, noise=noise)
     assert len(turn.samples) % 1280 == 0
     assert np.array_equal(
-        turn.samples, sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, kitchen=kitchen).samples
+        turn.samples, sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, noise=noise).samples
     )
     loud = np.abs(turn.samples.astype(float))
     assert loud[turn.end - 800 : turn.end].mean() > 1.5 * loud[turn.end + 100 : turn.end + 900].mean()
-    noise = loud[: sound.LEAD].std()
-    assert bool(noise > 100) is (condition == "10db")
+    assert bool(loud[: sound.LEAD].std() > 100) is (condition == "10db")
 
 
 def words(folder: Path, names: dict[str, int]) -> people.WordPerson:
@@ -313,6 +313,7 @@ def test_sentences_with_a_phrase_in_them_are_left_out(tmp_path: Path) -> None:
 
 def test_a_layout_that_is_not_known_is_told(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people, "PROMPTS", tmp_path)
+    monkeypatch.setattr(ambient, "MUSIC", tmp_path)
     (tmp_path / "speech_commands" / "yes").mkdir(parents=True)
     (tmp_path / "speech_commands" / "yes" / "recording.flac").touch()
     result = run.run(scene.recognizer, tmp_path, run.SIZES["quick"], None, 1)
@@ -321,6 +322,7 @@ def test_a_layout_that_is_not_known_is_told(scene: Scene, tmp_path: Path, monkey
     assert all(f"nobody of {place}" in result.reasons["lived.people"] for place in ("digits", "arabic_words"))
     assert "coffee_orders/" in result.reasons["lived.foreign_taken"]
     assert "kitchen.flac" in result.reasons["lived.10-10db"]
+    assert "music/" in result.reasons["lived.10-music"]
 
 
 def test_phrases_with_a_word_of_the_bundle_are_told_apart(

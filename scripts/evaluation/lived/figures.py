@@ -155,7 +155,7 @@ def _latency(by: dict[str, list[Row]]) -> dict[str, Any]:
     groups = {
         "": [row for row in quiet if row.longer],
         "_short": [row for row in [*quiet, *by.get("guest", [])] if not row.longer],
-        "_noise": by.get("10-10db", []),
+        "_noise": [*by.get("10-10db", []), *by.get("10-music", [])],
     }
     values: dict[str, Any] = {}
     for suffix, rows in groups.items():

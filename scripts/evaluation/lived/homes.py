@@ -5,7 +5,7 @@ Every function here is a task of its own, which depends on its arguments alone, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -18,7 +18,7 @@ from .enrol import Learnt, Lessons, School, learn
 from .listening import AMBIGUOUS, Device, Heard
 from .people import TAUGHT, Person, rng_of
 from .phrases import WAKE
-from .sound import turn
+from .sound import NOISES, turn
 from .talk import Sentence
 
 WAKE_TRIES = 4
@@ -73,7 +73,8 @@ class Scene:
     model: Model
     wakes: Sequence[Audio]
     sentences: Sequence[Sentence]
-    kitchen: Audio | None
+    noises: Mapping[str, Audio]
+    """By condition, what sounds all the while."""
     takes: int
     foreign: int
     """Sentences that each household hears."""
@@ -106,10 +107,8 @@ class Home:
         order = rng_of(self.person.name, *seed, "wake").permutation(len(self.wakes))
         for number in order[:WAKE_TRIES]:
             wake = self.wakes[int(number)]
-            played = turn(
-                wake, clip, (self.person.name, *seed, int(number)), condition=condition, kitchen=self.scene.kitchen,
-                pause_s=pause_s,
-            )  # fmt: skip
+            told_apart, noise = (self.person.name, *seed, int(number)), self.scene.noises.get(condition)
+            played = turn(wake, clip, told_apart, condition=condition, noise=noise, pause_s=pause_s)
             heard = device.hear(played)
             if heard.woken or heard.kind:
                 break
@@ -186,7 +185,7 @@ PAUSES = {"block600": 1000, "block1000": 1500}
 
 def _in_condition(home: Home, learnt: Learnt, phrases: Sequence[str], condition: str, name: str) -> None:
     """Say each phrase once in this condition; "few" is a condition of the configuration."""
-    if condition == "10db" and home.scene.kitchen is None:
+    if condition in NOISES and condition not in home.scene.noises:
         return
     pause_ms = PAUSES.get(condition, 0)
     device = home.device([learnt], few=condition == "few", pause_ms=pause_ms)

@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bundlebuild.audio import read
+from bundlebuild.augment import level
+from evaluation.ambient import music
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import bar
 from idiolect.assembly import Recognizer, model_of
@@ -46,6 +50,8 @@ SIZES = {
 }
 WAKES = 24
 """Wake words by other people that a bundle hears at once in a quiet room; of so many times two they are taken."""
+PIECES = 2
+"""Of music, that sound in turn."""
 OTHERS = 8
 """How many others say each phrase that three people taught, a take."""
 FURTHER = ("few", *CONDITIONS[1:])
@@ -112,12 +118,17 @@ def _scene_of(recognizer: Recognizer, model: Model, data: Path, size: Size, reas
     noise, spoken = data / "noise" / "kitchen.flac", sentences(data)
     recorded = wake_words(data, recognizer.bundle.wake_words, 2 * WAKES)
     wakes = Device(recognizer, model).woken_by(recorded)[:WAKES]
-    kitchen = kitchen_for_tests(read(noise)) if noise.is_file() else None
-    if kitchen is None:
+    noises = {"10db": kitchen_for_tests(read(noise))} if noise.is_file() else {}
+    if not noises:
         reasons["lived.10-10db"] = "no noise/kitchen.flac"
+    pieces = [read(path) for path in music(data)[:PIECES]]
+    if pieces:
+        noises["music"] = np.concatenate([level(piece) for piece in pieces])
+    else:
+        reasons["lived.10-music"] = "no music/, and asterisk-moh-opsound-wav is not installed"
     if not spoken:
         reasons["lived.foreign_taken"] = "no coffee_orders/ with labels.json"
-    return Scene(recognizer, model, wakes, spoken, kitchen, size.takes, size.foreign)
+    return Scene(recognizer, model, wakes, spoken, noises, size.takes, size.foreign)
 
 
 def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, processes: int) -> Result:
