@@ -301,6 +301,21 @@ def test_pairs_differ_in_one_word_and_everyday_phrases_in_both(tmp_path: Path) -
     assert len(phrases.EVERYDAY["en"]) == 30
 
 
+def test_a_neural_person_keeps_her_timbre_and_gets_the_pace_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, ...]] = []
+
+    def speak(text: str, rng: np.random.Generator) -> np.ndarray:
+        timbre, weight = rng.dirichlet(np.ones(3)), rng.uniform(0.8, 1.6)
+        drawn.append((*timbre, weight, rng.uniform(0.75, 1.4), rng.uniform(0.8, 1.1)))
+        return np.zeros(1, np.float32)
+
+    monkeypatch.setattr(voices.voices, "engines", lambda names: dict.fromkeys(names, speak))
+    for who, pace in ((1, 0.9), (1, 1.1), (2, 1.1)):
+        voices.neural("piper", who, (1.2,), 0.9)("tea", pace, 1.0)
+    assert [row[3:] for row in drawn] == [(1.2, 0.9, 0.9), (1.2, 1.1, 0.9), (1.2, 1.1, 0.9)]
+    assert drawn[0][:3] == drawn[1][:3] != drawn[2][:3]
+
+
 def test_sentences_with_a_phrase_in_them_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "coffee_orders"
     (folder / "clean").mkdir(parents=True)

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Voice:
     name: str
     speak: Engine
     languages: tuple[str, ...]
-    cache: Path | None = None
+    folder: Path | None = None
     real: bool = False
 
     def everyday(self, count: int) -> list[str]:
@@ -67,7 +68,7 @@ class Voice:
 
     def say(self, phrase: str, take: int) -> Audio:
         """Spoken anew, or what this take sounded like before."""
-        path = self.cache / self.name / f"{phrase.replace(' ', '_')}-{take}.flac" if self.cache else None
+        path = self.folder / self.name / f"{phrase.replace(' ', '_')}-{take}.flac" if self.folder else None
         if path and path.is_file():
             return np.asarray(soundfile.read(path, dtype="float32")[0], np.float32)
         rng = rng_of(self.name, phrase, take)
@@ -130,15 +131,27 @@ class Drawn(np.random.Generator):
         return self._wanted.pop(0)
 
 
-def neural(speak: Speak, who: int, before: Sequence[float], pitch_at: float, *, slower: bool = False) -> Engine:
+def neural(name: str, who: int, before: Sequence[float], pitch_at: float, *, slower: bool = False) -> Engine:
     """One person of a neural engine. ``before``: what it draws before pace and pitch; ``slower``: it draws a length."""
 
-    def engine(text: str, pace: float, pitch: float) -> Audio:
-        return speak(
-            text, Drawn(who, [*before, 1.0 / pace if slower else pace, pitch_at * (1.0 + (pitch - 1.0) / 2.0)])
-        )
+    def speak(text: str, pace: float, pitch: float) -> Audio:
+        wanted = [*before, 1.0 / pace if slower else pace, pitch_at * (1.0 + (pitch - 1.0) / 2.0)]
+        return _loaded(name)(text, Drawn(who, wanted))
 
-    return engine
+    return speak
+
+
+def _loaded(name: str) -> Speak:
+    """An engine when it is wanted, as loading takes seconds.
+
+    Piper's draws noise of its own from one utterance to the next: loaded anew it says the same every time.
+    """
+    return voices.engines([name])[name] if name == "piper" else _kept(name)
+
+
+@cache
+def _kept(name: str) -> Speak:
+    return voices.engines([name])[name]
 
 
 FLITE = (("slt", 175.0), ("rms", 105.0), ("awb", 128.0))
@@ -147,35 +160,27 @@ KOKORO = ((11, 1.0), (23, 0.92), (37, 0.86))
 """Seeds of timbres, and their pitch."""
 
 
-def neural_people(cache: Path | None) -> list[Person]:
-    """Those of ``./scripts/setup --voices``, where they are installed; loading them takes seconds."""
-    here = [name for name in voices.NEURAL if name in voices.available()]
-    engines = voices.engines(here) if here else {}
-    found: list[Person] = []
-    if "piper" in engines:
-        found.append(Voice("piper", neural(_fresh_piper, 0, (), 1.0, slower=True), ("en",), cache))
-    if "hibari" in engines:
-        found.append(Voice("hibari", neural(engines["hibari"], 1, (), 1.0), ("en",), cache))
-    if "kokoro" in engines:  # a second or two a phrase: the last ones
-        speak = engines["kokoro"]
-        found += [Voice(f"kokoro-{who}", neural(speak, who, (1.1, 1.1), at), ("en",), cache) for who, at in KOKORO]
+def neural_people(folder: Path | None) -> list[Person]:
+    """Those of ``./scripts/setup --voices``, where they are installed."""
+    here, found = voices.available(), list[Person]()
+    if "piper" in here:
+        found.append(Voice("piper", neural("piper", 0, (), 1.0, slower=True), ("en",), folder))
+    if "hibari" in here:
+        found.append(Voice("hibari", neural("hibari", 1, (), 1.0), ("en",), folder))
+    if "kokoro" in here:  # a second or two a phrase: the last ones
+        found += [Voice(f"kokoro-{who}", neural("kokoro", who, (1.1, 1.1), at), ("en",), folder) for who, at in KOKORO]
     return found
 
 
-def _fresh_piper(text: str, rng: np.random.Generator) -> Audio:
-    """It draws noise of its own from one utterance to the next: loaded anew it says the same every time."""
-    return voices.engines(["piper"])["piper"](text, rng)
-
-
-def synthetic_people(cache: Path | None) -> tuple[list[Person], list[str]]:
+def synthetic_people(folder: Path | None) -> tuple[list[Person], list[str]]:
     """Everybody whose engine is here, in turn of the engines, and which are not."""
     absent = [f"nobody of {name}, which is not installed" for name in ("flite", "espeak-ng") if not shutil.which(name)]
     groups: list[list[Person]] = [[], [], []]
     if shutil.which("flite"):
-        groups[0] = [Voice(f"flite-{voice}", flite(voice, hertz), ("en",), cache) for voice, hertz in FLITE]
+        groups[0] = [Voice(f"flite-{voice}", flite(voice, hertz), ("en",), folder) for voice, hertz in FLITE]
     if shutil.which("espeak-ng"):
-        groups[1] = [Voice(f"espeak-{v}", espeak(v, pitch), languages, cache) for v, pitch, languages in ESPEAK]
-        groups[2] = neural_people(cache)
+        groups[1] = [Voice(f"espeak-{v}", espeak(v, pitch), languages, folder) for v, pitch, languages in ESPEAK]
+        groups[2] = neural_people(folder)
     if not groups[2]:
         absent.append("nobody of the neural voices, which ./scripts/setup --voices brings")
     return [person for row in zip_longest(*groups) for person in row if person is not None], absent
