@@ -19,6 +19,7 @@ from tests.conftest import absent
 pytest.importorskip("soundfile")
 import soundfile
 
+from evaluation import ambient
 from evaluation.lived import figures, homes, listening, people, phrases, run, sound, talk, voices
 from evaluation.lived.enrol import Learnt, Lessons, learn
 from evaluation.lived.homes import Found, Home, Reported, Row, Scene
@@ -44,7 +45,7 @@ def scene(cast: tuple[voices.Voice, voices.Voice]) -> Scene:
     assert model is not None
     wakes = Device(recognizer, model).woken_by([cast[1].say(phrases.WAKE, take) for take in range(12)])
     assert wakes
-    return Scene(recognizer, model, wakes, (), None, 2, 0)
+    return Scene(recognizer, model, wakes, (), {}, 2, 0)
 
 
 @pytest.fixture(scope="module")
@@ -226,16 +227,15 @@ def test_conditions_do_to_what_is_said_what_their_names_say() -> None:
 
 @pytest.mark.parametrize("condition", ["quiet", "slow", "block600", "10db"])
 def test_a_turn_knows_where_its_utterance_ends(condition: str) -> None:
-    kitchen = np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
-    turn = sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, kitchen=kitchen)
+    noise = np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
+    turn = sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, noise=noise)
     assert len(turn.samples) % 1280 == 0
     assert np.array_equal(
-        turn.samples, sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, kitchen=kitchen).samples
+        turn.samples, sound.turn(tone(0.6), tone(), ("x", 1), condition=condition, noise=noise).samples
     )
     loud = np.abs(turn.samples.astype(float))
     assert loud[turn.end - 800 : turn.end].mean() > 1.5 * loud[turn.end + 100 : turn.end + 900].mean()
-    noise = loud[: sound.LEAD].std()
-    assert bool(noise > 100) is (condition == "10db")
+    assert bool(loud[: sound.LEAD].std() > 100) is (condition == "10db")
 
 
 def words(folder: Path, names: dict[str, int]) -> people.WordPerson:
@@ -256,12 +256,36 @@ def test_no_recording_is_taught_with_and_said_afterwards(tmp_path: Path, monkeyp
     person = words(tmp_path, dict.fromkeys(("one", "two", "three"), 3) | dict.fromkeys(("four", "five"), 9))
     for phrase in [*person.everyday(10), *(p for pair in person.near(3) for p in pair)]:
         taught, later = [], []
-        for take in range(people.TAUGHT + 4):
+        for take in range(-3, people.TAUGHT + 4):
             read.clear()
             clip = person.say(phrase, take)
             assert np.array_equal(clip, person.say(phrase, take))
             (taught if take < people.TAUGHT else later).extend(read)
         assert not set(taught) & set(later)
+
+
+def test_a_wrong_take_has_no_word_in_common_with_the_phrase(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = words(tmp_path, dict.fromkeys(("a", "b", "c", "d", "e", "f"), 3))
+    home, lessons = Home(scene, person, Found()), Lessons(person, homes.ME, phrases=person.everyday(6))
+    lessons.first = dict.fromkeys(lessons.phrases, np.zeros(1, np.float32))
+    offered: list[tuple[str, str]] = []
+    monkeypatch.setattr(people.WordPerson, "say", lambda *said: said[1])
+    monkeypatch.setattr(home.school, "accepts_wrong", lambda _, phrase, wrong: offered.append((phrase, wrong)))
+    homes._wrong_takes(home, lessons)
+    assert [phrase for phrase, _ in offered] == lessons.phrases
+    assert all(not set(phrase.split()) & set(wrong.split()) for phrase, wrong in offered)
+    assert not {wrong for _, wrong in offered} & set(lessons.phrases)
+
+
+def test_words_are_as_far_apart_as_they_are_said_to_be() -> None:
+    one = np.pad(np.ones(1_000, np.float32), people.EDGE)
+    for gap in (320, 640, 960, 1_280):
+        both = people._joined(one, one, gap)
+        silent = np.flatnonzero(both[people.EDGE : -people.EDGE] == 0.0)
+        assert len(silent) == gap
+        assert len(both) == 2_000 + gap + 2 * people.EDGE
 
 
 def test_pairs_differ_in_one_word_and_everyday_phrases_in_both(tmp_path: Path) -> None:
@@ -277,6 +301,21 @@ def test_pairs_differ_in_one_word_and_everyday_phrases_in_both(tmp_path: Path) -
     assert len(phrases.EVERYDAY["en"]) == 30
 
 
+def test_a_neural_person_keeps_her_timbre_and_gets_the_pace_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, ...]] = []
+
+    def speak(text: str, rng: np.random.Generator) -> np.ndarray:
+        timbre, weight = rng.dirichlet(np.ones(3)), rng.uniform(0.8, 1.6)
+        drawn.append((*timbre, weight, rng.uniform(0.75, 1.4), rng.uniform(0.8, 1.1)))
+        return np.zeros(1, np.float32)
+
+    monkeypatch.setattr(voices.voices, "engines", lambda names: dict.fromkeys(names, speak))
+    for who, pace in ((1, 0.9), (1, 1.1), (2, 1.1)):
+        voices.neural("piper", who, (1.2,), 0.9)("tea", pace, 1.0)
+    assert [row[3:] for row in drawn] == [(1.2, 0.9, 0.9), (1.2, 1.1, 0.9), (1.2, 1.1, 0.9)]
+    assert drawn[0][:3] == drawn[1][:3] != drawn[2][:3]
+
+
 def test_sentences_with_a_phrase_in_them_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "coffee_orders"
     (folder / "clean").mkdir(parents=True)
@@ -289,6 +328,7 @@ def test_sentences_with_a_phrase_in_them_are_left_out(tmp_path: Path) -> None:
 
 def test_a_layout_that_is_not_known_is_told(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people, "PROMPTS", tmp_path)
+    monkeypatch.setattr(ambient, "MUSIC", tmp_path)
     (tmp_path / "speech_commands" / "yes").mkdir(parents=True)
     (tmp_path / "speech_commands" / "yes" / "recording.flac").touch()
     result = run.run(scene.recognizer, tmp_path, run.SIZES["quick"], None, 1)
@@ -297,6 +337,45 @@ def test_a_layout_that_is_not_known_is_told(scene: Scene, tmp_path: Path, monkey
     assert all(f"nobody of {place}" in result.reasons["lived.people"] for place in ("digits", "arabic_words"))
     assert "coffee_orders/" in result.reasons["lived.foreign_taken"]
     assert "kitchen.flac" in result.reasons["lived.10-10db"]
+    assert "music/" in result.reasons["lived.10-music"]
+
+
+def test_phrases_with_a_word_of_the_bundle_are_told_apart(
+    scene: Scene, cast: tuple[voices.Voice, voices.Voice]
+) -> None:
+    home = Home(scene, cast[0], Found())
+    assert home.apart("open the window")
+    assert not home.apart("lights on")
+    assert not home.apart("four two")
+    rows = [row("hit", apart=True), row("missed", apart=False)]
+    values = figures.figures(Found(rows))
+    assert (values["lived.10-quiet.hits"], values["lived.10-quiet.hits.apart"]) == (0.5, 1.0)
+
+
+def test_the_table_shows_every_household_and_every_other_figure() -> None:
+    rows = [row("hit"), row("missed", "30-room"), row("taken", "foreign")]
+    text = "\n".join(figures.table(figures.figures(Found(rows))))
+    for name in (
+        "10-quiet",
+        "30-room",
+        "pairs",
+        "lived.foreign_taken",
+        "lived.report_gap",
+        "lived.latency_ms_p95_noise",
+    ):
+        assert name in text
+
+
+def test_phrases_that_many_say_are_taught_by_some_and_said_by_others(tmp_path: Path) -> None:
+    for phrase in ("computer", "snowboy"):
+        for number in range(people.MANY):
+            path = tmp_path / "phrases" / phrase / f"{number}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    many = people.many_people(tmp_path, ["computer"])
+    assert many is not None
+    assert many.everyday(10) == ["snowboy"]
+    assert people.many_people(tmp_path, ["computer", "snowboy"]) is None
 
 
 def test_people_are_found_in_a_layout_that_is(tmp_path: Path) -> None:
@@ -330,4 +409,5 @@ def test_the_program_plays_households_by_itself(data: Path, tmp_path: Path) -> N
     assert values["lived.10-quiet.utterances"] == 10
     assert values["lived.people"] == 1
     assert values["reasons"]["lived.foreign_taken"]
-    assert "lived.10-quiet.hits" in done.stdout
+    assert "10-quiet" in done.stdout
+    assert "lived.opposite_done" in done.stdout

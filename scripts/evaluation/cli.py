@@ -18,6 +18,7 @@ from evaluation import ambient, plots
 from evaluation.arguments import parse
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import Heard, Job, embed_all
+from evaluation.lived import figures as lived_figures
 from evaluation.lived import run as lived
 from evaluation.personal import people, pictures, run
 from evaluation.report import Figures
@@ -46,8 +47,10 @@ def _hear(arguments: argparse.Namespace, encoder: bytes) -> list[Heard]:
 
 
 def _summary(values: dict[str, Any]) -> str:
-    lines = [f"  {key:52s} {value}" for key, value in sorted(values.items()) if not isinstance(value, dict)]
-    return "\n".join(lines)
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    households = {key: value for key, value in plain.items() if key.startswith("lived.")}
+    lines = [f"  {key:52s} {value}" for key, value in sorted(plain.items()) if key not in households]
+    return "\n".join([*lines, *(lived_figures.table(households) if households else [])])
 
 
 def _base(figures: Figures, recognizer: Recognizer, data: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class School:
             if take >= TRIES * TAUGHT:
                 return False
             first_try = take < TAUGHT  # what is tried again was refused before, and counts once
-            outcome = self.attempt(lessons.person.say(phrase, take if take < TAUGHT else 100 + take), phrase, take)
+            outcome = self.attempt(lessons.person.say(phrase, take if first_try else TAUGHT - 1 - take), phrase, take)
             take += 1
             if isinstance(outcome, Taken) and repeated(outcome.samples, [t.samples for t in taken]):
                 outcome = Reason.SAME

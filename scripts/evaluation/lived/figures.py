@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ def joined(parts: Iterable[Found]) -> Found:
     for part in parts:
         whole.rows += part.rows
         whole.reported += part.reported
-        whole.reasons |= part.reasons
     return whole
 
 
@@ -37,12 +36,42 @@ def share(rows: Sequence[Row], *results: str) -> float | None:
 
 
 def figures(found: Found) -> dict[str, Any]:
-    """All keys, those of real recordings alone with ``.real`` behind them; None where nothing was said."""
-    played = {row.figure for row in found.rows if row.figure[0].isdigit()}
+    """All keys; also of real recordings alone (``.real``), and of phrases without a word of the bundle (``.apart``).
+
+    None where nothing was said.
+    """
+    played = {row.figure for row in found.rows if row.figure[0].isdigit() or row.figure.startswith("others")}
     names = sorted({"10-quiet", "10-few", "pairs", "guest", *played})
     everybody = _keys(names, found.rows, found.reported)
     real = _keys(names, [row for row in found.rows if row.real], [each for each in found.reported if each.real])
-    return everybody | {f"{key}.real": value for key, value in real.items()}
+    apart: dict[str, Any] = {}
+    for name in names:
+        apart |= _household(f"lived.{name}", [row for row in found.rows if row.figure == name and row.apart])
+    twins = {"real": real, "apart": apart}
+    return everybody | {f"{key}.{twin}": value for twin, its in twins.items() for key, value in its.items()}
+
+
+COLUMNS = ("hits", "confused", "missed", "asked_back", "worst_person", "utterances")
+
+
+def table(values: dict[str, Any]) -> list[str]:
+    """The figures for people to read: households a line each, then the others."""
+    households = sorted({key.split(".")[1] for key in values if key.startswith("lived.") and key.endswith(".missed")})
+    lines = [f"  {'lived.':24s}" + "".join(f"{name:>13s}" for name in (*COLUMNS, "hits.real", "hits.apart"))]
+    shown = set()
+    for name in households:
+        keys = [f"lived.{name}.{column}" for column in (*COLUMNS, "hits.real", "hits.apart")]
+        lines.append(f"  {name:24s}" + "".join(f"{_told(values[key]):>13s}" for key in keys))
+        shown |= {key for key in values if key.startswith(f"lived.{name}.")}
+    for key in sorted(set(values) - shown):
+        if not key.endswith((".real", ".utterances")) and not isinstance(values[key], dict):
+            real, count = values.get(f"{key}.real"), values.get(f"{key}.utterances", "")
+            lines.append(f"  {key:40s}{_told(values[key]):>10s}   real {_told(real):>10s}   {count}")
+    return lines
+
+
+def _told(value: float | str | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _keys(households: Sequence[str], rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
@@ -70,7 +99,10 @@ def _counted(key: str, rows: Sequence[Row], result: str) -> dict[str, Any]:
 
 
 def _household(key: str, rows: Sequence[Row]) -> dict[str, Any]:
-    worst, name = _worst(rows, lambda mine: share(mine, "hit") or 0.0)
+    hits = {person: (share(mine, "hit") or 0.0, len(mine)) for person, mine in _by_person(rows).items()}
+    worst, name = min(
+        ((part, who) for who, (part, count) in hits.items() if count >= LEAST_OF_ONE), default=(None, None)
+    )
     return {
         f"{key}.hits": share(rows, "hit"),
         f"{key}.confused": share(rows, *WRONG),
@@ -78,18 +110,17 @@ def _household(key: str, rows: Sequence[Row]) -> dict[str, Any]:
         f"{key}.asked_back": share(rows, "asked"),
         f"{key}.worst_person": worst,
         f"{key}.worst_person_is": name,
+        f"{key}.people": {person: round(part, 5) for person, (part, _) in hits.items()},
         f"{key}.not_woken": sum(not row.woken for row in rows),
         f"{key}.utterances": len(rows),
     }
 
 
-def _worst(rows: Sequence[Row], measure: Callable[[list[Row]], float]) -> tuple[float | None, str | None]:
-    """The least of a measure over people with utterances enough, and whose it is."""
-    by: dict[str, list[Row]] = {}
-    for row in rows:
-        by.setdefault(row.person, []).append(row)
-    found = sorted((measure(mine), name) for name, mine in by.items() if len(mine) >= LEAST_OF_ONE)
-    return found[0] if found else (None, None)
+def _by_person(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.person):
+        found.setdefault(row.person, []).append(row)
+    return found
 
 
 def _gap(rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
@@ -104,17 +135,18 @@ def _gap(rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
         return {key: None, f"{key}.worst_person": None, f"{key}.utterances": 0}
     told = sum(wrong for wrong, _ in said.values()) / sum(held for _, held in said.values())
 
-    def gap(name: str) -> float:
-        mine = [row for row in lived if row.person == name]
-        return abs(said[name][0] / said[name][1] - 1.0 + (share(mine, "hit") or 0.0))
-
-    worst = max(gap(name) for name in {row.person for row in lived})
+    gaps = {name: _apart(said[name][0] / said[name][1], mine) for name, mine in _by_person(lived).items()}
     return {
-        key: 100.0 * abs(told - 1.0 + (share(lived, "hit") or 0.0)),
-        f"{key}.worst_person": 100.0 * worst,
+        key: 100.0 * _apart(told, lived),
+        f"{key}.worst_person": 100.0 * max(gaps.values()),
         f"{key}.utterances": len(lived),
         f"{key}.told": 100.0 * told,
     }
+
+
+def _apart(told: float, lived: Sequence[Row]) -> float:
+    """How far errors as told and as lived are apart."""
+    return abs(told - 1.0 + (share(lived, "hit") or 0.0))
 
 
 def _latency(by: dict[str, list[Row]]) -> dict[str, Any]:
@@ -123,7 +155,7 @@ def _latency(by: dict[str, list[Row]]) -> dict[str, Any]:
     groups = {
         "": [row for row in quiet if row.longer],
         "_short": [row for row in [*quiet, *by.get("guest", [])] if not row.longer],
-        "_noise": by.get("10-10db", []),
+        "_noise": [*by.get("10-10db", []), *by.get("10-music", [])],
     }
     values: dict[str, Any] = {}
     for suffix, rows in groups.items():

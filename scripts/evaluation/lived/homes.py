@@ -5,7 +5,7 @@ Every function here is a task of its own, which depends on its arguments alone, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -18,7 +18,7 @@ from .enrol import Learnt, Lessons, School, learn
 from .listening import AMBIGUOUS, Device, Heard
 from .people import TAUGHT, Person, rng_of
 from .phrases import WAKE
-from .sound import turn
+from .sound import NOISES, turn
 from .talk import Sentence
 
 WAKE_TRIES = 4
@@ -43,6 +43,8 @@ class Row:
     woken: bool = True
     taught: bool = True
     """Whether the device let the phrase be taught."""
+    apart: bool = True
+    """Whether no word in it is one of the bundle's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,6 @@ class Found:
 
     rows: list[Row] = field(default_factory=list)
     reported: list[Reported] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Scene:
     model: Model
     wakes: Sequence[Audio]
     sentences: Sequence[Sentence]
-    kitchen: Audio | None
+    noises: Mapping[str, Audio]
+    """By condition, what sounds all the while."""
     takes: int
     foreign: int
     """Sentences that each household hears."""
@@ -105,10 +107,8 @@ class Home:
         order = rng_of(self.person.name, *seed, "wake").permutation(len(self.wakes))
         for number in order[:WAKE_TRIES]:
             wake = self.wakes[int(number)]
-            played = turn(
-                wake, clip, (self.person.name, *seed, int(number)), condition=condition, kitchen=self.scene.kitchen,
-                pause_s=pause_s,
-            )  # fmt: skip
+            told_apart, noise = (self.person.name, *seed, int(number)), self.scene.noises.get(condition)
+            played = turn(wake, clip, told_apart, condition=condition, noise=noise, pause_s=pause_s)
             heard = device.hear(played)
             if heard.woken or heard.kind:
                 break
@@ -122,7 +122,13 @@ class Home:
         who = speaker or self.person
         heard = self.hear(device, who.say(phrase, take), phrase, take, condition=condition, pause_s=pause_s)
         result = judged(heard, phrase, opposite)
-        self.found.rows.append(Row(figure, who.name, who.real, result, heard.late_ms, longer, heard.woken, taught))
+        self.found.rows.append(
+            Row(figure, who.name, who.real, result, heard.late_ms, longer, heard.woken, taught, self.apart(phrase))
+        )
+
+    def apart(self, phrase: str) -> bool:
+        """Whether no word of a phrase is one that the bundle has."""
+        return not set(phrase.split()) & set(self.scene.model.phrases)
 
     def offer(self, device: Device, figure: str, clip: Audio, *seed: object, among: Sequence[str] = ()) -> None:
         """Say something that is no phrase, and note whether it was taken for one (of ``among``, where given)."""
@@ -147,23 +153,28 @@ def judged(heard: Heard, phrase: str, opposite: str = "") -> str:
 
 
 def everyday(
-    scene: Scene, person: Person, count: int, conditions: Sequence[str], *, guest: Person | None = None
-) -> Found:
-    """Somebody who teaches everyday phrases and says them, in these conditions, with default and few base phrases."""
+    scene: Scene, person: Person, count: int, conditions: Sequence[str], *, guest: Person | None = None,
+    called: str = "", takes: int = 0,
+) -> Found:  # fmt: skip
+    """Somebody who teaches everyday phrases and says them, in these conditions, with default and few base phrases.
+
+    ``called``: how the figures begin, instead of with ``count``; ``takes``: how often each is said in a quiet room.
+    """
     home = Home(scene, person, Found())
     phrases = person.everyday(count)
     lessons = home.taught(phrases)
     learnt = learn(scene.model, lessons)
-    _report(home, learnt, f"{count}")
+    name = called or str(count)
+    _report(home, learnt, name)
     device = home.device([learnt])
     longest = max(phrases, key=lambda phrase: len(person.say(phrase, 0)))
     for phrase in phrases:
-        for take in range(TAUGHT, TAUGHT + scene.takes):
+        for take in range(TAUGHT, TAUGHT + (takes or scene.takes)):
             known = phrase in lessons.first
-            home.say(device, f"{count}-quiet", phrase, take, longer=phrase != longest, taught=known)
+            home.say(device, f"{name}-quiet", phrase, take, longer=phrase != longest, taught=known)
     for condition in conditions:
-        _in_condition(home, learnt, phrases, condition)
-    if count == 10:
+        _in_condition(home, learnt, phrases, condition, name)
+    if name == "10":
         _strange(home, device, lessons, guest)
     return home.found
 
@@ -172,15 +183,15 @@ PAUSES = {"block600": 1000, "block1000": 1500}
 """``listening.pause_ms`` of people who speak with breaks."""
 
 
-def _in_condition(home: Home, learnt: Learnt, phrases: Sequence[str], condition: str) -> None:
+def _in_condition(home: Home, learnt: Learnt, phrases: Sequence[str], condition: str, name: str) -> None:
     """Say each phrase once in this condition; "few" is a condition of the configuration."""
-    if condition == "10db" and home.scene.kitchen is None:
+    if condition in NOISES and condition not in home.scene.noises:
         return
     pause_ms = PAUSES.get(condition, 0)
     device = home.device([learnt], few=condition == "few", pause_ms=pause_ms)
     for phrase in phrases:
         home.say(
-            device, f"{len(phrases)}-{condition}", phrase, TAUGHT, condition=condition, pause_s=pause_ms / 1000.0
+            device, f"{name}-{condition}", phrase, TAUGHT, condition=condition, pause_s=pause_ms / 1000.0
         )  # fmt: skip
 
 
@@ -197,21 +208,29 @@ def _strange(home: Home, device: Device, lessons: Lessons, guest: Person | None)
     scene, person = home.scene, home.person
     listened = device.phrases
     order = rng_of(person.name, "sentences").permutation(len(scene.sentences))
-    fitting = (s for s in (scene.sentences[int(i)] for i in order) if not s.holds(listened) and s.short())
+    fitting = (s for s in (scene.sentences[int(i)] for i in order) if not s.holds(listened))
     for number, sentence in enumerate(islice(fitting, scene.foreign)):
         home.offer(device, "foreign", sentence.clip(), "sentence", number)
-    others = [phrase for phrase in person.everyday(2 * len(lessons.phrases)) if phrase not in lessons.first]
-    for phrase, wrong in zip(lessons.phrases, others, strict=False):
-        accepted = home.school.accepts_wrong(lessons, phrase, person.say(wrong, TAUGHT))
-        home.note("wrong_take", "accepted" if accepted else "refused")
+    _wrong_takes(home, lessons)
     if guest is None:
         return
     device.address(GUEST)
     for word in [word for word in guest.base() if word in scene.model.phrases][:6]:
         home.say(device, "guest", word, TAUGHT, longer=False, speaker=guest)
-    for phrase in [phrase for phrase in lessons.phrases if guest.can(phrase)]:
+    for phrase in [phrase for phrase in lessons.phrases if guest.can(phrase) and home.apart(phrase)]:
         home.offer(device, "guest_taken", guest.say(phrase, TAUGHT), "guest", phrase)
     device.address(lessons.profile)
+
+
+def _wrong_takes(home: Home, lessons: Lessons) -> None:
+    """Say, as the second take of each phrase, another one that was not taught and has no word in common with it."""
+    others = [phrase for phrase in home.person.everyday(3 * len(lessons.phrases)) if phrase not in lessons.first]
+    for number, phrase in enumerate(lessons.phrases):
+        turned = [*others[number:], *others[:number]]
+        wrong = next((other for other in turned if not set(other.split()) & set(phrase.split())), None)
+        if wrong is not None:
+            accepted = home.school.accepts_wrong(lessons, phrase, home.person.say(wrong, TAUGHT))
+            home.note("wrong_take", "accepted" if accepted else "refused")
 
 
 def pairs(scene: Scene, person: Person, count: int) -> Found:

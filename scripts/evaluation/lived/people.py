@@ -1,14 +1,14 @@
 """Who lives there: people of the recordings, whose phrases are pairs of words, and a woman whose prompts Debian ships.
 
 Whatever somebody says comes out as a clip of speech with EDGE of fading room before and behind it, at one level. A
-person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, and no
-recording in them is in any later one.
+person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, negative
+ones what she says when one of these was refused, and no recording in any of them is in a later one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,8 @@ EDGE = RATE * 30 // 1000
 LEAST_WORDS = 5
 LEAST_CLIPS = 3
 """Words of a person, and recordings of each of these, from which on her words are made into phrases."""
+MANY = 20
+"""Recordings of a phrase by different people, from which on some of them can teach it to the others' box."""
 PROMPTS = Path("/usr/share/asterisk/sounds")
 """Debian's asterisk-core-sounds packages: a folder a language, one recording a prompt."""
 PROMPT_S = (0.7, 2.2)
@@ -77,6 +79,13 @@ def trimmed(audio: Audio) -> Audio:
     clip[:EDGE] *= fade
     clip[-EDGE:] *= fade[::-1]
     return clip
+
+
+def _joined(first: Audio, second: Audio, gap: int) -> Audio:
+    """Two clips of which the speech is ``gap`` samples apart, where their edges overlap."""
+    space = 2 * EDGE - gap
+    overlap = first[len(first) - space :] + second[:space] if space > 0 else np.zeros(-space, np.float32)
+    return np.concatenate([first[: len(first) - max(0, space)], overlap, second[max(0, space) :]])
 
 
 def varied(audio: Audio, rng: np.random.Generator, pace: float = 0.12, pitch: float = 0.04) -> Audio:
@@ -135,11 +144,11 @@ class WordPerson:
     def say(self, phrase: str, take: int) -> Audio:
         """Word after word, some 50 ms apart."""
         rng = rng_of(self.name, phrase, take)
-        parts: list[Audio] = []
+        said = np.zeros(0, np.float32)
         for place, word in enumerate(phrase.split()):
-            parts.append(self._word(word, phrase, take, place, rng))
-            parts.append(np.zeros(max(0, int(rng.uniform(0.02, 0.08) * RATE) - EDGE), np.float32))
-        return louder(np.concatenate(parts[:-1]), rng)
+            clip = self._word(word, phrase, take, place, rng)
+            said = _joined(said, clip, int(rng.uniform(0.02, 0.08) * RATE)) if place else clip
+        return louder(said, rng)
 
     def _word(self, word: str, phrase: str, take: int, place: int, rng: np.random.Generator) -> Audio:
         """A recording of it: some are for teaching, the rest for afterwards; what has to serve twice is varied."""
@@ -147,10 +156,24 @@ class WordPerson:
         order = [clips[i] for i in rng_of(self.name, word, "clips").permutation(len(clips))]
         some = TAUGHT if len(clips) >= 2 * TAUGHT else len(clips) - len(clips) // 2
         mine, number = (order[:some], take) if take < TAUGHT else (order[some:], take - TAUGHT)
+        number = number if take >= 0 else TAUGHT - take
         first = int(rng_of(self.name, phrase, word).integers(len(mine)))
         again = number >= len(mine)
         clip = trimmed(read(mine[(first + number + (place if again else 0)) % len(mine)]))
         return varied(clip, rng, 0.08, 0.02) if again else clip
+
+
+@dataclass(frozen=True)
+class Many(WordPerson):
+    """Many people who all say the same few phrases: some of them teach, and the others say it."""
+
+    def everyday(self, count: int) -> list[str]:
+        """What they say."""
+        return self._order()[:count]
+
+    def near(self, count: int) -> list[tuple[str, str]]:  # noqa: ARG002 - nobody recorded any
+        """None."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -217,6 +240,16 @@ def arabic_people(data: Path) -> list[Person]:
     for path in _audio(data / "arabic_words", "[a-z]*"):
         found.setdefault(path.name.partition("_")[0], {}).setdefault(f"ar.{path.parent.name}", []).append(path)
     return _people("arabic", found, english=False)
+
+
+def many_people(data: Path, known: Collection[str]) -> Person | None:
+    """Who says phrases/ that the bundle does not know."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in _audio(data / "phrases", "[a-z]*"):
+        if path.parent.name not in known:
+            found[path.parent.name] = (*found.get(path.parent.name, ()), path)
+    kept = {phrase: paths for phrase, paths in found.items() if len(paths) >= MANY}
+    return Many("phrases-many", kept, english=False) if kept else None
 
 
 def _audio(folder: Path, words: str) -> list[Path]:

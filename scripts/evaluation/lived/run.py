@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bundlebuild.audio import read
+from bundlebuild.augment import level
+from evaluation.ambient import music
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import bar
 from idiolect.assembly import Recognizer, model_of
@@ -19,7 +23,7 @@ from idiolect.learning.model import Model
 from . import figures, homes
 from .homes import Found, Scene
 from .listening import Device, has_pause
-from .people import Person, real_people
+from .people import Person, many_people, real_people
 from .sound import CONDITIONS
 from .talk import sentences, wake_words
 from .voices import synthetic_people
@@ -41,11 +45,15 @@ class Size:
 
 SIZES = {
     "quick": Size((1, 1, 1, 1), 2, 1, 2, 4, 1, 3),
-    "default": Size((4, 3, 4, 1), 6, 2, 3, 12, 4),
+    "default": Size((4, 3, 4, 1), 8, 2, 2, 8, 4),
     "large": Size((8, 12, 24, 4), 12, 4, 1, 60, 24),
 }
 WAKES = 24
 """Wake words by other people that a bundle hears at once in a quiet room; of so many times two they are taken."""
+PIECES = 2
+"""Of music, that sound in turn."""
+OTHERS = 8
+"""How many others say each phrase that three people taught, a take."""
 FURTHER = ("few", *CONDITIONS[1:])
 
 
@@ -78,6 +86,9 @@ def _work(number: int) -> Found:
         return homes.pairs(_scene, task.person, task.count)
     if task.kind == "voice_match" and task.other is not None:
         return homes.by_voice(_scene, task.person, task.other, task.count)
+    if task.kind == "others":
+        takes = OTHERS * _scene.takes
+        return homes.everyday(_scene, task.person, 10, task.conditions, called="others", takes=takes)
     return homes.everyday(_scene, task.person, task.count, task.conditions, guest=task.other)
 
 
@@ -107,12 +118,17 @@ def _scene_of(recognizer: Recognizer, model: Model, data: Path, size: Size, reas
     noise, spoken = data / "noise" / "kitchen.flac", sentences(data)
     recorded = wake_words(data, recognizer.bundle.wake_words, 2 * WAKES)
     wakes = Device(recognizer, model).woken_by(recorded)[:WAKES]
-    kitchen = kitchen_for_tests(read(noise)) if noise.is_file() else None
-    if kitchen is None:
+    noises = {"10db": kitchen_for_tests(read(noise))} if noise.is_file() else {}
+    if not noises:
         reasons["lived.10-10db"] = "no noise/kitchen.flac"
+    pieces = [read(path) for path in music(data)[:PIECES]]
+    if pieces:
+        noises["music"] = np.concatenate([level(piece) for piece in pieces])
+    else:
+        reasons["lived.10-music"] = "no music/, and asterisk-moh-opsound-wav is not installed"
     if not spoken:
         reasons["lived.foreign_taken"] = "no coffee_orders/ with labels.json"
-    return Scene(recognizer, model, wakes, spoken, kitchen, size.takes, size.foreign)
+    return Scene(recognizer, model, wakes, spoken, noises, size.takes, size.foreign)
 
 
 def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, processes: int) -> Result:
@@ -123,8 +139,8 @@ def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, proc
         result.reasons["lived"] = "the bundle has no personal space: build it with build_bundle.py --space"
         return result
     real, absent = real_people(data, size.people)
-    voices, mute = synthetic_people(cache)
-    people = [*real, *voices[: size.voices]]
+    synthetic, mute = synthetic_people(cache)
+    people = [*real, *synthetic[: size.voices]]
     _scene = _scene_of(recognizer, model, data, size, result.reasons)
     left_out = [*absent, *mute]
     if left_out:
@@ -135,6 +151,11 @@ def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, proc
         result.reasons["lived"] = "no wake word under phrases/ that this bundle hears: nobody can open a turn"
         return result
     _todo = tasks(people, size)
+    others = many_people(data, recognizer.bundle.classes)
+    if others is None:
+        result.reasons["lived.others-quiet"] = "no phrase under phrases/ that many say and the bundle does not know"
+    else:
+        _todo.append(Task("others", others, conditions=("few",)))
     found = figures.joined(_each(len(_todo), processes))
     result.values = {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.figures(found).items()}
     result.values["lived.people"], result.values["lived.people.real"] = len(people), len(real)

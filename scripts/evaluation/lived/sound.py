@@ -24,7 +24,9 @@ WAIT_S = (0.35, 0.6)
 """Between the wake word and what is said."""
 SYLLABLE_S = (0.1, 0.32)
 """How long a first syllable may be."""
-CONDITIONS = ("quiet", "room", "10db", "slow", "fast", "syllable", "block300", "block600", "block1000")
+NOISES = ("10db", "music")
+"""Conditions in which something sounds all the while, at SNR_DB: a kitchen, a piece of music."""
+CONDITIONS = ("quiet", "room", *NOISES, "slow", "fast", "syllable", "block300", "block600", "block1000")
 PACES = {"slow": 0.7, "fast": 1.4}
 SNR_DB = 10.0
 
@@ -96,10 +98,10 @@ def alone(clip: Audio) -> NDArray[np.int16]:
 
 
 def turn(
-    wake: Audio, clip: Audio, seed: Sequence[object], *, condition: str = "quiet", kitchen: Audio | None = None,
+    wake: Audio, clip: Audio, seed: Sequence[object], *, condition: str = "quiet", noise: Audio | None = None,
     pause_s: float = 0.0,
 ) -> Turn:  # fmt: skip
-    """A turn in this condition; ``kitchen`` is needed for noise. ``seed`` tells this turn from others."""
+    """A turn in this condition; ``noise`` is what sounds all the while. ``seed`` tells this turn from others."""
     rng = rng_of(*seed)
     spoken = said(clip, condition)
     begin = LEAD + len(wake) + int(rng.uniform(*WAIT_S) * RATE)
@@ -110,9 +112,9 @@ def turn(
     heard[begin : begin + len(spoken)] += spoken
     if condition == "room":
         heard = room(rng_of(seed[0], "room"), heard)
-    if condition == "10db" and kitchen is not None:
+    if condition in NOISES and noise is not None:
         loudness = float(np.sqrt(np.mean(np.square(spoken[EDGE:-EDGE])) + 1e-12))
-        at = int(rng.integers(max(1, len(kitchen) - size)))
-        noise = np.resize(kitchen[at:], size)
-        heard += noise * np.float32(loudness / 10.0 ** (SNR_DB / 20.0) / (noise.std() + 1e-9))
+        at = int(rng.integers(max(1, len(noise) - size)))
+        excerpt = np.resize(noise[at:], size)
+        heard += excerpt * np.float32(loudness / 10.0 ** (SNR_DB / 20.0) / (excerpt.std() + 1e-9))
     return Turn(to_int16(heard), begin, end)

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from bundlebuild.audio import Audio, read
 from bundlebuild.augment import level
 
 from .people import EDGE, rng_of, trimmed
-
-LONGEST_S = 5.0
-"""Of a sentence, so that a turn is not all waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +26,11 @@ class Sentence:
         """Whether one of these is said in it."""
         return any(f" {phrase} " in f" {self.text} " for phrase in phrases)
 
-    def short(self) -> bool:
-        """Whether it is over within LONGEST_S."""
-        return float(soundfile.info(self.path).duration) <= LONGEST_S
-
     def clip(self) -> Audio:
         """As it was said, at the level of all speech here."""
-        return np.pad(level(read(self.path)), EDGE)
+        audio = level(read(self.path))
+        loud = np.flatnonzero(np.abs(audio) > 0.05 * np.abs(audio).max())
+        return np.pad(audio[loud[0] : loud[-1] + 1], EDGE) if len(loud) else audio
 
 
 def sentences(data: Path) -> list[Sentence]:
