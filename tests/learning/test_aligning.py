@@ -13,7 +13,7 @@ from idiolect.errors import LearningError
 from idiolect.learning import adapterfile, aligning, guard, ledger, trainer
 from idiolect.learning.attempt import Reason
 from idiolect.learning.ledger import Example, Ledger
-from idiolect.pipeline.alignment import Standard, unit
+from idiolect.pipeline.alignment import Standard, costs, unit
 from idiolect.pipeline.personal import Adapter, Household, Taught
 from idiolect.values import EMBEDDING
 from tests.people import invented, model
@@ -141,3 +141,20 @@ def test_phrases_that_differ_in_a_part_may_both_be_taught_and_the_same_twice_may
     same = [take(1, 12)] + [near(take(1, 12), n) for n in (30, 31)]
     assert aligning.compared(take(1, 12), [], [same]) is Reason.CLOSE
     assert aligning.compared(lights_on[1], lights_off[:1], [lights_on[:1] + lights_on[2:]]) is Reason.CLOSE
+
+
+def test_5_others_are_judged_by_alignment_where_there_are_takes() -> None:
+    spans = np.stack([s if s.ndim == 2 else s[0] for s in (invented(3, n) for n in range(3))])
+    known = Ledger(
+        "aa" * 8,
+        tuple(Example(n, "lights please", "enrolment", "s", 1, "r", s[None], length=12) for n, s in enumerate(spans)),
+    )
+    material, _ = trainer.prepare(model(), known)
+    made = trainer.build(model(), known, material, trainer.When(1, 1), trainer.LADDER[-1])
+    mine, theirs = invented(3, 8), invented(5, 1)
+    examples = np.stack([s if s.ndim == 2 else s[0] for s in (mine, theirs)])
+    heard = model().hear_examples(examples)
+    costs_of = costs([made.taught[0].takes], model().standard.frames(examples))[:, 0]
+    assert costs_of[0] < made.taught[0].cost < costs_of[1]
+    assert guard._taken(model(), made, heard) == 1
+    assert guard._taken(model(), made, model().hear_examples(examples[1:])) == 0

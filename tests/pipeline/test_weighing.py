@@ -121,6 +121,14 @@ def test_two_that_are_as_near_are_asked_back_and_the_turn_stays_open(turn):
     assert turn.events[2:] == ["phrase lights off"]
 
 
+def test_a_word_of_the_bundles_where_a_taught_phrase_nearly_counted_is_asked_back(turn):
+    turn.say(3, scores={ONE: 0.98}, odds=(0.5 - weighing.NEARLY, -30.0)).quiet(5)
+    assert turn.events[1:] == ["rejected ambiguous"]
+    assert turn.detections[-1].between == ("one", "lights please")
+    turn.quiet(10).say(3, scores={ONE: 0.98}, odds=(-0.5 - weighing.NEARLY, -30.0)).quiet(5)
+    assert turn.events[2:] == ["phrase one"]
+
+
 def test_one_that_is_clearly_nearer_is_not(turn):
     turn.say(2, odds=(5.0, 5.0 - weighing.AMBIGUOUS - 0.1)).quiet(5)
     assert turn.events[1:] == ["phrase lights please"]

@@ -8,7 +8,8 @@
 3. false accepts: no shifted phrase is heard in guard windows of anything else where base heard none, and a taught one
    in at most ``prototypes.ACCEPTED`` of them: its threshold is that of a constant false alarm rate;
 4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
-5. household: with this adapter nobody else's examples are taken for a phrase taught here;
+5. household: with this adapter nobody else's examples are taken for a phrase taught here, by alignment where that is how
+   the phrase is heard;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
    can be said that could not be before, or a voice be told that could not (consent ``voice_match``), or something must
    go (forget, withdrawal, expiry); and it is not what is in use already (``rounds``);
@@ -30,6 +31,7 @@ from idiolect.learning.adapterfile import cap
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU
 from idiolect.learning.trainer import RAISE_MOST, Round, adapted
+from idiolect.pipeline.alignment import costs
 from idiolect.pipeline.personal import PRIOR_SPAN, TAUGHT_THRESHOLD, Adapter
 
 if TYPE_CHECKING:
@@ -228,5 +230,10 @@ def _own(model: Model, made: Round, numbers: dict[str, float]) -> bool:
 def _taken(model: Model, adapter: Adapter, others: Heard | None) -> int:
     if others is None or not adapter.taught or not len(others.z):
         return 0
-    mine = {t.name for t in adapter.taught}
-    return sum(name in mine for name in spoken(model, adapter, others))
+    aligned = [t for t in adapter.taught if t.takes] if others.spans is not None else []
+    in_windows = {t.name for t in adapter.taught} - {t.name for t in aligned}
+    taken = np.array([name in in_windows for name in spoken(model, adapter, others)])
+    if aligned and others.spans is not None:
+        found = costs([t.takes for t in aligned], model.standard.frames(others.spans))
+        taken |= (found <= [t.cost for t in aligned]).any(1)
+    return int(taken.sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from idiolect.pipeline.alignment import Standard
 from idiolect.pipeline.personal import softmax
+from idiolect.pipeline.space import offset_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +75,10 @@ class Model:
         """``Space.rival`` of the cohort's windows, each beside the others."""
         return self.space.rival(self.space.cohort, itself=True)
 
+    def hear_examples(self, spans: NDArray[np.float32]) -> Heard:
+        """The same of examples (n, 18, 96), which are kept beside it."""
+        return replace(self.hear(offset_windows(spans)), spans=spans)
+
     def hear(self, windows: NDArray[np.floating]) -> Heard:
         """Base logits and z of windows (..., 16, 96)."""
         flat = np.asarray(windows, np.float32).reshape(-1, *windows.shape[-2:])
@@ -92,6 +97,8 @@ class Heard:
     logits: NDArray[np.float32]
     z: NDArray[np.float32]
     rivals: NDArray[np.float32]
+    spans: NDArray[np.float32] | None = None
+    """(n, 18, 96): the examples themselves, where they are to be aligned with takes."""
 
     def posteriors(self) -> NDArray[np.float32]:
         """The base head's."""

@@ -80,6 +80,8 @@ class Takes:
         """(takes, longest): each frame's column of ``frames``; behind a take's end its last."""
         self.of = np.repeat(np.arange(len(phrases)), [len(each) for each in phrases])
         """(takes,): whose each take is."""
+        self.first = np.cumsum([0, *(len(each) for each in phrases[:-1])])
+        """(phrases,): its first take."""
         self.count = np.bincount(self.of, minlength=len(phrases)).astype(np.float32)
         first = np.minimum(BEGUN, np.maximum(self.lengths // 2, 2))
         place = np.arange(longest)[None]
@@ -87,13 +89,28 @@ class Takes:
         """(takes, longest): where somebody would be who is saying it and has not ended."""
         self.steps = (np.arange(longest) + 1).astype(np.float32)
 
+    def by_phrase(self, matches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The cost of each phrase, (..., phrases), of matches (..., takes, longest) that end now."""
+        ends = matches[..., np.arange(len(self.lengths)), self.lengths - 1] / self.lengths
+        total = np.add.reduceat(np.minimum(ends, 2.0), self.first, axis=-1)
+        return (total / self.count).astype(np.float32)
+
+
+def _next(last: NDArray[np.float32], before: NDArray[np.float32], costs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Matches (..., takes, longest) after one more embedding, from those of the two steps before it."""
+    now = np.full(last.shape, NEVER, np.float32)
+    now[..., 0] = costs[..., 0]
+    now[..., 1:] = np.minimum(last[..., :-1], before[..., :-1] + PENALTY) + costs[..., 1:]
+    both = last[..., :-2] + costs[..., 1:-1] + costs[..., 2:] + PENALTY
+    now[..., 2:] = np.minimum(now[..., 2:], both)
+    return now
+
 
 class Aligner:
     """Follows a stream along all takes. ``reset`` where nothing said before counts."""
 
     def __init__(self, takes: Takes, standard: Standard) -> None:
         self._takes, self._standard = takes, standard
-        self._rows = np.arange(len(takes.lengths))
         self.reset()
 
     def reset(self) -> None:
@@ -103,17 +120,9 @@ class Aligner:
 
     def push(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take the next embedding, (96,); the cost of each phrase's best match that ends with it, (phrases,)."""
-        takes = self._takes
-        costs = 1.0 - (self._standard.frames(embedding) @ takes.frames)[takes.index]
-        now = np.full(takes.index.shape, NEVER, np.float32)
-        now[:, 0] = costs[:, 0]
-        now[:, 1:] = np.minimum(self._last[:, :-1], self._before[:, :-1] + PENALTY) + costs[:, 1:]
-        both = self._last[:, :-2] + costs[:, 1:-1] + costs[:, 2:] + PENALTY
-        now[:, 2:] = np.minimum(now[:, 2:], both)
-        self._before, self._last = self._last, now
-        ends = now[self._rows, takes.lengths - 1] / takes.lengths
-        total = np.bincount(takes.of, weights=np.minimum(ends, 2.0), minlength=len(takes.count))
-        return (total / takes.count).astype(np.float32)
+        costs = 1.0 - self._standard.frames(embedding) @ self._takes.frames
+        self._before, self._last = self._last, _next(self._last, self._before, costs[self._takes.index])
+        return self._takes.by_phrase(self._last)
 
     def begun(self) -> NDArray[np.float32]:
         """What it costs each phrase, (phrases,), that what is being said is its beginning, by its best take."""
@@ -132,8 +141,22 @@ def unit(frames: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def costs(phrases: Sequence[Sequence[NDArray[Any]]], heard: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The least cost of each phrase in ``heard`` (n, 96), of length 1: (phrases,)."""
-    plain = Standard(np.zeros(EMBEDDING, np.float32), np.ones(EMBEDDING, np.float32))
-    aligner = Aligner(Takes(phrases), plain)
-    least: NDArray[np.float32] = np.min([aligner.push(frame) for frame in heard], axis=0)
+    """The least cost of each phrase anywhere in what was heard, (..., n, 96) of length 1: (..., phrases)."""
+    takes = Takes(phrases)
+    several = heard.reshape(-1, *heard.shape[-2:])
+    found = [_least(takes, several[i : i + _TOGETHER]) for i in range(0, len(several), _TOGETHER)]
+    return np.concatenate(found).reshape(*heard.shape[:-2], len(phrases))
+
+
+_TOGETHER = 32
+"""Utterances that are aligned at once: their costs take 4 bytes for each frame of each take and each embedding."""
+
+
+def _least(takes: Takes, heard: NDArray[np.float32]) -> NDArray[np.float32]:
+    last = np.full((len(heard), *takes.index.shape), NEVER, np.float32)
+    before, least = last, np.full((len(heard), len(takes.count)), NEVER, np.float32)
+    every = 1.0 - heard @ takes.frames
+    for step in range(heard.shape[1]):
+        before, last = last, _next(last, before, every[:, step][:, takes.index])
+        np.minimum(least, takes.by_phrase(last), out=least)
     return least

@@ -26,6 +26,8 @@ BEHIND = 6.0
 """Log-odds that the beginning of a phrase may be behind what is held: 0.1 of an alignment's cost."""
 AMBIGUOUS = 1.2
 """Log-odds by which one taught phrase has to be before another: 0.02 of an alignment's cost."""
+NEARLY = 6.0
+"""Log-odds by which a taught phrase must have failed where a word of the bundle's is to count: 0.1 of a cost."""
 
 
 class Whole(Protocol):
@@ -67,6 +69,7 @@ class Weighing:
         self._unbeaten = 0  # blocks since it came
         self._followed = 0  # blocks of speech since then
         self._inside = False  # whether what was said last may be the beginning of something longer
+        self._nearest = (-1, -np.inf)  # the taught phrase that came nearest to its threshold, and its log-odds
         self._taught: dict[int, float] = {}  # of each taught phrase that was heard, by class, its best log-odds
 
     def consider(
@@ -76,12 +79,16 @@ class Weighing:
 
         ``whole`` is None for scores (classes,) of something else than the newest step.
         """
-        if not over.any():
-            return
         needed = _odds(limits)
-        leads = _odds(scores) - needed
         if whole is not None:
             own = whole.odds - needed[whole.columns]
+            nearest = int(own.argmax())
+            if own[nearest] > self._nearest[1]:
+                self._nearest = int(whole.columns[nearest]), float(own[nearest])
+        if not over.any():
+            return
+        leads = _odds(scores) - needed
+        if whole is not None:
             for index, lead in zip(whole.columns.tolist(), own.tolist(), strict=True):
                 if over[index]:
                     self._taught[index] = max(lead, self._taught.get(index, lead))
@@ -115,8 +122,10 @@ class Weighing:
 
     def rival(self) -> int:
         """The class of another taught phrase that was heard nearly as well as the best, -1 for none."""
-        if self.best is None or self.best.index not in self._taught:
+        if self.best is None:
             return -1
+        if self.best.index not in self._taught:
+            return self._nearest[0] if self._nearest[1] > -NEARLY else -1
         others = {index: lead for index, lead in self._taught.items() if index != self.best.index}
         nearest = max(others, key=others.__getitem__, default=-1)
         near = nearest >= 0 and self._taught[self.best.index] - others[nearest] < AMBIGUOUS

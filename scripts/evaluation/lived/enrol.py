@@ -18,7 +18,6 @@ from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.personal import Adapter
-from idiolect.pipeline.space import offset_windows
 from idiolect.values import BLOCK
 
 from .people import TAUGHT, Person, rng_of
@@ -154,7 +153,7 @@ def learn(model: Model, lessons: Lessons, others: Sequence[Lessons] = (), *, voi
     ledger = lessons.ledger(voice=voice)
     own = {example.phrase for example in ledger.examples}
     spans = [e.spans[0] for other in others for e in other.examples if e.phrase not in own]
-    heard = model.hear(offset_windows(np.stack(spans))) if spans else None
+    heard = model.hear_examples(np.stack(spans)) if spans else None
     for kept in range(len(lessons.phrases), 0, -1):
         names = set(lessons.phrases[:kept])
         part = Ledger(ledger.profile, tuple(e for e in ledger.examples if e.phrase in names), voice=voice)
