@@ -8,8 +8,8 @@
 3. false accepts: no shifted phrase is heard in guard windows of anything else where base heard none, and a taught one
    in at most ``prototypes.ACCEPTED`` of them: its threshold is that of a constant false alarm rate;
 4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
-5. household: with this adapter nobody else's examples are taken for a phrase taught here, by alignment where that is how
-   the phrase is heard;
+5. household: with this adapter nobody else's examples are taken for a phrase taught here, by alignment where the phrase
+   is heard by that;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
    can be said that could not be before, or a voice be told that could not (consent ``voice_match``), or something must
    go (forget, withdrawal, expiry); and it is not what is in use already (``rounds``);
