@@ -372,10 +372,9 @@ def test_phrases_that_many_say_are_taught_by_some_and_said_by_others(tmp_path: P
             path = tmp_path / "phrases" / phrase / f"{number}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    many = people.many_people(tmp_path, ["computer"])
-    assert many is not None
-    assert many.everyday(10) == ["snowboy"]
-    assert people.many_people(tmp_path, ["computer", "snowboy"]) is None
+    many = people.many_people(tmp_path, ["computer"], 2)
+    assert [person.everyday(10) for person in many] == [["snowboy"]] * 2
+    assert people.many_people(tmp_path, ["computer", "snowboy"], 2) == []
 
 
 def test_people_are_found_in_a_layout_that_is(tmp_path: Path) -> None:

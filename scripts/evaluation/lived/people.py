@@ -242,14 +242,14 @@ def arabic_people(data: Path) -> list[Person]:
     return _people("arabic", found, english=False)
 
 
-def many_people(data: Path, known: Collection[str]) -> Person | None:
-    """Who says phrases/ that the bundle does not know."""
+def many_people(data: Path, known: Collection[str], draws: int) -> list[Person]:
+    """Who says phrases/ that the bundle does not know, so many times with other people who teach them."""
     found: dict[str, tuple[Path, ...]] = {}
     for path in _audio(data / "phrases", "[a-z]*"):
         if path.parent.name not in known:
             found[path.parent.name] = (*found.get(path.parent.name, ()), path)
     kept = {phrase: paths for phrase, paths in found.items() if len(paths) >= MANY}
-    return Many("phrases-many", kept, english=False) if kept else None
+    return [Many(f"phrases-{draw}", kept, english=False) for draw in range(draws)] if kept else []
 
 
 def _audio(folder: Path, words: str) -> list[Path]:
