@@ -2,7 +2,7 @@
 
 Whatever somebody says comes out as a clip of speech with EDGE of fading room before and behind it, at one level. A
 person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, negative
-ones what she says when one of these was refused, and no recording in any of them is in a later one.
+ones what she says when one of these was refused. Where there are several recordings, none of those is in a later take.
 """
 
 from __future__ import annotations
