@@ -247,6 +247,9 @@ def pairs(scene: Scene, person: Person, count: int) -> Found:
     for phrase in phrases:
         for take in range(TAUGHT, TAUGHT + scene.takes):
             home.say(device, "pairs", phrase, take, opposite=partner[phrase])
+    few = home.device([learnt], few=True)
+    for phrase in phrases:
+        home.say(few, "pairs-few", phrase, TAUGHT, opposite=partner[phrase])
     for half in dict.fromkeys(half for pair in near for half in person.halves(pair)):
         home.offer(device, "half", person.say(half, TAUGHT), half, among=phrases)
     first = [pair[number % 2] for number, pair in enumerate(near)]
