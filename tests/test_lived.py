@@ -106,6 +106,28 @@ def test_a_decoder_that_answers_nothing_misses_everything(
     assert lived(scene, learn(scene.model, lessons))["lived.2-few.missed"] == 1.0
 
 
+def test_two_people_with_and_without_agreeing_to_be_told_by_voice(
+    scene: Scene, cast: tuple[voices.Voice, voices.Voice]
+) -> None:
+    found = homes.by_voice(scene, *cast, 2)
+    values = figures.figures(found)
+    own = 2 if homes._own_wakes(scene, cast[0]) else 1
+    for figure in ("2-voice_match", "2-voice_match_off", "2-voice_match_other"):
+        assert values[f"lived.{figure}.utterances"] == 2 * own
+    assert values["lived.2-voice_match_off.hits"] > 0.0
+
+
+def test_a_pair_is_said_and_so_are_its_halves_and_the_one_that_was_not_taught(
+    scene: Scene, cast: tuple[voices.Voice, voices.Voice]
+) -> None:
+    values = figures.figures(homes.pairs(scene, cast[0], 1))
+    assert values["lived.pairs.utterances"] == 2 * scene.takes
+    assert values["lived.pairs-few.utterances"] == 2
+    assert values["lived.half_taken.utterances"] == len(phrases.halves(cast[0].near(1)[0]))
+    assert values["lived.untaught_near_taken.utterances"] == scene.takes
+    assert values["lived.good_take_refused.utterances"] == 6
+
+
 def test_the_same_household_gives_the_same_events(scene: Scene, lessons: Lessons) -> None:
     learnt = learn(scene.model, lessons)
     assert lived(scene, learnt) == lived(scene, learnt)
@@ -372,10 +394,9 @@ def test_phrases_that_many_say_are_taught_by_some_and_said_by_others(tmp_path: P
             path = tmp_path / "phrases" / phrase / f"{number}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    many = people.many_people(tmp_path, ["computer"])
-    assert many is not None
-    assert many.everyday(10) == ["snowboy"]
-    assert people.many_people(tmp_path, ["computer", "snowboy"]) is None
+    many = people.many_people(tmp_path, ["computer"], 2)
+    assert [person.everyday(10) for person in many] == [["snowboy"]] * 2
+    assert people.many_people(tmp_path, ["computer", "snowboy"], 2) == []
 
 
 def test_people_are_found_in_a_layout_that_is(tmp_path: Path) -> None:

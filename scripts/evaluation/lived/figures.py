@@ -41,7 +41,7 @@ def figures(found: Found) -> dict[str, Any]:
     None where nothing was said.
     """
     played = {row.figure for row in found.rows if row.figure[0].isdigit() or row.figure.startswith("others")}
-    names = sorted({"10-quiet", "10-few", "pairs", "guest", *played})
+    names = sorted({"10-quiet", "10-few", "pairs", "pairs-few", "guest", *played})
     everybody = _keys(names, found.rows, found.reported)
     real = _keys(names, [row for row in found.rows if row.real], [each for each in found.reported if each.real])
     apart: dict[str, Any] = {}
@@ -82,6 +82,7 @@ def _keys(households: Sequence[str], rows: Sequence[Row], reported: Sequence[Rep
     for name in households:
         values |= _household(f"lived.{name}", by.get(name, []))
     values |= _counted("lived.opposite_done", by.get("pairs", []), "opposite")
+    values |= _counted("lived.opposite_done_few", by.get("pairs-few", []), "opposite")
     values |= _counted("lived.asked_back", [*by.get("10-quiet", []), *by.get("10-few", [])], "asked")
     for key, figure in TAKEN.items():
         values |= _counted(f"lived.{key}", by.get(figure, []), "taken")

@@ -158,7 +158,8 @@ def everyday(
 ) -> Found:  # fmt: skip
     """Somebody who teaches everyday phrases and says them, in these conditions, with default and few base phrases.
 
-    ``called``: how the figures begin, instead of with ``count``; ``takes``: how often each is said in a quiet room.
+    ``called``: how the figures begin, instead of with ``count``; ``takes``: how often each is said, instead of as the
+    scene has it in a quiet room, and once elsewhere.
     """
     home = Home(scene, person, Found())
     phrases = person.everyday(count)
@@ -173,7 +174,8 @@ def everyday(
             known = phrase in lessons.first
             home.say(device, f"{name}-quiet", phrase, take, longer=phrase != longest, taught=known)
     for condition in conditions:
-        _in_condition(home, learnt, phrases, condition, name)
+        said = [(phrase, take) for phrase in phrases for take in range(TAUGHT, TAUGHT + (takes or 1))]
+        _in_condition(home, learnt, said, condition, name)
     if name == "10":
         _strange(home, device, lessons, guest)
     return home.found
@@ -183,16 +185,14 @@ PAUSES = {"block600": 1000, "block1000": 1500}
 """``listening.pause_ms`` of people who speak with breaks."""
 
 
-def _in_condition(home: Home, learnt: Learnt, phrases: Sequence[str], condition: str, name: str) -> None:
-    """Say each phrase once in this condition; "few" is a condition of the configuration."""
+def _in_condition(home: Home, learnt: Learnt, said: Sequence[tuple[str, int]], condition: str, name: str) -> None:
+    """Say these takes of phrases in this condition; "few" is a condition of the configuration."""
     if condition in NOISES and condition not in home.scene.noises:
         return
     pause_ms = PAUSES.get(condition, 0)
     device = home.device([learnt], few=condition == "few", pause_ms=pause_ms)
-    for phrase in phrases:
-        home.say(
-            device, f"{name}-{condition}", phrase, TAUGHT, condition=condition, pause_s=pause_ms / 1000.0
-        )  # fmt: skip
+    for phrase, take in said:
+        home.say(device, f"{name}-{condition}", phrase, take, condition=condition, pause_s=pause_ms / 1000.0)
 
 
 def _report(home: Home, learnt: Learnt, name: str) -> None:
@@ -247,6 +247,9 @@ def pairs(scene: Scene, person: Person, count: int) -> Found:
     for phrase in phrases:
         for take in range(TAUGHT, TAUGHT + scene.takes):
             home.say(device, "pairs", phrase, take, opposite=partner[phrase])
+    few = home.device([learnt], few=True)
+    for phrase in phrases:
+        home.say(few, "pairs-few", phrase, TAUGHT, opposite=partner[phrase])
     for half in dict.fromkeys(half for pair in near for half in person.halves(pair)):
         home.offer(device, "half", person.say(half, TAUGHT), half, among=phrases)
     first = [pair[number % 2] for number, pair in enumerate(near)]

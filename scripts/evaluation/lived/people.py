@@ -2,7 +2,7 @@
 
 Whatever somebody says comes out as a clip of speech with EDGE of fading room before and behind it, at one level. A
 person's ``take`` n of a phrase is always the same clip; the first TAUGHT takes are those she teaches with, negative
-ones what she says when one of these was refused, and no recording in any of them is in a later one.
+ones what she says when one of these was refused. Where there are several recordings, none of those is in a later take.
 """
 
 from __future__ import annotations
@@ -242,14 +242,14 @@ def arabic_people(data: Path) -> list[Person]:
     return _people("arabic", found, english=False)
 
 
-def many_people(data: Path, known: Collection[str]) -> Person | None:
-    """Who says phrases/ that the bundle does not know."""
+def many_people(data: Path, known: Collection[str], draws: int) -> list[Person]:
+    """Who says phrases/ that the bundle does not know, so many times with other people who teach them."""
     found: dict[str, tuple[Path, ...]] = {}
     for path in _audio(data / "phrases", "[a-z]*"):
         if path.parent.name not in known:
             found[path.parent.name] = (*found.get(path.parent.name, ()), path)
     kept = {phrase: paths for phrase, paths in found.items() if len(paths) >= MANY}
-    return Many("phrases-many", kept, english=False) if kept else None
+    return [Many(f"phrases-{draw}", kept, english=False) for draw in range(draws)] if kept else []
 
 
 def _audio(folder: Path, words: str) -> list[Path]:

@@ -151,11 +151,10 @@ def run(recognizer: Recognizer, data: Path, size: Size, cache: Path | None, proc
         result.reasons["lived"] = "no wake word under phrases/ that this bundle hears: nobody can open a turn"
         return result
     _todo = tasks(people, size)
-    others = many_people(data, recognizer.bundle.classes)
-    if others is None:
+    others = many_people(data, recognizer.bundle.classes, size.takes + 1)
+    _todo += [Task("others", person, conditions=("few",)) for person in others]
+    if not others:
         result.reasons["lived.others-quiet"] = "no phrase under phrases/ that many say and the bundle does not know"
-    else:
-        _todo.append(Task("others", others, conditions=("few",)))
     found = figures.joined(_each(len(_todo), processes))
     result.values = {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.figures(found).items()}
     result.values["lived.people"], result.values["lived.people.real"] = len(people), len(real)
