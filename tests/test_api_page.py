@@ -73,7 +73,7 @@ def test_every_command_does_what_it_says(tmp_path):
                 answer = json.loads(body)
                 check(content["application/json"]["schema"], answer)
                 shell.token = answer.get("token", shell.token)
-        assert home.client.people() == {"people": [], "active": "guest"}
+        assert home.client.people() == {"people": [], "active": "guest", "household": []}
 
 
 def test_the_python_example_runs(tmp_path):
@@ -99,5 +99,5 @@ def _prepare(home, command):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     if "/v1/correct" in command:
-        home.agree("ann", "adapt_corrections", "adapt_confirmations")
+        home.agree("ann", "adapt_corrections", "adapt_confirmations", "household_phrases")
         home.teach("ann", "lights please")

@@ -21,7 +21,7 @@ from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.personal import Adapter, Household
 from idiolect.trust import bundle as bundles
-from idiolect.values import BLOCK, WINDOW
+from idiolect.values import BLOCK, GUEST, WINDOW
 from tests import encoders, speech
 from tests.bundles import builtin, unsigned
 from tests.test_people_live import take
@@ -191,6 +191,30 @@ class TestBeside:
         expected = scorer.window(resample_window(whole))[-1:]
         np.testing.assert_array_equal(beside.whole(30, 5, resample_window), expected)
         assert beside.whole(LONGEST, 5, resample_window) is None
+
+    def test_it_hears_whom_profile_named_beside_whoever_is_known_by_voice(self):
+        alone, both = (Beside(carried(), keep=LONGEST, settle=0) for _ in range(2))
+        frontend, samples, highest = Frontend(), room(SPOKEN[0]), 0.0
+        for start in range(0, len(samples) - BLOCK + 1, BLOCK):
+            frames = frontend.frames(samples[start : start + BLOCK])
+            for each in (alone, both):
+                each.encode(frames)
+            mine = alone.scores(ANN, attentive=True)
+            np.testing.assert_array_equal(both.scores("cc" * 8, ANN, attentive=True), mine)
+            highest = max(highest, float(mine.max()))
+        assert highest > 0.5
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_a_guest_is_heard_with_it_to_say_what_its_owner_lets_everybody_say(self, shared):
+        given, home = carried(), carried().household
+        names = {ANN: [PHRASE] if shared else []}
+        lent = Household(home.space, given.head.classes, list(home.adapters.values()), names)
+        beside, frontend, highest = Beside(replace(given, household=lent), keep=LONGEST, settle=0), Frontend(), 0.0
+        samples = room(SPOKEN[0])
+        for start in range(0, len(samples) - BLOCK + 1, BLOCK):
+            beside.encode(frontend.frames(samples[start : start + BLOCK]))
+            highest = max(highest, float(beside.scores(GUEST, attentive=True).max()))
+        assert (highest > 0.5) == shared
 
     def test_it_joins_and_leaves_a_stream_without_a_gap(self):
         base = listening(recognizer("new").bundle, always=True, phrases=speech.DIGITS, wake_words=())

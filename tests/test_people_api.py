@@ -144,7 +144,7 @@ def test_what_was_heard_does_not_outlive_forgetting(house):
 
 
 def test_nobody_is_known_and_nobody_is_kept(house):
-    assert house.ok("GET", "/v1/consent") == {"people": [], "active": "guest"}
+    assert house.ok("GET", "/v1/consent") == {"people": [], "active": "guest", "household": []}
     assert house.ask("POST", "/v1/profile", {"profile": "ann"})[0] == 404
     assert house.ask("GET", "/v1/review?profile=ann")[0] == 404
     assert house.ok("POST", "/v1/profile", {"profile": "guest"}) == {"active": "guest"}

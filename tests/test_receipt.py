@@ -163,6 +163,7 @@ def test_every_purpose_says_what_and_for_how_long():
         "adapt_confirmations": 90,
         "usage": 90,
         "voice_match": 365,
+        "household_phrases": 365,
         "contribute": 30,
     }
     assert set(CATEGORIES) == set(RETENTION)

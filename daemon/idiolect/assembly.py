@@ -109,6 +109,7 @@ def listening(
     sensitivity: float = 0.5,
     overrides: dict[str, float] | None = None,
     timeout_s: float = 6.0,
+    pause_ms: float = 160.0,
     refractory_s: float = 0.8,
 ) -> Listening:
     """What the decoder listens for; ``None`` means everything that the bundle has, names it lacks count for nothing.
@@ -131,6 +132,7 @@ def listening(
         turn_thresholds=thresholds(bundle, sensitivity, overrides, turn=True),
         mode=State.OPEN if always else State.IDLE,
         timeout=blocks(timeout_s),
+        pause=blocks(pause_ms / 1000.0),
         refractory=blocks(refractory_s),
     )
 
@@ -249,5 +251,6 @@ def listening_for(config: Config, bundle: Bundle) -> Listening:
         sensitivity=wish.sensitivity,
         overrides=dict(wish.thresholds),
         timeout_s=wish.timeout_s,
+        pause_ms=wish.pause_ms,
         refractory_s=wish.refractory_s,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect import structure
+from idiolect.cli_output import voice_text
 from idiolect.client import Client
 from idiolect.client_types import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
@@ -50,7 +51,8 @@ def _grant(options: argparse.Namespace) -> int:
             print("Nothing was agreed to, and nothing is kept.", file=sys.stderr)
             return 1
         answer = client.agree(asked["token"])
-        return _say(options, answer, [f"{options.name} agreed to: {', '.join(answer['granted'])}"])
+        said = [f"{options.name} agreed to: {', '.join(answer['granted'])}", *_voice(client, asked["profile"], answer)]
+        return _say(options, answer, said)
     print(f'\nSay "yes" to the device within {asked["expires_s"]} seconds to agree.', file=sys.stderr)
     return _wait_for_yes(options, client, asked)
 
@@ -68,7 +70,16 @@ def _wait_for_yes(options: argparse.Namespace, client: Client, asked: Question) 
     if len(granted) < len(asked["purposes"]):
         print('\nNo "yes" was heard: nothing was agreed to, and nothing is kept.', file=sys.stderr)
         return 1
-    return _say(options, {"granted": granted, "profile": asked["profile"]}, [f"agreed to: {', '.join(granted)}"])
+    answer = {"granted": granted, "profile": asked["profile"]}
+    return _say(options, answer, [f"agreed to: {', '.join(granted)}", *_voice(client, asked["profile"], answer)])
+
+
+def _voice(client: Client, profile: str, answer: Mapping[str, Any]) -> list[str]:
+    """For who has just agreed to be told by voice: what that lacks."""
+    if "voice_match" not in answer["granted"]:
+        return []
+    people = [p for p in client.people()["people"] if p["profile"] == profile and "voice" in p]
+    return [f"the device {voice_text(p['voice'], p['name'])}" for p in people]
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -85,7 +96,12 @@ def _show(options: argparse.Namespace) -> int:
         for purpose, said in person["purposes"].items():
             when = time.strftime("%Y-%m-%d", time.gmtime(said["since"]))
             lines.append(f"  {purpose:20} since {when}, {said['how']}, receipt {said['receipt'][:12]}")
-    return _say(options, {**answer, "people": people}, lines or [_nobody(options.name)])
+            if purpose == "voice_match" and "voice" in person:
+                lines.append(f"  {'':20} {voice_text(person['voice'], person['name'])}")
+    lines = lines or [_nobody(options.name)]
+    if answer["household"]:
+        lines.append("everybody may say, guests too: " + ", ".join(f'"{phrase}"' for phrase in answer["household"]))
+    return _say(options, {**answer, "people": people}, lines)
 
 
 def _nobody(name: str) -> str:
@@ -207,10 +223,14 @@ def _review(options: argparse.Namespace) -> int:
     lines = [f"{answer['name']}  {answer['profile']}"]
     for purpose, grant in answer["purposes"].items():
         lines.append(f"  agreed to {purpose} on {grant['since']} ({grant['how']}), kept {grant['retention_days']} days")
+        if purpose == "voice_match" and "voice" in answer:
+            lines.append(f"    {voice_text(answer['voice'], answer['name'])}")
     for e in answer["examples"]:
         why = "" if e["counts"] else f"  [does not count: {e['why']}]"
         why += f"  [mapped from encoder {e['encoder'][:12]}]" if e.get("mapped") else ""
         lines.append(f"  {e['id']:5}  {e['day']}  {e['source']:12} {e['phrase']!r} until {e['expires']}{why}")
+    for phrase in answer["shared"]:
+        lines.append(f"  everybody may say {phrase!r}")
     for row in answer["usage"]:
         said = ", ".join(f"{phrase} {count}x" for phrase, count in row["said"].items())
         lines.append(f"  said on {row['day']}: {said} (until {row['expires']})")
@@ -273,6 +293,12 @@ def _lately(answer: Report) -> list[str]:
             lines.append(f"    {part['slice']:28} |{meter(-60 + 60 * right, 20)}| {right:4.0%} of {part['total']}"
                          f" (lost {part['lost']}, won {part['won']})")  # fmt: skip
     return lines
+
+
+def _share(options: argparse.Namespace) -> int:
+    answer = _client(options).share(options.name, options.phrase, options.wanted)
+    shared = ", ".join(f'"{phrase}"' for phrase in answer["shared"]) or "nothing"
+    return _say(options, answer, [f"everybody may say of what {options.name} taught: {shared}"])
 
 
 def _forget(options: argparse.Namespace) -> int:
@@ -371,6 +397,13 @@ def _register_rights(commands: Any, common: argparse.ArgumentParser, add: Add) -
     explain = _named(add(commands, common, "explain", "say in words what was learnt and why it is used", _explain))
     explain.add_argument("--adapter", type=int, metavar="N", help="a version (default: the one in use)")
     _named(add(commands, common, "rollback", "take back what was learnt last", _rollback))
+    for command, wanted, what in (
+        ("share", True, "let everybody say a phrase that somebody taught"),
+        ("unshare", False, "let nobody else say it any more"),
+    ):
+        shared = _named(add(commands, common, command, what, _share))
+        shared.add_argument("phrase", metavar="PHRASE")
+        shared.set_defaults(wanted=wanted)
     forget = _named(add(commands, common, "forget", "forget an example, a phrase, a day, or everything", _forget))
     which = forget.add_mutually_exclusive_group(required=True)
     which.add_argument("--example", type=int, metavar="N")

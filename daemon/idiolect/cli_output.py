@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -86,7 +87,31 @@ def learning_text(said: object) -> str:
     if said.get("state") == "off":
         return f"off: {_short(said.get('detail', '?'))}"
     what = f"{counted(len(adapters), 'adapter')}, {counted(taught, 'taught phrase')}"
-    return f"{_short(said.get('state', '?'))}: {what}, {_short(said.get('profile', '?'))} speaks{_earlier(said)}"
+    who = f"{_short(said.get('profile', '?'))} speaks"
+    return f"{_short(said.get('state', '?'))}: {what}, {who}{_voices(said)}{_earlier(said)}"
+
+
+def voice_text(voice: Mapping[str, object], name: str) -> str:
+    """What telling a voice from others still lacks, for its owner."""
+    name = shlex.quote(plain(name))
+    if voice.get("state") == "ready":
+        return "can tell this voice from others, though not always"
+    if voice.get("state") == "learning":
+        return f"knows enough of this voice, and tells it once a version with it is in use: idiolect history {name}"
+    more = counted(round(_number(voice, "needed") - _number(voice, "examples")), "more correction")
+    such = [f'"{plain(phrase)}"' for phrase in _list(voice, "such_as")]
+    named = f" such as {', '.join(such[:-1])} or {such[-1]}" if such[1:] else f" such as {such[0]}" if such else ""
+    how = f": idiolect enroll {name} {such[0]}" if such else ""
+    return f"cannot tell this voice yet: needs {more} or takes of phrases that the model itself knows{named}{how}"
+
+
+def _voices(said: Mapping[str, object]) -> str:
+    """Who agreed to be told by voice and cannot be yet, in numbers."""
+    people = [mine for mine in _part(said, "voices").values() if isinstance(mine, Mapping)]
+    waiting = sum(mine.get("state") != "ready" for mine in people)
+    if not waiting:
+        return ""
+    return f"; {counted(waiting, 'voice')} of {len(people)} cannot be told yet (idiolect consent show)"
 
 
 def _earlier(said: Mapping[str, object]) -> str:
@@ -239,6 +264,11 @@ def _short(value: object) -> str:
 def _part(data: Mapping[str, object], name: str) -> Mapping[str, object]:
     value = data.get(name)
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(data: Mapping[str, object], name: str) -> list[object]:
+    value = data.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _number(data: Mapping[str, object], name: str) -> float:

@@ -253,6 +253,10 @@ class Client:
         """One of ``example=7``, ``phrase="lights please"``, ``day="2026-11-24"``, ``all=True``."""
         return cast(t.Forgotten, self.post("/v1/forget", {"profile": profile, **what}))
 
+    def share(self, profile: str, phrase: str, shared: bool = True) -> t.Shared:
+        """Let everybody say a phrase that this person taught, or nobody else any more."""
+        return cast(t.Shared, self.post("/v1/share", {"profile": profile, "phrase": phrase, "shared": shared}))
+
     def rollback(self, profile: str) -> t.InUse:
         """Take back what was learnt last."""
         return cast(t.InUse, self.post("/v1/rollback", {"profile": profile}))

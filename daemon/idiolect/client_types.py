@@ -6,7 +6,9 @@ Times are seconds since the Unix epoch, days are written 2026-11-24.
 # Without `from __future__ import annotations`: it would hide NotRequired from __required_keys__.
 from typing import Any, Literal, NotRequired, TypedDict
 
-Purpose = Literal["enrol", "adapt_corrections", "adapt_confirmations", "usage", "voice_match", "contribute"]
+Purpose = Literal[
+    "enrol", "adapt_corrections", "adapt_confirmations", "usage", "voice_match", "household_phrases", "contribute"
+]
 
 
 class Listening(TypedDict):
@@ -61,6 +63,20 @@ class Keys(TypedDict):
     text: str
 
 
+class VoiceState(TypedDict):
+    """How far the device can tell a voice: ``examples`` that count of those ``needed``; waiting, learning or ready."""
+
+    examples: int
+    needed: int
+    state: str
+
+
+class Voice(VoiceState):
+    """The same for its owner, with phrases ``such_as`` can be said for it."""
+
+    such_as: list[str]
+
+
 class Personalization(TypedDict):
     """``state`` off (with ``detail``), on or paused (with all the rest): ids and counts, no names."""
 
@@ -71,6 +87,7 @@ class Personalization(TypedDict):
     adapters: NotRequired[dict[str, int]]
     taught: NotRequired[int]
     earlier_encoder: NotRequired[dict[str, dict[str, int]]]
+    voices: NotRequired[dict[str, VoiceState]]
 
 
 class PersonalizationAnswer(TypedDict):
@@ -214,18 +231,27 @@ class Grant(TypedDict):
 
 
 class Person(TypedDict):
-    """Somebody the device knows, and what they agreed to."""
+    """Somebody the device knows, and what they agreed to; ``voice`` where that is ``voice_match``."""
 
     profile: str
     name: str
     purposes: dict[str, Grant]
+    voice: NotRequired[Voice]
 
 
 class People(TypedDict):
-    """Everybody; ``active`` is the profile of who speaks, or guest."""
+    """Everybody; ``active`` is the profile of who speaks, or guest. ``household``: phrases that everybody may say."""
 
     people: list[Person]
     active: str
+    household: list[str]
+
+
+class Shared(TypedDict):
+    """The phrases of a person that everybody may say."""
+
+    profile: str
+    shared: list[str]
 
 
 class Question(TypedDict):
@@ -394,7 +420,7 @@ class Version(TypedDict):
 
 
 class Review(TypedDict):
-    """Everything that is kept of somebody."""
+    """Everything that is kept of somebody; ``voice`` where they agreed to ``voice_match``."""
 
     profile: str
     name: str
@@ -403,6 +429,8 @@ class Review(TypedDict):
     usage: list[Usage]
     adapters: list[Version]
     upkeep: dict[str, str]
+    shared: list[str]
+    voice: NotRequired[Voice]
 
 
 class History(TypedDict):

@@ -112,6 +112,11 @@ class Listening:
         "Phrases of the bundle that are heard without a wake word.",
     ] = ("stop",)
     timeout_s: Annotated[float, Number(1, 60, "s"), "How long a turn waits for a phrase, in seconds."] = 6.0
+    pause_ms: Annotated[
+        int,
+        Number(160, 2000, "ms", whole=True),
+        "How long a pause ends what somebody who taught phrases says in a turn, in milliseconds.",
+    ] = 160
     refractory_s: Annotated[float, Number(0.2, 5, "s"), "Quiet time after an event, in seconds."] = 0.8
     sensitivity: Annotated[
         float,

@@ -25,6 +25,8 @@ from idiolect.values import RESERVED_NAMES, is_id, name_key, person_name, visibl
 
 CONSENT, ADAPTER = "consent", "adapter"
 """Purposes of the vault's own: names and receipts; and what was made from all the others."""
+HOUSEHOLD, SHARED = "household_phrases", "shared"
+"""The purpose under which is kept which phrases everybody may say, and the kind of its records."""
 ANSWER_S = 30.0
 MAX_PENDING = 4
 MAX_PEOPLE = 20
@@ -315,7 +317,10 @@ class Consents:
         return not users or user in users
 
     def withdraw(self, person: Person, purpose: str, uid: int = -1) -> int:
-        """Delete what the purpose collected and every adapter made from it, in one step; how many records went."""
+        """Delete what the purpose collected and every adapter made from it, in one step; how many records went.
+
+        Nothing is learnt from which phrases everybody may say, and nobody can say what is taught no more.
+        """
         granted = person.purposes.get(purpose)
         if granted is None:
             raise RequestError(409, "purpose", "was not agreed to, or is withdrawn already")
@@ -324,10 +329,20 @@ class Consents:
         fields = {"profile": person.profile, "purpose": purpose, "receipt": granted.ident}
         with self.vault.change("consent-withdrawn", True, **fields) as change:
             count = change.withdraw(person.profile, purpose)
-            change.withdraw(person.profile, ADAPTER)
+            if purpose != HOUSEHOLD:
+                change.withdraw(person.profile, ADAPTER)
+            if purpose == "enrol":
+                self._take_back(change, person.profile)
             change.put(person.profile, CONSENT, "receipt", receipt.ident, receipt.encode())
             change.note(count=count)
         return count
+
+    def _take_back(self, change: Change, profile: str) -> None:
+        """Forget which phrases everybody may say: they are gone."""
+        if HOUSEHOLD in self.vault.purposes(profile):
+            for ident in self.vault.idents(profile, HOUSEHOLD, SHARED):
+                change.delete(profile, HOUSEHOLD, SHARED, ident)
+            change.rekey(profile, HOUSEHOLD)
 
     def erase(self, profile: str) -> int:
         """Forget a person altogether: the keys go, and with them all that lies under them."""

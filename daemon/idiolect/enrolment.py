@@ -19,11 +19,11 @@ from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import IdiolectError, RequestError
 from idiolect.host import prompt
 from idiolect.inference import Inference
-from idiolect.learning.attempt import Reason, Taken, compare, repeated
+from idiolect.learning import aligning
+from idiolect.learning.attempt import Reason, Taken, repeated
 from idiolect.learning.model import Model
 from idiolect.people import People, clean_phrase
 from idiolect.personal import Personal
-from idiolect.pipeline.space import offset_windows
 
 MOST_SAMPLES = 10
 TRIES = 4
@@ -117,11 +117,12 @@ class Enrolment:
 
     async def _run(self, state: State, speak: str) -> None:
         try:
-            spans = await self._collect(state, speak)
-            if spans is None:
+            taken = await self._collect(state, speak)
+            if taken is None:
                 return
             self._move(state, "training")
-            state.result = await self._people.taught(state.profile, state.phrase, [span[None] for span in spans])
+            spans, lengths = [each.span[None] for each in taken], [each.length for each in taken]
+            state.result = await self._people.taught(state.profile, state.phrase, spans, lengths)
             used = bool(state.result.get("adapter"))
             self._move(state, "done", "" if used else str(_gate(state.result).get("reason", "")))
             if speak:
@@ -131,11 +132,11 @@ class Enrolment:
         finally:
             self._inference.attempt(None)
 
-    async def _collect(self, state: State, speak: str) -> list[NDArray[np.float32]] | None:
+    async def _collect(self, state: State, speak: str) -> list[Taken] | None:
         """Good samples, as many as wanted; None when it is given up."""
         taken: list[Taken] = []
-        z: list[NDArray[np.float32]] = []
-        others = await self._people.centres(state.profile, state.phrase)
+        frames: list[NDArray[np.float32]] = []
+        others = await self._people.takes(state.profile, state.phrase)
         unlike = 0
         while len(taken) < state.wanted:
             if state.attempts >= TRIES * state.wanted:
@@ -150,27 +151,30 @@ class Enrolment:
             if isinstance(outcome, Taken) and repeated(outcome.samples, [t.samples for t in taken]):
                 outcome = Reason.SAME
             if isinstance(outcome, Taken):
-                outcome, mine = self._judge(outcome, z, others)
+                outcome, mine = self._judge(outcome, frames, others)
                 unlike = unlike + 1 if outcome is Reason.UNLIKE else 0
                 if isinstance(outcome, Taken):
                     taken.append(outcome)
-                    z.append(mine)
+                    frames.append(mine)
                 elif unlike >= 2:  # the odd one out may well have been the first
-                    taken, z, unlike = [], [], 0
+                    taken, frames, unlike = [], [], 0
             state.taken = len(taken)
             refused = outcome if isinstance(outcome, Reason) else None
             self._move(state, "refused" if refused else "taken", refused.value if refused else "")
             await asyncio.sleep(PAUSE_S)
-        return [t.span for t in taken]
+        return taken
 
     def _judge(
-        self, taken: Taken, before: Sequence[NDArray[np.float32]], others: Sequence[NDArray[np.float32]]
+        self, taken: Taken, before: Sequence[NDArray[np.float32]], others: Sequence[Sequence[NDArray[np.float32]]]
     ) -> tuple[Taken | Reason, NDArray[np.float32]]:
+        """The take or why it is refused, and its frames."""
+        nothing = np.zeros((0, 0), np.float32)
         if self._model is None:
-            return taken, np.zeros(0, np.float32)
-        z = self._model.space.features(offset_windows(taken.span)).mean(0)
-        z = z / (np.linalg.norm(z) + np.float32(1e-9))
-        return compare(z, before, others) or taken, z
+            return taken, nothing
+        frames = aligning.frames_of(self._model.standard, taken.span, taken.length)
+        if frames is None:
+            return Reason.SHORT, nothing
+        return aligning.compared(frames, before, others) or taken, frames
 
     async def _attempt(self) -> Taken | Reason:
         loop = asyncio.get_running_loop()

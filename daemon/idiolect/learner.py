@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from idiolect import shelves
+from idiolect import sharing, shelves
 from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
 from idiolect.host.worker import Backend
@@ -324,6 +324,7 @@ class Learner(Records):
             if why := self._stale(profile):
                 self.retire(profile, why)
             shelves.tidy(self, profile)
+            sharing.tidy(self, profile)
         for profile in self.unheard(day):
             self.retire(profile, "disuse")
         return gone

@@ -26,6 +26,8 @@ _PURPOSES: Mapping[str, Mapping[str, str]] = {
         "usage": "how often you say which phrase (kept {days} days)",
         "voice_match": "what tells your voice from others, to guess who speaks; a convenience, never a proof of who"
         " you are (kept {days} days)",
+        "household_phrases": "which phrases that you taught everybody may say, guests too, and hears of: each only when"
+        " you say so (kept {days} days)",
         "contribute": "examples set aside until you export them to give them to somebody (kept {days} days)",
     },
     "de": {
@@ -35,6 +37,8 @@ _PURPOSES: Mapping[str, Mapping[str, str]] = {
         "usage": "wie oft Sie welchen Satz sagen ({days} Tage lang)",
         "voice_match": "was Ihre Stimme von anderen unterscheidet, um zu erraten, wer spricht; eine Bequemlichkeit,"
         " niemals ein Nachweis, wer Sie sind ({days} Tage lang)",
+        "household_phrases": "welche Sätze, die Sie ihm beigebracht haben, alle sagen dürfen und erfahren, auch Gäste:"
+        " jeden nur, wenn Sie es sagen ({days} Tage lang)",
         "contribute": "Beispiele, bis Sie sie exportieren, um sie jemandem zu geben ({days} Tage lang)",
     },
 }

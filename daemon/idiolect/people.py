@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from idiolect import observe, refusals
-from idiolect.consent import Consents, Pending, Person
+from idiolect.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
+from idiolect.learning import aligning
 from idiolect.personal import Personal
-from idiolect.pipeline.space import offset_windows
 from idiolect.rights import Rights, in_use, told
 from idiolect.trust.lacking import YES
 from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
@@ -45,10 +45,20 @@ class People:
                 "profile": p.profile,
                 "name": p.name,
                 "purposes": {k: {"since": r.time, "how": r.how, "receipt": r.ident} for k, r in p.purposes.items()},
+                **self._personal.voice(p.profile),
             }
             for p in people
         ]
-        return {"people": rows, "active": self._personal.active}
+        return {"people": rows, "active": self._personal.active, "household": list(self._personal.shared)}
+
+    async def share(self, name: object, phrase: object, wanted: bool, user: str) -> dict[str, object]:
+        """POST /v1/share: let everybody say a phrase of somebody's, or nobody else any more."""
+        said = clean_phrase(phrase)
+
+        def work(rights: Rights, person: Person) -> dict[str, object]:
+            return {"profile": person.profile, "shared": rights.share(person, said, wanted)}
+
+        return await self._changed_about(name, work, user)
 
     async def ask_consent(self, name: object, purposes: Sequence[str], language: str) -> dict[str, object]:
         """POST /v1/consent: put the question."""
@@ -92,7 +102,7 @@ class People:
 
         def made_up_for(learner: Learner) -> dict[str, object]:
             count, profile = work(learner.consents)
-            made = learner.round_owed(profile)
+            made = learner.round_owed(profile) if purpose != HOUSEHOLD else Made(0, "base", None)
             return {"deleted": count, **told(made), **in_use(learner, profile)}
 
         self._inference.forget()
@@ -148,6 +158,8 @@ class People:
         meant = clean_phrase(phrase)
         heard = self._take(event)
         understood, earlier = heard.event.detection.phrase, self._personal.of_earlier(heard.event.detection)
+        if self._personal.lent(heard.event.detection):  # which says nothing of this person's own versions
+            understood, earlier = "", True
 
         def work(learner: Learner) -> dict[str, object]:
             profile = heard.event.detection.profile
@@ -169,6 +181,9 @@ class People:
     async def confirm(self, event: str, user: str) -> dict[str, object]:
         """POST /v1/confirm: an event of the last minutes was understood as it was meant."""
         self._check_learning()
+        kept = self._inference.recent.look(event)
+        if kept is not None and self._personal.lent(kept.event.detection):
+            raise RequestError(409, "event", "is of a phrase that somebody else taught: teach it, too, as you say it")
         heard = self._take(event)
         detection = heard.event.detection
         if detection.kind == "rejected":
@@ -282,27 +297,29 @@ class People:
 
         return await self._personal.do(work)
 
-    async def centres(self, profile: str, phrase: str) -> list[np.ndarray]:
-        """Where the person's other taught phrases lie, each (D,)."""
+    async def takes(self, profile: str, phrase: str) -> list[list[np.ndarray]]:
+        """The newest takes of each of the person's other phrases, as they are aligned."""
 
-        def work(learner: Learner) -> list[np.ndarray]:
+        def work(learner: Learner) -> list[list[np.ndarray]]:
             known = learner.ledger(learner.consents.by_profile(profile).profile)
-            rows: dict[str, list[np.ndarray]] = {}
+            found: dict[str, list[np.ndarray]] = {}
             for example in known.examples:
                 if example.phrase not in (phrase, *learner.model.phrases):
-                    z = learner.model.space.features(offset_windows(example.spans[0]))
-                    rows.setdefault(example.phrase, []).append(z.mean(0))
-            return [np.mean(each, axis=0) for each in rows.values()]
+                    take = aligning.take_of(learner.model.standard, example)
+                    found.setdefault(example.phrase, []).extend([] if take is None else [take])
+            return [each[-aligning.MOST :] for each in found.values()]
 
         return await self._personal.do(work)
 
-    async def taught(self, profile: str, phrase: str, spans: Sequence[np.ndarray]) -> dict[str, object]:
+    async def taught(
+        self, profile: str, phrase: str, spans: Sequence[np.ndarray], lengths: Sequence[int] = ()
+    ) -> dict[str, object]:
         """Keep what was enrolled, and use it at once; who taught is from now on taken to be the one who speaks."""
 
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.by_profile(profile)
             session = secrets.token_hex(4)
-            numbers = learner.add(person.profile, "enrolment", phrase, spans, session)
+            numbers = learner.add(person.profile, "enrolment", phrase, spans, session, lengths=lengths)
             made = learner.round(person.profile, at_once=True)
             return {"profile": person.profile, "examples": numbers, **told(made)}
 

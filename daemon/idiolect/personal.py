@@ -11,11 +11,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idiolect import refusals, shelves, standing
+from idiolect import refusals, sharing, shelves, standing, voices
 from idiolect.consent import Consents, may_be_named
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
@@ -73,6 +73,9 @@ class Personal:
         self._carried: Carried | None = None
         self.standing: dict[str, dict[str, int]] = {}
         """By profile, how many phrases of an earlier encoder stand how (``standing``)."""
+        self.voices: dict[str, voices.Lack] = {}
+        """By profile of who agreed to be told by voice, what that still lacks (``voices``)."""
+        self._watched: voices.Voices | None = None
         self._asking = False
         self.active = GUEST
         self._paused = False
@@ -168,13 +171,36 @@ class Personal:
             "adapters": {profile: adapter.number for profile, adapter in adapters.items()},
             "taught": len(self.taught),
             "earlier_encoder": {profile: dict(counts) for profile, counts in self.standing.items()},
+            "voices": {profile: dict(lack) for profile, lack in self.voices.items()},
         }
+
+    def voice(self, profile: str) -> dict[str, object]:
+        """For its owner: what telling this voice still lacks; empty without that consent."""
+        return voices.shown(self.voices.get(profile, {}), self._model) if self._model else {}
 
     @property
     def taught(self) -> tuple[str, ...]:
         """The phrases that somebody taught, under whichever model they are heard."""
         own = self._household.taught if self._household else ()
         return tuple(dict.fromkeys((*own, *(self._carried.phrases if self._carried else ()))))
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The phrases that everybody may say, by name."""
+        return tuple(sorted({phrase for home in self._homes for phrase in home.shared}))
+
+    @property
+    def _homes(self) -> tuple[Household, ...]:
+        homes = (self._household, self._carried.household if self._carried else None)
+        return tuple(home for home in homes if home is not None)
+
+    def lent(self, detection: Detection) -> bool:
+        """Whether it was heard with what somebody else taught: of that nothing is learnt of who said it."""
+        profile, phrase = detection.profile, detection.phrase
+        homes = self._homes
+        return any(home.lent(profile, phrase) for home in homes) and not any(
+            home.taught_by(profile, phrase) for home in homes
+        )
 
     async def opened(self) -> None:
         """The keys are here: bring everybody's adapters into use, made anew where they are stale.
@@ -190,7 +216,8 @@ class Personal:
             consents, model = self._consents, self._model
             if model is None:
                 return
-            self._learner = await self._keys.ask(lambda: self._open(consents, model))
+            learner = await self._keys.ask(lambda: self._open(consents, model))
+            self._learner, self._watched = learner, voices.Voices(learner)
             self._trouble = ""
             await self.reload()
             self.altered()
@@ -218,8 +245,11 @@ class Personal:
         self.profiles = {name_key(person.name): person.profile for person in people}
         self.refused_names = tuple(person.profile for person in people if not may_be_named(person.name))
         adapters = [adapter for file in files if (adapter := _accepted(*file))]
-        self._household = Household(self._model.space, self._model.classes, adapters) if adapters else None
-        await self._carry(learner)
+        shared = await self._keys.ask(lambda: sharing.everybody(learner))
+        self._household = Household(self._model.space, self._model.classes, adapters, shared) if adapters else None
+        await self._carry(learner, shared)
+        if self._watched is not None:
+            self.voices = await self._keys.ask(self._watched.every)
         await self.unaddress()
         self.relisten()
 
@@ -239,7 +269,7 @@ class Personal:
                 what = counted(count, "phrase")
                 log.warning("taught under another encoder: %s %s; see `idiolect explain NAME`", what, text)
 
-    async def _carry(self, learner: Learner) -> None:
+    async def _carry(self, learner: Learner, shared: Mapping[str, Collection[str]]) -> None:
         """Listen with the earlier model for what nothing else hears; without anybody who needs it, let it go."""
         self.standing = await self._keys.ask(lambda: standing.counts(learner))
         adapters = await self._keys.ask(lambda: shelves.adapters(learner))
@@ -249,9 +279,9 @@ class Personal:
             return
         try:
             if before is None:
-                self._carried = await asyncio.to_thread(_carried, earlier, adapters)
+                self._carried = await asyncio.to_thread(_carried, earlier, adapters, shared)
             else:
-                household = Household(before.household.space, earlier.classes, adapters)
+                household = Household(before.household.space, earlier.classes, adapters, shared)
                 self._carried = Carried(before.encoder, before.head, household)
         except BundleError as error:
             log.error("what was taught under the earlier model is not heard: %s", error)
@@ -363,6 +393,8 @@ class Personal:
             asyncio.ensure_future(self._heard_yes())  # noqa: RUF006 - it ends by itself
         if detection.kind not in ("phrase", "rejected") or detection.profile == GUEST or not self.learning:
             return
+        if self.lent(detection):
+            return
         if detection.kind == "phrase":
             said = self._counts.setdefault(detection.profile, {})
             said[detection.phrase] = said.get(detection.phrase, 0) + 1
@@ -414,11 +446,11 @@ class Personal:
         self.publish({"learning": {"active": until is None}})
 
 
-def _carried(earlier: Earlier, adapters: Sequence[Adapter]) -> Carried:
+def _carried(earlier: Earlier, adapters: Sequence[Adapter], shared: Mapping[str, Collection[str]]) -> Carried:
     """The earlier model, made for this."""
     model = earlier.load()
     encoder = Encoder(earlier.graph, name="previous-encoder.tflite")
-    return Carried(encoder, model.head, Household(model.space, earlier.classes, adapters))
+    return Carried(encoder, model.head, Household(model.space, earlier.classes, adapters, shared))
 
 
 def _accepted(data: bytes, digest: str) -> Adapter | None:

@@ -6,6 +6,7 @@ Everything here runs on the thread that owns the vault, and is read from it anew
 | --- | --- |
 | enrol, adapt_corrections, adapt_confirmations: example, sequence | one example (``learning.ledger``) |
 | usage: count, day | how often what was said on a day |
+| household_phrases: shared, number | one phrase that everybody may say (``sharing``) |
 | adapter: adapter, number | a version: file, provenance, signature (``learning.provenance``) |
 | adapter: state, 00 | the rollout's table (``learning.rollout``) |
 | adapter: shelf, bundle's digest | the table of another bundle, set aside (``shelves``) |
@@ -21,9 +22,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -266,10 +267,12 @@ class Records:
         session: str,
         heard: str = "",
         encoder: str = "",
+        lengths: Sequence[int] = (),
     ) -> list[int]:
         """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent.
 
-        They are of ``encoder``, by default of the one that runs.
+        They are of ``encoder``, by default of the one that runs. ``lengths`` are those of the utterances, in blocks, as
+        far as they are known.
         """
         purpose = PURPOSES[source]
         receipt = self.consents.allowed(profile, purpose)
@@ -279,12 +282,15 @@ class Records:
             )
         first = self._next_sequence(profile)
         made = [
-            Example(first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard)
-            for i, s in enumerate(spans)
-        ]
+            Example(
+                first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard,
+                length=length,
+            )
+            for i, (s, length) in enumerate(zip_longest(spans, lengths, fillvalue=0))
+        ]  # fmt: skip
         if first + len(made) > ledgers.MAX_EXAMPLES and self.count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
-        expires = self._expires(purpose)
+        expires = self.expires(purpose)
         fields: dict[str, int | str] = {"profile": profile, "purpose": purpose, "sequence": first}
         with self.vault.change("example-kept", False, count=len(made), **fields) as change:
             for example in made:
@@ -318,9 +324,9 @@ class Records:
         total: dict[str, int] = json.loads(raw) if raw else {}
         for phrase, count in said.items():
             total[phrase] = total.get(phrase, 0) + count
-        change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", self._expires("usage"))
+        change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", self.expires("usage"))
 
-    def _expires(self, purpose: str) -> int:
+    def expires(self, purpose: str) -> int:
         """The last day on which something of today's is kept."""
         return self.day + RETENTION[purpose] if self.dated() else UNDATED
 

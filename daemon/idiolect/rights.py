@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from idiolect import shelves, standing, structure
+from idiolect import sharing, shelves, standing, structure, voices
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import NONSENSE, RequestError, TrustError
 from idiolect.host.stretch import stretch
 from idiolect.learner import Learner, Made
 from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
-from idiolect.learning.ledger import PURPOSES, Example
+from idiolect.learning.ledger import MAX_LENGTH, PURPOSES, Example
 from idiolect.pipeline.space import SPAN
 from idiolect.records import DAY_S
 from idiolect.trust import sealedcopy
@@ -109,6 +109,8 @@ class Rights:
             "usage": usage,
             "adapters": self.history(person)["versions"],
             "upkeep": self._upkeep(profile),
+            "shared": sorted(sharing.phrases(learner, profile)),
+            **voices.shown(voices.Voices(learner).of(profile), learner.model),
         }
 
     def _upkeep(self, profile: str) -> dict[str, str]:
@@ -256,12 +258,19 @@ class Rights:
                          "slices": [dict(zip(rows, each, strict=True)) for each in tested["slices"]]} if tested else {},
         }  # fmt: skip
 
+    def share(self, person: Person, phrase: str, wanted: bool) -> list[str]:
+        """Let everybody say a phrase, or nobody else any more; what everybody may say then."""
+        return sharing.share(self._learner, person, phrase, wanted)
+
     # -- forgetting ---------------------------------------------------------------------------------------------
 
     def forget(self, person: Person, what: Mapping[str, object]) -> dict[str, object]:
         """One example, a phrase, a day or everything: {"example": 3}, {"phrase": ..}, {"day": ..}, {"all": true}."""
         chosen = self._choose(person, what)
         profile = person.profile
+        numbers = {e.sequence for e in chosen}
+        kept = [e for e, _ in self._learner.examples(profile) if e.sequence not in numbers]
+        unshared = sharing.orphans(self._learner, profile, {e.phrase for e in kept if e.source == "enrolment"})
         purposes = sorted({e.purpose for e in chosen})
         if what.get("all"):
             purposes = sorted({*purposes, *(["usage"] if self._vault.items(profile, "usage", "count") else [])})
@@ -275,6 +284,7 @@ class Rights:
                     change.delete(profile, "usage", "count", record.id)
             for purpose in purposes:
                 change.rekey(profile, purpose)
+            sharing.drop(change, profile, unshared)
             change.withdraw(profile, ADAPTER)
         made = self._learner.round_owed(profile)
         return {"forgotten": len(chosen), **told(made), **in_use(self._learner, profile)}
@@ -305,12 +315,13 @@ class Rights:
             "examples": [
                 {
                     "phrase": e.phrase, "source": e.source, "day": e.day, "session": e.session, "heard": e.heard,
-                    "copies": len(e.spans), "encoder": encoder,
+                    "copies": len(e.spans), "length": e.length, "encoder": encoder,
                     "embeddings_float16": base64.b64encode(e.spans.astype("<f2").tobytes()).decode(),
                 }
                 for e, encoder in kept
             ],
             "usage": [[phrase, day, count] for (phrase, day), count in sorted(known.usage.items())],
+            "shared": sorted(sharing.phrases(self._learner, person.profile)),
             "adapters": self.history(person)["versions"],
         }  # fmt: skip
         self._vault.log("exported", profile=person.profile, count=len(kept))
@@ -334,7 +345,7 @@ class Rights:
             raise RequestError(422, "document", f"holds more than {IMPORT_CAP} examples")
         groups: dict[tuple[Any, ...], list[Any]] = {}
         for row in document["examples"]:  # all are looked at before one is taken over
-            *group, _ = _example_of(row)
+            *group, _, _ = _example_of(row)
             groups.setdefault(tuple(group), []).append(row)
         taken = left = 0
         for (source, phrase, session, heard, encoder), several in groups.items():
@@ -342,8 +353,8 @@ class Rights:
                 left += len(several)
                 continue
             for few in (several[at : at + AT_ONCE] for at in range(0, len(several), AT_ONCE)):
-                spans = [_example_of(row)[-1] for row in few]
-                self._learner.add(person.profile, source, phrase, spans, session, heard, encoder)
+                lengths, spans = zip(*(_example_of(row)[-2:] for row in few), strict=True)
+                self._learner.add(person.profile, source, phrase, spans, session, heard, encoder, lengths)
             taken += len(several)
         _release(document["examples"])
         self._vault.log("imported", profile=person.profile, count=taken)
@@ -371,8 +382,11 @@ def _release(rows: list[Any]) -> None:
             text.release()
 
 
-def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
-    """Source, phrase, session, what was heard, the encoder's id ("" in exports of old: this one's), embeddings."""
+def _example_of(row: Any) -> tuple[Any, str, str, str, str, int, np.ndarray]:
+    """Source, phrase, session, what was heard, the encoder's id, the utterance's length in blocks, and embeddings.
+
+    Exports of old have no encoder ("": this one's) and no length (0).
+    """
     try:
         if row["source"] not in PURPOSES or not 1 <= int(row["copies"]) <= 8:
             raise ValueError
@@ -380,14 +394,16 @@ def _example_of(row: Any) -> tuple[Any, str, str, str, str, np.ndarray]:
         raw = given.base64() if isinstance(given, structure.Text) else base64.b64decode(given, validate=True)
         spans = np.frombuffer(raw, "<f2").reshape(int(row["copies"]), SPAN, EMBEDDING).astype(np.float32)
         phrase, heard, session = str(row["phrase"]), str(row["heard"]), str(row["session"])
-        encoder = str(row.get("encoder", ""))
+        encoder, length = str(row.get("encoder", "")), int(row.get("length", 0))
+        if not 0 <= length <= MAX_LENGTH:
+            raise ValueError
         if not np.isfinite(spans).all() or not 1 <= len(phrase) <= 64 or len(heard) > 64 or len(session) > 32:
             raise ValueError
         if not re.fullmatch("([0-9a-f]{64})?", encoder) or not encodable((phrase, heard, session)):
             raise ValueError
     except NONSENSE:
         raise RequestError(422, "document", "holds an example that is none") from None
-    return row["source"], phrase, session, heard, encoder, spans
+    return row["source"], phrase, session, heard, encoder, length, spans
 
 
 def in_use(learner: Learner, profile: str) -> dict[str, object]:

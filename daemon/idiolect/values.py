@@ -53,7 +53,8 @@ class Detection:
     """What the decoder decided, in samples and scores only: the pipeline knows no clock.
 
     ``score``, ``margin`` (score minus the runner-up's) and ``threshold`` lie in 0..1; ``start`` and ``end``
-    are sample positions of the utterance as far as the pipeline can tell; ``phrase`` is "" when rejected.
+    are sample positions of the utterance as far as the pipeline can tell; ``phrase`` is "" when rejected. With the
+    ``reason`` "ambiguous" it was one of two phrases, ``between`` which nobody can tell.
     """
 
     kind: EventKind
@@ -65,6 +66,8 @@ class Detection:
     end: int
     profile: str = GUEST
     adapter: int = 0
+    reason: Literal["", "ambiguous"] = ""
+    between: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Event:
     def as_dict(self) -> dict[str, object]:
         """The event as JSON carries it; ``time`` in seconds since the Unix epoch."""
         d = self.detection
+        unclear = {"reason": d.reason, "between": list(d.between)} if d.reason else {}
         return {
             "id": self.id,
             "time": round(self.time, 3),
@@ -90,6 +94,7 @@ class Event:
             "adapter": d.adapter,
             "start": d.start,
             "end": d.end,
+            **unclear,
         }
 
 

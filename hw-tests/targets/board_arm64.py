@@ -53,7 +53,7 @@ class BoardArm64(Board):
     def _choose(self, folder: Path) -> None:
         self.chip = AbsentTpm()
         self._accelerated = False
-        self.patience = 8.0
+        self.patience = 24.0
 
     def _machine(self) -> Iterator[str]:
         yield from arm64.MACHINE

@@ -18,6 +18,8 @@ from evaluation import ambient, plots
 from evaluation.arguments import parse
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import Heard, Job, embed_all
+from evaluation.lived import figures as lived_figures
+from evaluation.lived import run as lived
 from evaluation.personal import people, pictures, run
 from evaluation.report import Figures
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle
@@ -45,8 +47,10 @@ def _hear(arguments: argparse.Namespace, encoder: bytes) -> list[Heard]:
 
 
 def _summary(values: dict[str, Any]) -> str:
-    lines = [f"  {key:52s} {value}" for key, value in sorted(values.items()) if not isinstance(value, dict)]
-    return "\n".join(lines)
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    households = {key: value for key, value in plain.items() if key.startswith("lived.")}
+    lines = [f"  {key:52s} {value}" for key, value in sorted(plain.items()) if key not in households]
+    return "\n".join([*lines, *(lived_figures.table(households) if households else [])])
 
 
 def _base(figures: Figures, recognizer: Recognizer, data: Path) -> dict[str, Any]:
@@ -69,6 +73,13 @@ def _personal(
     return run.run(bench, parts, arguments.jobs)
 
 
+def _lived(arguments: argparse.Namespace, recognizer: Recognizer) -> lived.Result:
+    if "lived" not in arguments.only:
+        return lived.Result()
+    cache = None if arguments.no_cache else ROOT / ".cache" / "lived"
+    return lived.run(recognizer, arguments.data, lived.SIZES[arguments.size], cache, arguments.jobs)
+
+
 def main() -> int:
     """Exit status 0; 1 without any recording under DIR; 78 when the bundle is refused."""
     arguments = parse()
@@ -82,18 +93,20 @@ def main() -> int:
     except IdiolectError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 78
-    heard = _hear(arguments, recognizer.bundle.encoder)
-    if not heard:
+    heard = _hear(arguments, recognizer.bundle.encoder) if set(arguments.only) != {"lived"} else []
+    if not heard and not corpus.recordings(arguments.data):
         print(f"evaluate: no recordings under {arguments.data}", file=sys.stderr)
         return 1
     known = _trained_on(folder)
     figures = Figures(recognizer.bundle, recognizer.head, [h for h in heard if h.digest[:DIGEST] not in known])
     values = _base(figures, recognizer, arguments.data) if "base" in arguments.only else {}
     personal = _personal(arguments, recognizer, heard, known)
+    as_lived = _lived(arguments, recognizer)
     report = {
         **values,
         **personal.values,
-        "reasons": {**figures.reasons, **personal.reasons},
+        **as_lived.values,
+        "reasons": {**figures.reasons, **personal.reasons, **as_lived.reasons},
         "bundle": recognizer.bundle.digest,
         "clips": len(heard),
         "clips_left_out_as_trained_on": sum(h.digest[:DIGEST] in known for h in heard),

@@ -90,20 +90,20 @@ def _work(clip: Clip) -> Heard:
     return Heard(clip, known, seconds(audio), end, {c.name: _embed(audio, known, c) for c in wanted})
 
 
-def bar(done: int, total: int, since: float) -> None:
+def bar(done: int, total: int, since: float, what: str = "clips") -> None:
     """One line on standard error, redrawn; every tenth of the work where that is no terminal."""
     if sys.stderr.isatty():
         filled = 30 * done // max(1, total)
         left = (time.monotonic() - since) / max(1, done) * (total - done)
         print(
-            f"\r  [{'#' * filled}{'.' * (30 - filled)}] {done}/{total} clips, {left:4.0f} s left ",
+            f"\r  [{'#' * filled}{'.' * (30 - filled)}] {done}/{total} {what}, {left:4.0f} s left ",
             end="",
             file=sys.stderr,
         )
         if done == total:
             print(file=sys.stderr)
     elif done % max(1, total // 10) == 0:
-        print(f"  {done}/{total} clips", file=sys.stderr)
+        print(f"  {done}/{total} {what}", file=sys.stderr)
 
 
 def embed_all(clips: Iterable[Clip], job: Job, processes: int) -> Iterator[Heard]:

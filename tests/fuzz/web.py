@@ -41,7 +41,7 @@ class Nobody:
         raise RequestError(404, "profile", "there is nobody of that name")
 
     people = ask_consent = agree = consent_state = withdraw = address = pause = export = bring = _found
-    erase = correct = confirm = see = verify = forget = rollback = _missing
+    erase = correct = confirm = see = verify = forget = rollback = share = _missing
     start = begin = browsers = _found
 
     def state(self) -> dict[str, object]:

@@ -164,7 +164,7 @@ def test_every_second_and_more_of_a_phrase_is_held_out_in_one_of_five_folds():
     phrases = ("on", "off", "on", "up", *["off"] * 6)
     rows = np.arange(len(phrases))
     nothing = model().hear(np.zeros((0, 3, 16, 96), np.float32))
-    material = trainer.Material(phrases, np.ones(len(phrases)), nothing, np.zeros((0, 1)), rows)
+    material = trainer.Material(phrases, np.ones(len(phrases)), nothing, np.zeros((0, 1)), rows, (None,) * len(phrases))
     folds = [list(map(int, fold)) for fold in trainer.folds_of(material)]
     assert folds == [[0, 1, 8], [2, 4, 9], [5], [6], [7]]  # row 3, the only "up", is in none
 

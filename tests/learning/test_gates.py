@@ -247,9 +247,9 @@ def test_a_header_that_does_not_fit_its_vectors_is_refused(change):
         adapterfile.decode(struct.pack("<I", len(text)) + text + rest)
 
 
-def test_an_adapter_above_256_kib_is_refused_unread():
+def test_an_adapter_above_two_mib_is_refused_unread():
     fields, rest = header(adapterfile.encode(Adapter("aa" * 8, 1)))
-    for size, good in ((256 << 10, True), ((256 << 10) + 1, False)):
+    for size, good in ((2 << 20, True), ((2 << 20) + 1, False)):
         text = json.dumps(fields).encode()
         text += b" " * (size - 4 - len(text) - len(rest))
         data = struct.pack("<I", len(text)) + text + rest
@@ -325,8 +325,8 @@ def test_a_sealed_adapter_is_three_parts_and_nothing_else():
         provenance.unseal(Sealed(FROM, b"sig", b"another").encode())
 
 
-def test_a_part_of_a_sealed_adapter_has_256_kib_at_most():
-    for size, good in ((256 << 10, True), ((256 << 10) + 1, False)):
+def test_a_part_of_a_sealed_adapter_has_two_mib_at_most():
+    for size, good in ((2 << 20, True), ((2 << 20) + 1, False)):
         data = bytes(size)
         raw = Sealed(replace(FROM, adapter=hashlib.sha256(data).hexdigest()), b"sig", data).encode()
         if good:

@@ -225,7 +225,7 @@ def test_a_message_is_a_map_without_lists_that_claim_too_much():
 
 
 def test_the_limits():
-    assert (protocol.VERSION, REQUEST_CAP, ANSWER_CAP) == (2, 64 << 20, 1 << 20)
+    assert (protocol.VERSION, REQUEST_CAP, ANSWER_CAP) == (2, 64 << 20, 4 << 20)
     assert len(trainer.LADDER) == 8
 
 

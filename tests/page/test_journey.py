@@ -43,6 +43,18 @@ def test_a_wrong_code_lets_nobody_in(home, open_page):
     assert page.evaluate("document.cookie") == "", "no script can read it"
 
 
+def test_what_telling_voices_apart_still_lacks_is_said_where_it_is_shown(home, open_page):
+    page = enter(open_page(home), home)
+    agree(page, "Phrases you teach", "Your corrections")
+    assert "your voice yet" not in view(page, "consent").inner_text()
+    agree(page, "Telling voices apart")
+    lack = "It cannot tell your voice yet: it needs 3 more corrections or takes of phrases that everybody has, such as"
+    view(page, "consent").get_by_text(lack).wait_for()
+    view(page, "kept").get_by_text(lack).wait_for()
+    german = enter(open_page(home, locale="de-DE"), home)
+    view(german, "consent").get_by_text("Es braucht noch 3 Berichtigungen oder Aufnahmen").wait_for()
+
+
 def test_from_consent_over_teaching_to_oblivion(home, open_page):
     page = enter(open_page(home), home)
     view(page, "kept").get_by_text("Nothing is stored about you.").wait_for()
@@ -90,6 +102,29 @@ def test_from_consent_over_teaching_to_oblivion(home, open_page):
     assert home.client.get("/v1/review", profile="ann")["examples"] == []
     assert PHRASE not in page.content()
     assert PHRASE not in home.log
+
+
+def test_a_phrase_is_everybodys_while_its_owner_lets_them(home, open_page):
+    home.agree("enrol")
+    page = enter(open_page(home), home)
+    home.client.post("/v1/enrol", {"profile": "ann", "phrase": PHRASE, "samples": 3})
+    assert speak_when_asked(home, good_takes())["state"] == "done"
+    home.client.post("/v1/profile", {"profile": "guest"})
+    share = page.get_by_role("button", name=f"Let everybody say “{PHRASE}”")
+    view(page, "kept").get_by_text("3 examples", exact=True).click()
+    assert not share.count()
+    agree(page, "Phrases for everybody")
+    view(page, "kept")  # what was unfolded stays so
+    share.click()
+    said(page, "Everybody may say it now.")
+    page.get_by_text("Everybody may say it.", exact=True).wait_for()
+    view(page, "consent").get_by_text(f"Everybody may say, guests too: “{PHRASE}”").wait_for()
+    home.talker.say(take(1.05, 0.8))
+    home.wait(lambda: any((e["phrase"], e["profile"]) == (PHRASE, "guest") for e in home.events()))
+    view(page, "kept")
+    page.get_by_role("button", name=f"Nobody but me says “{PHRASE}”").click()
+    said(page, "It is yours alone again.")
+    assert home.client.get("/v1/consent")["household"] == []
 
 
 def test_what_is_withdrawn_or_erased_is_gone(home, open_page):

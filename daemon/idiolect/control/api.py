@@ -288,6 +288,7 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/adapters/verify": {"GET": Route(Role.USER, learn_api.verify)},
     "/v1/forget": {"POST": Route(Role.USER, learn_api.forget)},
     "/v1/rollback": {"POST": Route(Role.USER, learn_api.rollback)},
+    "/v1/share": {"POST": Route(Role.USER, learn_api.share)},
     "/v1/export": {"POST": Route(Role.USER, learn_api.export, large=True)},
     "/v1/import": {"POST": Route(Role.USER, learn_api.bring, body_bytes=COPY_BYTES, large=True)},
     "/v1/playback": {"POST": Route(Role.USER, box_api.playback)},

@@ -40,7 +40,7 @@ class Heard:
     known: Known
     ms: int
     speaker: str
-    """The profile whose voice it was, "" where that is not known or not to be told."""
+    """The profile of who is taken to have said it, "" where that is nobody in particular or not to be told."""
 
 
 class Stream(Protocol):

@@ -2,7 +2,7 @@
 
 | request | role | answer |
 | --- | --- | --- |
-| GET /v1/consent | user | {"people": [...], "active"} |
+| GET /v1/consent | user | {"people": [...], "active", "household": [...]} |
 | POST /v1/consent {"name", "purposes": [...], "language"} | user | {"token", "notice", "how", "expires_s"} |
 | POST /v1/consent/agree {"token"} | user | {"granted"}: only the Unix user who is paired with that name |
 | GET /v1/consent/wait?token= | user | {"state": open or closed}: whether a spoken yes is still waited for |
@@ -18,6 +18,7 @@
 | GET /v1/adapters/verify?profile=&adapter= | user | {"ok", "checks"} |
 | POST /v1/forget {"profile", "example" or "phrase" or "day" or "all"} | user | {"forgotten", "adapter", ...} |
 | POST /v1/rollback {"profile"} | user | {"in_use"} |
+| POST /v1/share {"profile", "phrase", "shared"} | user | {"profile", "shared": [...]} |
 | POST /v1/export {"profile", "passphrase"}; /v1/import {"profile", "document", "passphrase"} | user | the copy |
 
 ``profile`` is a name or an id. Where a person is paired with a Unix user, only that user may ask about or change what
@@ -82,6 +83,9 @@ class People(Protocol):
 
     async def forget(self, name: object, what: Mapping[str, object], user: str) -> Answer:
         """Forget something."""
+
+    async def share(self, name: object, phrase: object, wanted: bool, user: str) -> Answer:
+        """Let everybody say a phrase."""
 
     async def rollback(self, name: object, user: str) -> Answer:
         """Take a version back."""
@@ -269,6 +273,15 @@ async def forget(daemon: Daemon, call: Call) -> Answer:
 async def rollback(daemon: Daemon, call: Call) -> Answer:
     """POST /v1/rollback."""
     return await daemon.people.rollback(_text(only(call.body, "profile"), "profile"), call.caller.user)
+
+
+async def share(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/share."""
+    body = only(call.body, "profile", "phrase", "shared")
+    wanted = body.get("shared")
+    if not isinstance(wanted, bool):
+        raise RequestError(422, "shared", "is needed, and must be true or false")
+    return await daemon.people.share(_text(body, "profile"), body.get("phrase"), wanted, call.caller.user)
 
 
 async def export(daemon: Daemon, call: Call) -> Answer:

@@ -44,7 +44,7 @@ SHARED = (
     ("POST", "/v1/enrol"), ("DELETE", "/v1/enrol"), ("POST", "/v1/correct"), ("POST", "/v1/confirm"),
     ("GET", "/v1/review"), ("GET", "/v1/history"), ("GET", "/v1/report"), ("GET", "/v1/explain"),
     ("GET", "/v1/adapters/verify"), ("POST", "/v1/forget"), ("POST", "/v1/rollback"), ("POST", "/v1/export"),
-    ("POST", "/v1/import"),
+    ("POST", "/v1/import"), ("POST", "/v1/share"),
 )  # fmt: skip
 _Asked = Callable[[api.Daemon, api.Call], Awaitable[dict[str, object] | api.Reply]]
 
@@ -129,7 +129,8 @@ async def _people(daemon: api.Daemon, call: api.Call) -> dict[str, object]:
     rows = answer["people"]
     mine = [row for row in rows if row["profile"] == call.caller.profile] if isinstance(rows, list) else []
     active = answer["active"]
-    return {"people": mine, "active": active if active in (GUEST, call.caller.profile) else "other"}
+    who = active if active in (GUEST, call.caller.profile) else "other"
+    return {"people": mine, "active": who, "household": answer["household"]}
 
 
 _CUT: dict[tuple[str, str], _Asked] = {

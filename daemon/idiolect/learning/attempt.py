@@ -72,6 +72,8 @@ class Taken:
     span: NDArray[np.float32]
     samples: NDArray[np.int16]
     level_dbfs: float
+    length: int = 0
+    """Blocks that the utterance lasted."""
 
 
 def level(samples: NDArray[np.int16]) -> float:
@@ -141,7 +143,7 @@ class Attempt:
         span = every[:SPAN] if length <= WINDOW else as_span(resample_window(every[: length + 1]))
         begun = self._begun or 0
         samples = np.concatenate(self._blocks[begun : self._last + 1])
-        return Taken(span, samples, float(np.quantile(self._levels[begun : self._last + 1], 0.8)))
+        return Taken(span, samples, float(np.quantile(self._levels[begun : self._last + 1], 0.8)), length)
 
 
 def compare(

@@ -1,17 +1,18 @@
 """The gate: numbered checks that a candidate adapter passes, or is not used.
 
 1. bounds: every number finite, every shift within TAU, every threshold raised and none lowered, prior within its span,
-   and the whole at most ``adapterfile.cap`` bytes;
+   takes and their limits such as ``aligning`` makes, and the whole at most ``adapterfile.cap`` bytes;
 2. guard set: base phrases in other people's speech are found as before, at the person's thresholds: of the windows
    whose answer changed not so many were lost that chance would do it less than once in 1 / SIGNIFICANT (exact
    sign test, McNemar 1947), in all and in every stratum;
 3. false accepts: no shifted phrase is heard in guard windows of anything else where base heard none, and a taught one
    in at most ``prototypes.ACCEPTED`` of them: its threshold is that of a constant false alarm rate;
 4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
-5. household: with this adapter nobody else's examples are taken for a phrase taught here;
+5. household: with this adapter nobody else's examples are taken for a phrase taught here, by alignment where the phrase
+   is heard by that;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
-   can be said that could not be before, or something must go (forget, withdrawal, expiry); and it is not what is in
-   use already (``rounds``);
+   can be said that could not be before, or a voice be told that could not (consent ``voice_match``), or something must
+   go (forget, withdrawal, expiry); and it is not what is in use already (``rounds``);
 7. reproducible: made twice, the same bytes.
 
 All numbers go into the verdict, passed or not.
@@ -25,10 +26,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.learning import aligning
 from idiolect.learning.adapterfile import cap
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU
 from idiolect.learning.trainer import RAISE_MOST, Round, adapted
+from idiolect.pipeline.alignment import costs
 from idiolect.pipeline.personal import PRIOR_SPAN, TAUGHT_THRESHOLD, Adapter
 
 if TYPE_CHECKING:
@@ -129,6 +132,7 @@ def judge(
     new = _own_phrases(model, adapter) - (_own_phrases(model, active) if active else set())
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
+    better = better or (adapter.voice is not None and (active is None or active.voice is None))
     tests = {
         1: bounded(adapter, size),
         2: guarded[0],
@@ -149,7 +153,8 @@ def bounded(adapter: Adapter, size: int) -> bool:
     """Check 1."""
     vectors = [*(s.vector for s in adapter.shifts.values()), *(t.direction for t in adapter.taught)]
     return (
-        size <= cap(len(vectors))
+        size <= cap(len(vectors), sum(len(take) for t in adapter.taught for take in t.takes))
+        and all(map(aligning.within, adapter.taught))
         and all(np.isfinite(v).all() and np.linalg.norm(v) <= TAU * 1.001 for v in vectors)
         and all(0.0 <= up <= RAISE_MOST for up in adapter.raises.values())
         and all(0.0 <= v <= PRIOR_SPAN for v in adapter.prior.values())
@@ -225,5 +230,10 @@ def _own(model: Model, made: Round, numbers: dict[str, float]) -> bool:
 def _taken(model: Model, adapter: Adapter, others: Heard | None) -> int:
     if others is None or not adapter.taught or not len(others.z):
         return 0
-    mine = {t.name for t in adapter.taught}
-    return sum(name in mine for name in spoken(model, adapter, others))
+    aligned = [t for t in adapter.taught if t.takes] if others.spans is not None else []
+    in_windows = {t.name for t in adapter.taught} - {t.name for t in aligned}
+    taken = np.array([name in in_windows for name in spoken(model, adapter, others)])
+    if aligned and others.spans is not None:
+        found = costs([t.takes for t in aligned], model.standard.frames(others.spans))
+        taken |= (found <= [t.cost for t in aligned]).any(1)
+    return int(taken.sum())

@@ -37,6 +37,8 @@ MAX_EXAMPLES = 2000
 """Examples of one person that are kept: years of teaching."""
 HALF_LIFE_DAYS = 14.0
 """In which a usage count is worth half."""
+MAX_LENGTH = 64
+"""Blocks of an utterance that an example may be of."""
 _HEADER_CAP = 2048
 
 
@@ -58,6 +60,8 @@ class Example:
     """What the device had understood, for a correction."""
     origin: str = ""
     """Id of the earlier encoder that ``spans`` were mapped from; "" as recorded. No record in the vault has one."""
+    length: int = 0
+    """Blocks of 80 ms that the utterance lasted; 0 where nobody knows, as in examples of old."""
 
     @property
     def purpose(self) -> str:
@@ -82,6 +86,7 @@ class Example:
             "sequence": self.sequence,
             "copies": len(self.spans),
             **({"origin": self.origin} if self.origin else {}),
+            **({"length": self.length} if self.length else {}),
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         return struct.pack("<I", len(text)) + text + np.ascontiguousarray(self.spans, "<f2").tobytes()
@@ -107,6 +112,9 @@ def decode(record: bytes) -> Example:
         words = {name: str(header[name]) for name in ("phrase", "session", "receipt", "heard")}
         words["origin"] = str(header.get("origin", ""))
         numbers = {name: int(header[name]) for name in ("sequence", "day")}
+        numbers["length"] = int(header.get("length", 0))
+        if not 0 <= numbers["length"] <= MAX_LENGTH:
+            raise ValueError
     except NONSENSE:
         raise LearningError("an example is not what was written", "forget it, or erase the profile") from None
     return Example(source=header["source"], spans=spans, **words, **numbers)  # type: ignore[arg-type]

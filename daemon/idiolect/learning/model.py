@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.pipeline.alignment import Standard
 from idiolect.pipeline.personal import softmax
+from idiolect.pipeline.space import offset_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +56,16 @@ class Model:
         return self.guard_stored.astype(np.float32) * np.float32(self.guard_scale)
 
     @cached_property
+    def standard(self) -> Standard:
+        """By which embeddings are compared with takes: as they are spread in the guard set."""
+        return Standard.of(self.guard_windows)
+
+    @cached_property
+    def guard_frames(self) -> NDArray[np.float32]:
+        """The guard set's embeddings as they are aligned with takes, (n, 16, 96)."""
+        return self.standard.frames(self.guard_windows)
+
+    @cached_property
     def guard(self) -> Heard:
         """The guard set, embedded and scored once."""
         return self.hear(self.guard_windows)
@@ -62,6 +74,10 @@ class Model:
     def cohort_rivals(self) -> NDArray[np.float32]:
         """``Space.rival`` of the cohort's windows, each beside the others."""
         return self.space.rival(self.space.cohort, itself=True)
+
+    def hear_examples(self, spans: NDArray[np.float32]) -> Heard:
+        """The same of examples (n, 18, 96), which are kept beside it."""
+        return replace(self.hear(offset_windows(spans)), spans=spans)
 
     def hear(self, windows: NDArray[np.floating]) -> Heard:
         """Base logits and z of windows (..., 16, 96)."""
@@ -81,6 +97,8 @@ class Heard:
     logits: NDArray[np.float32]
     z: NDArray[np.float32]
     rivals: NDArray[np.float32]
+    spans: NDArray[np.float32] | None = None
+    """(n, 18, 96): the examples themselves, where they are to be aligned with takes."""
 
     def posteriors(self) -> NDArray[np.float32]:
         """The base head's."""

@@ -22,11 +22,11 @@ from idiolect.learning import adapterfile, guard, ledger, rounds, selftest, trai
 from idiolect.learning.admission import REASONS, Verdict
 from idiolect.learning.model import Model
 from idiolect.pipeline.adapter import Head
-from idiolect.pipeline.space import Space, offset_windows
+from idiolect.pipeline.space import Space
 
 VERSION = 2
 REQUEST_CAP = 64 << 20
-ANSWER_CAP = 1 << 20
+ANSWER_CAP = 4 << 20
 ITEMS = 1 << 16
 """Values in one message, those inside of others included: one byte may be a list, which takes 64 in memory."""
 _FIX = "restart idiolectd; if it happens again, report it"
@@ -206,7 +206,7 @@ def work(request: Request) -> dict[str, Any]:
         return {"v": VERSION, "slices": [[s.name, s.total, s.wrong, s.lost, s.won] for s in tested]}
     around = rounds.Circumstances(
         active=adapterfile.decode(request.active) if request.active else None,
-        others=None if request.others is None else request.model.hear(offset_windows(request.others)),
+        others=None if request.others is None else request.model.hear_examples(request.others),
         owed=request.owed,
     )
     outcome = rounds.run(request.model, request.ledger, request.when, around)

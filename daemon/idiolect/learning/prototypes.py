@@ -170,14 +170,22 @@ OWN_CLEAR = 0.06
 def voice(
     space: Space, classes: Sequence[str], z: NDArray[np.float32], phrases: Sequence[str]
 ) -> NDArray[np.float32] | None:
-    """The direction in which a person differs from everybody, (D,) of length 1; None with fewer than three examples."""
-    known = {name: i for i, name in enumerate(classes) if np.any(space.prototypes[i])}
-    rows = [i for i, phrase in enumerate(phrases) if phrase in known]
-    if len(rows) < 3:
+    """The direction in which a person differs from everybody, (D,) of length 1; None with fewer than VOICE_EXAMPLES."""
+    rows = of_base(space, classes, phrases)
+    if len(rows) < VOICE_EXAMPLES:
         return None
-    residuals = z[rows] - space.prototypes[[known[phrases[i]] for i in rows]]
+    residuals = z[rows] - space.prototypes[[classes.index(phrases[i]) for i in rows]]
     mean = residuals.mean(0)
     return np.asarray(mean / (np.linalg.norm(mean) + 1e-9), np.float32)
+
+
+VOICE_EXAMPLES = 3
+
+
+def of_base(space: Space, classes: Sequence[str], phrases: Sequence[str]) -> list[int]:
+    """Which of ``phrases``, by place, have a prototype: only there is known how everybody else says them."""
+    known = {name for i, name in enumerate(classes) if np.any(space.prototypes[i])}
+    return [i for i, phrase in enumerate(phrases) if phrase in known]
 
 
 def prior(counts: Mapping[str, float], phrases: Sequence[str], span: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from idiolect.errors import NONSENSE, LearningError
 
 DOMAIN = b"idiolect/adapter/v1"
 """Prefix of what is signed, so that the signature means nothing elsewhere."""
-_CAP = 256 << 10
+_CAP = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning import prototypes
+from idiolect.learning import aligning, prototypes
 from idiolect.learning.admission import Verdict, admit
 from idiolect.learning.ledger import Example, Ledger, decayed
 from idiolect.learning.model import Heard, Model, joined
@@ -72,6 +72,8 @@ class Material:
     """(n, D): mean z over windows and copies."""
     rows: NDArray[np.intp]
     """Which these were before ``take``."""
+    takes: tuple[NDArray[np.float32] | None, ...]
+    """Of each what is aligned with, (frames, 96); None where it cannot be."""
     known: dict[tuple[str, bytes], Taught] = field(default_factory=dict)
     """Taught phrases by name and rows: no strength changes them, so each is made once in a round."""
 
@@ -79,7 +81,12 @@ class Material:
         """Some of them."""
         phrases = tuple(self.phrases[i] for i in rows)
         weights, centres = self.weights[rows], self.centres[rows]
-        return Material(phrases, weights, self.heard.take(rows), centres, self.rows[rows], self.known)
+        takes = tuple(self.takes[i] for i in rows)
+        return Material(phrases, weights, self.heard.take(rows), centres, self.rows[rows], takes, self.known)
+
+    def in_windows(self) -> Material:
+        """The same with nothing to align: held-out examples are judged by their windows."""
+        return replace(self, takes=(None,) * len(self.takes))
 
     @property
     def targets(self) -> frozenset[str]:
@@ -106,7 +113,7 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
     examples = ledger.examples
     if not examples:
         empty = model.hear(np.zeros((0, 3, 16, 96), np.float32))
-        return Material((), np.zeros(0), empty, empty.z[:, 0], np.zeros(0, np.intp)), ()
+        return Material((), np.zeros(0), empty, empty.z[:, 0], np.zeros(0, np.intp), ()), ()
     heard = joined([
         model.hear(np.stack([offset_windows(e.spans[0]) for e in examples[i : i + CHUNK]]))
         for i in range(0, len(examples), CHUNK)
@@ -116,7 +123,8 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
     kept = np.array([i for i, v in enumerate(verdicts) if v.admitted], np.intp)
     weights = np.array([verdicts[i].weight for i in kept])
     phrases = tuple(examples[i].phrase for i in kept)
-    return Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept))), tuple(verdicts)
+    takes = tuple(aligning.take_of(model.standard, examples[i]) for i in kept)
+    return Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept)), takes), tuple(verdicts)
 
 
 def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -145,6 +153,7 @@ def build(model: Model, ledger: Ledger, material: Material, when: When, strength
         prior=prototypes.prior(decayed(ledger.usage, when.day), model.phrases, strength.prior),
         gain=strength.gain if shifts else 0.0,
         voice=prototypes.voice(model.space, classes, material.centres, material.phrases) if ledger.voice else None,
+        standard=model.standard if any(each.takes for each in taught) else None,
     )
     return replace(adapter, raises=raises(model, adapter))
 
@@ -174,9 +183,9 @@ def _teach(model: Model, material: Material, name: str) -> Taught:
         others = prototypes.Others(model.guard.z[rest], model.guard.rivals[rest], model.cohort_rivals)
         weights = material.weights[mine]
         own_class = model.classes.index(name) if name in model.classes else -1
-        material.known[key] = prototypes.taught(
-            model.space, name, material.heard.take(mine), weights, others, own_class
-        )
+        row = prototypes.taught(model.space, name, material.heard.take(mine), weights, others, own_class)
+        takes = [take for i in mine if (take := material.takes[i]) is not None]
+        material.known[key] = aligning.aligned(row, takes) if own_class < 0 else row
     return material.known[key]
 
 
@@ -227,5 +236,5 @@ def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, stre
     folds = []
     for held in folds_of(material):
         rest = np.setdiff1d(np.arange(len(material.phrases)), held)
-        folds.append((held, build(model, ledger, material.take(rest), when, strength)))
+        folds.append((held, build(model, ledger, material.take(rest).in_windows(), when, strength)))
     return Round(adapter, verdicts, material, tuple(folds))

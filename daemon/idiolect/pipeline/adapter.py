@@ -102,6 +102,8 @@ class Scorer:
         self.head = head
         self.household: Household | None = None
         self.profile = GUEST
+        self.also: str | None = None
+        """Another profile that is heard beside it; see ``Chain._recognise``."""
         self.attentive = True
         """Whether any phrase may come now. Otherwise only suspects can, and a person's own rows, which cost more than
         all of the head, are looked at where the head itself suspects one."""
@@ -137,11 +139,22 @@ class Scorer:
         household = self.household
         if household is None:
             return softmax(logits)
-        if self.profile == GUEST or not self.attentive:
+        if not self.attentive or self._plain(household):
             heard = household.as_guest(logits)
             if self.profile == GUEST or not any(heard.item(i) >= SUSPECTED for i in self.suspects):
                 return heard
-        return household.posteriors(self.profile, logits, household.rows(household.space.features(self._newest(slot))))
+        return self._heard(household, logits, self._newest(slot))
+
+    def _plain(self, household: Household) -> bool:
+        """Whether nothing but the base head is heard: a guest is, where nobody lets everybody say a phrase."""
+        return self.profile == GUEST and not household.shared
+
+    def _heard(self, household: Household, logits: Array, window: Array) -> Array:
+        """Posteriors of a window for whoever is heard, where more than the base head is."""
+        rows = household.rows(household.space.features(window))
+        if self.also is None:
+            return household.posteriors(self.profile, logits, rows)
+        return household.of_both(self.profile, self.also, logits, rows)
 
     def _newest(self, slot: int) -> Array:
         window: Array = self._embeddings[slot + 1 : slot + 1 + WINDOW]
@@ -159,6 +172,6 @@ class Scorer:
         logits, household = self.head.logits(window[None])[0], self.household
         if household is None:
             return softmax(logits)
-        if self.profile == GUEST:
+        if self._plain(household):
             return household.as_guest(logits)
-        return household.posteriors(self.profile, logits, household.rows(household.space.features(window)))
+        return self._heard(household, logits, window)

@@ -86,9 +86,14 @@ class Beside:
         self._embeddings.append(self._encoder.step(frames))
         self._unsettled = max(0, self._unsettled - 1)
 
-    def scores(self, profile: str, *, attentive: bool) -> NDArray[np.float32]:
-        """How surely ``profile`` just said each of the phrases, (phrases,); 0 while none may come. Once a step."""
-        self._scorer.profile = profile if profile in self._carried.household.adapters else GUEST
+    def scores(self, profile: str, also: str | None = None, *, attentive: bool) -> NDArray[np.float32]:
+        """How surely ``profile``, or ``also``, just said each of the phrases, (phrases,). Once a step.
+
+        0 while none may come.
+        """
+        known = [each for each in (profile, also) if each in self._carried.household.adapters]
+        self._scorer.profile = known[0] if known else GUEST
+        self._scorer.also = known[1] if len(known) > 1 else None
         self._scorer.attentive = attentive
         scores = self._scorer.push(self._embeddings[-1])[self._taught]
         return np.zeros_like(scores) if self._unsettled else scores

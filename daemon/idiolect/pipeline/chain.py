@@ -20,7 +20,7 @@ from idiolect.pipeline.decoder import SMOOTHING, UTTERANCE_LEAST, Decoder, Liste
 from idiolect.pipeline.encoder import WARM_UP, Embedder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.gate import Gate
-from idiolect.pipeline.personal import Household
+from idiolect.pipeline.personal import Aligned, Household
 from idiolect.values import BLOCK, EMBEDDING, GUEST, WINDOW, Detection
 
 UNSETTLED = WARM_UP + WINDOW - 1
@@ -31,6 +31,10 @@ LONGEST = 50
 """Embeddings (4 s) of an utterance that are resampled to one window."""
 BACKGROUND = "_background_"
 """The head's class for sound that is no speech."""
+CLEAR_DB = 26.0
+"""How clearly somebody is heard where the level tells whether speech goes on; and where no gate measures it."""
+AFTERGLOW = 2
+"""Blocks behind the last one with sound whose embeddings still belong to a phrase (``learning.attempt.AFTER``)."""
 MARGIN = 8
 """Embeddings behind it that are kept besides: one knows that it has ended only then."""
 
@@ -64,7 +68,12 @@ class Chain:
         self._background = head.classes.index(BACKGROUND) if BACKGROUND in head.classes else None
         self._addressed = GUEST
         self._more = 0.0
+        self._known_until = 0  # position up to which whoever was known by voice is taken to speak
         self._beside: Beside | None = None
+        self._along: Aligned | None = None
+        self._along_for: tuple[Household | None, str, str | None] = (None, "", None)
+        self._in_turn = False
+        self._unheard = 0
         self._gate = Gate() if gated else None
         self._rest = np.empty(BLOCK, np.int16)  # samples that do not fill a block yet
         self._held: deque[NDArray[np.int16]] = deque(maxlen=MEMORY)
@@ -102,9 +111,8 @@ class Chain:
         before, self._decoder = self._decoder, Decoder(listening)
         self._decoder.take_over(before, self.position)
         self._scorer.household = household
-        if household is None:  # nobody's voice is known
-            self._scorer.profile = self._addressed
-        self._decoder.serve(self._scorer.profile, self._more)
+        self._along_for = (None, "", None)
+        self._serve(self._addressed)
         self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on
         base = len(self._scorer.head.classes)
@@ -136,12 +144,15 @@ class Chain:
     def demand(self, more: float) -> None:
         """Raise what scores must reach by so many log-odds, from now on; an open turn goes on."""
         self._more = more
-        self._serve(self._scorer.profile)
+        self._serve(self._scorer.profile, self._scorer.also)
 
-    def _serve(self, profile: str) -> None:
-        """Hear with what ``profile`` has of its own."""
-        self._scorer.profile = profile
-        self._decoder.serve(profile, self._more)
+    def _serve(self, profile: str, also: str | None = None) -> None:
+        """Hear with what ``profile`` has of its own, and with what ``also`` has, beside it."""
+        household, self._scorer.profile, self._scorer.also = self._scorer.household, profile, also
+        if self._along_for != (household, profile, also):
+            self._along = household.aligned(profile, also) if household else None
+            self._along_for, self._in_turn = (household, profile, also), False
+        self._decoder.serve(profile, self._more, also)
 
     def knows(self, phrase: str) -> bool:
         """Whether a phrase is the bundle's, and not one that somebody taught."""
@@ -174,6 +185,7 @@ class Chain:
         self._filled = 0
         self._skipped = 0
         self._speaking = 0
+        self._in_turn = False
         self._awake = True
 
     def lose(self, samples: int) -> None:
@@ -214,6 +226,7 @@ class Chain:
         if not opened and self._decoder.state is not State.TURN:
             self._skipped += 1
             self._awake = False
+            self._lead_back(self.position)
             if self._skipped == MEMORY:  # from here on a replay is a fresh start
                 self._frontend.reset()
             return []
@@ -246,21 +259,47 @@ class Chain:
             behind = len(blocks) - 1 - i
             embedding = self._encode(block)
             posteriors = self._score(embedding)
-            if i >= settle:
+            if i >= settle:  # no turn is open: in one the gate stays open
                 active = behind == 0 and self._gate is not None and self._gate.active
                 steps.append(self._decide(embedding, posteriors, self.position - BLOCK * behind, active=active))
         return steps
 
     def _step(self, block: NDArray[np.int16], position: int, *, active: bool) -> Step:
         embedding = self._encode(block)
-        return self._decide(embedding, self._score(embedding), position, active=active)
+        posteriors = self._go_along(self._score(embedding), embedding, active=active)
+        return self._decide(embedding, posteriors, position, active=active)
+
+    def _go_along(
+        self, posteriors: NDArray[np.float32], embedding: NDArray[np.float32], *, active: bool
+    ) -> NDArray[np.float32]:
+        """In a turn, put the scores of phrases that have takes in the place of those that windows gave them.
+
+        In a pause nothing is aligned: what is said after it goes on where the phrase was.
+        """
+        along = self._along
+        if along is None or self._decoder.state is not State.TURN:
+            self._in_turn = False
+            return posteriors
+        if not self._in_turn:
+            along.reset()
+            self._in_turn, self._unheard = True, 0
+        if active and self._unheard > AFTERGLOW:
+            along.resume()
+        self._unheard = 0 if active else self._unheard + 1
+        clearness = self._gate.clearness() if self._gate else CLEAR_DB
+        along.goes_on = active and clearness >= CLEAR_DB and (self._gate is None or self._gate.loud())
+        if self._unheard <= AFTERGLOW:
+            posteriors[along.columns] = along.push(embedding, clearness)
+        else:
+            posteriors[along.columns] = 0.0
+        return posteriors
 
     def _score(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
         attentive = self._scorer.attentive = self._taught_at_any_time or self._decoder.state is not State.IDLE
         own = self._scorer.push(embedding)
         if self._beside is None:
             return own
-        return self._joined(own, self._beside.scores(self._scorer.profile, attentive=attentive))
+        return self._joined(own, self._beside.scores(self._scorer.profile, self._scorer.also, attentive=attentive))
 
     def _joined(self, own: NDArray[np.float32], beside: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """The scores of all classes that are listened for, the phrases of an earlier model among them."""
@@ -282,15 +321,15 @@ class Chain:
     def _decide(
         self, embedding: NDArray[np.float32], posteriors: NDArray[np.float32], position: int, *, active: bool
     ) -> Step:
-        detection = None
-        if self._decoder.ending and not active:
+        detection, weigh = None, self._along is not None
+        if self._decoder.ending(weigh=weigh) and not active:
             detection = self._whole_utterance(position)
-        detection = detection or self._decoder.push(posteriors, active=active, position=position)
+        detection = detection or self._decoder.push(posteriors, active=active, position=position, whole=self._along)
         self._speaking = self._speaking + 1 if active and self._is_speech(posteriors) else 0
         if detection or self._speaking >= UTTERANCE_LEAST:
             self.last_speech = position
-        if not detection and self._decoder.state is State.IDLE and self._scorer.profile != self._addressed:
-            self._serve(self._addressed)  # the turn of whoever was known by voice is over, and nothing was said
+        if not detection:
+            self._lead_back(position)
         return Step(position, embedding, posteriors, self._attributed(detection) if detection else None)
 
     def _is_speech(self, posteriors: NDArray[np.float32]) -> bool:
@@ -298,19 +337,64 @@ class Chain:
             return False
         return self._background is None or posteriors.item(self._background) < 0.5
 
+    def _lead_back(self, position: int) -> None:
+        """Go back to whom ``address`` named when the turn of whoever was known by voice is over.
+
+        Where no wake word is needed there is no turn: then when the time of one is over.
+        """
+        if self._scorer.also is None:
+            return
+        state = self._decoder.state
+        if state is State.IDLE or (state is State.OPEN and position >= self._known_until):
+            self._serve(self._addressed)
+
     def _attributed(self, detection: Detection) -> Detection:
         """Say for whom the detection was made. A wake word tells who speaks in its turn, where voices are known."""
-        scorer, household = self._scorer, self._scorer.household
-        beside = self._beside.carried.number(scorer.profile, detection.phrase) if self._beside else 0
+        household = self._scorer.household
         if household is None:  # nobody has an adapter yet, but whoever is addressed may want to correct this
-            return replace(detection, profile=self._addressed, adapter=beside)
+            return replace(detection, profile=self._addressed, adapter=self._beside_of(self._addressed, detection))
         if detection.kind == "wake" and household.voices:
-            self._serve(scorer.who(detection.phrase))
-        profile = scorer.profile
-        if self._decoder.state is State.IDLE and profile != self._addressed:
+            self._recognise(household, detection.phrase)
+        profile = self._whose(household, detection)
+        if self._scorer.also is not None and detection.kind != "wake" and self._decoder.state is not State.TURN:
             self._serve(self._addressed)
-        adapter = household.adapters.get(profile)
-        return replace(detection, profile=profile, adapter=beside or (adapter.number if adapter else 0))
+        number = self._beside_of(profile, detection)
+        if not number and not self._lent(household, profile, detection.phrase):
+            adapter = household.adapters.get(profile)
+            number = adapter.number if adapter else 0
+        return replace(detection, profile=profile, adapter=number)
+
+    def _lent(self, household: Household, profile: str, phrase: str) -> bool:
+        """Whether ``profile`` is heard to say this with what somebody else taught."""
+        homes = [household, *([self._beside.carried.household] if self._beside else [])]
+        return any(home.lent(profile, phrase) for home in homes) and not household.taught_by(profile, phrase)
+
+    def _recognise(self, household: Household, wake_word: str) -> None:
+        """Take whose voice said ``wake_word`` to be the one who speaks, for this turn.
+
+        Where that is not clear it is whom ``address`` named, and whoever that is stays heard beside the other: a wrong
+        guess costs nobody anything. Who is named and cannot be told by voice, because of not having agreed to it above
+        all, is not compared with those who can: somebody else's consent is nothing to them.
+        """
+        self._serve(self._addressed)
+        if self._addressed != GUEST and not household.has_voice(self._addressed):
+            return
+        profile = self._scorer.who(wake_word)
+        if profile not in (GUEST, self._addressed):
+            self._serve(profile, self._addressed)
+            self._known_until = self.position + self._decoder.timeout
+
+    def _whose(self, household: Household, detection: Detection) -> str:
+        """Who said it: of two who are heard, whoever is known by voice, but for what only the other has taught."""
+        phrase, profile, also = detection.phrase, self._scorer.profile, self._scorer.also
+        if also is None or detection.kind != "phrase" or self.knows(phrase):
+            return profile
+        taught = [who for who in (profile, also) if household.taught_by(who, phrase) or self._beside_of(who, detection)]
+        return taught[0] if taught else profile
+
+    def _beside_of(self, profile: str, detection: Detection) -> int:
+        """The version of the earlier model's adapter by which the detection was made for ``profile``, 0 for none."""
+        return self._beside.carried.number(profile, detection.phrase) if self._beside else 0
 
     def _whole_utterance(self, position: int) -> Detection | None:
         """Judge an utterance that ends unanswered and was longer than a window, resampled to one."""
@@ -326,4 +410,6 @@ class Chain:
         scores = self._scorer.window(resample_window(spoken))
         if self._beside:
             scores = self._joined(scores, self._beside.whole(length, newest, resample_window))
-        return self._decoder.hear_whole(scores)
+        if self._along is not None:
+            scores[self._along.columns] = 0.0  # aligned, at whatever pace
+        return self._decoder.hear_whole(scores, weigh=self._along is not None)

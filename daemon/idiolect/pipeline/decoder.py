@@ -11,18 +11,22 @@ decided apart:
   speech that was no phrase is rejected, and a turn in which nothing is said times out. Some phrases ("stop") need
   no turn, and with ``always`` none does.
 
+In the turn of somebody who taught phrases a peak is not the end: what has been heard is held, and the best phrase of
+the whole utterance wins (``weighing``). Wake words and what needs no turn stay at once.
+
 Everything is counted in blocks of 80 ms and in sample positions; there is no clock in here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.pipeline.weighing import PAUSE, Peak, Weighing, Whole
 from idiolect.values import BLOCK, SAMPLE_RATE, Detection, EventKind
 
 SMOOTHING = 2
@@ -110,17 +114,10 @@ class Listening:
     """Blocks that a turn lasts."""
     refractory: int = 10
     """Blocks until the same phrase can be heard again."""
+    pause: int = PAUSE
+    """Blocks without sound that end an utterance in which something longer was possible."""
     by_profile: Mapping[str, Thresholds] = field(default_factory=dict)
     """Thresholds of those who have their own, while they are taken to be the one who speaks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """A phrase that was spoken: class index, score, margin to the best other class."""
-
-    index: int
-    score: float
-    margin: float
 
 
 class Peaks:
@@ -157,7 +154,7 @@ class Peaks:
         self._recent[self._step % SMOOTHING] = posteriors
         self._scores = scores = self._recent.mean(axis=0)
         self._high &= scores > self._release
-        over = (scores >= thresholds) & eligible & ~self._high & (self._until <= self._step)
+        over = self.over(eligible, thresholds)
         if not over.any():
             # The score has fallen below the threshold again: what was seen was the peak.
             return self._report() if self._best else None
@@ -170,6 +167,17 @@ class Peaks:
             if self._waited <= PEAK_WAIT and self._best.margin < CLEAR:
                 return None
         return self._report()
+
+    def over(self, eligible: NDArray[np.bool_], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which classes have reached their thresholds with the newest step and may be reported."""
+        reached: NDArray[np.bool_] = self._scores >= thresholds
+        return reached & eligible & ~self._high & (self._until <= self._step)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Smoothed, (classes,)."""
+        scores: NDArray[np.float32] = self._scores
+        return scores
 
     def pass_over(self, posteriors: NDArray[np.float32]) -> None:
         """Take one step's posteriors of what is not to be reported, nor what is left of it afterwards."""
@@ -217,16 +225,24 @@ class Decoder:
             State.TURN: anything,
             State.OPEN: anything,
         }
+        self._at_once = listening.wake | listening.always_on
+        self._waits = listening.phrases & ~self._at_once
+        self._weighing = Weighing(listening.pause)
+        self._gap = max(UTTERANCE_GAP, listening.pause)
         self.serve("")
         self.reset()
 
-    def serve(self, profile: str, more: float = 0.0) -> None:
+    def serve(self, profile: str, more: float = 0.0, also: str | None = None) -> None:
         """Hold on to the thresholds of who speaks from now on, raised by ``more`` log-odds; an open turn goes on.
 
-        What needs no wake word is not raised: that is what one says to a box that plays something.
+        Where ``also`` is heard beside ``profile``, each phrase has the lower of their two. What needs no wake word is
+        not raised: that is what one says to a box that plays something.
         """
         base = Thresholds(self._l.thresholds, self._l.turn_thresholds)
         limits = self._l.by_profile.get(profile, base)
+        if also is not None:
+            theirs = self._l.by_profile.get(also, base)
+            limits = Thresholds(np.minimum(limits.free, theirs.free), np.minimum(limits.turn, theirs.turn))
         if more:
             spared = self._l.always_on
             free, turn = (np.where(spared, each, raised(each, more)) for each in (limits.free, limits.turn))
@@ -261,17 +277,28 @@ class Decoder:
         self._answered = True  # whether the current utterance has had its event
         self._settled = False  # whether what follows the next pause is a new utterance
         self._best = 0.0  # best phrase score of the current utterance
+        self._weighing.clear()
 
-    def push(self, posteriors: NDArray[np.float32], *, active: bool, position: int) -> Detection | None:
+    def push(
+        self, posteriors: NDArray[np.float32], *, active: bool, position: int, whole: Whole | None = None
+    ) -> Detection | None:
         """Take one step.
 
-        ``posteriors`` float32 (classes,), each 0..1; ``active`` whether the block holds sound; ``position`` the
-        sample behind its last. Returns the detection that became certain with this step.
+        Args:
+            posteriors: float32 (classes,), each 0..1.
+            active: Whether the block holds sound.
+            position: The sample behind its last.
+            whole: How taught phrases went along with what is being said; None where all are decided on at their peak.
+
+        Returns:
+            The detection that became certain with this step.
         """
         ended = self._follow(active, position)
         if self._cut:
             self._pass_over(posteriors, position)
             return None
+        if whole is not None and self.state is State.TURN:
+            return self._weigh(posteriors, whole, active=active, ended=ended)
         eligible = self._eligible[self.state]
         peak = self._peaks.push(posteriors, eligible, self._thresholds[self.state])
         if peak:
@@ -284,18 +311,49 @@ class Decoder:
             return self._signal(Signal.UNKNOWN_SPEECH, None)
         return self._tick(active)
 
+    def _weigh(self, posteriors: NDArray[np.float32], whole: Whole, *, active: bool, ended: bool) -> Detection | None:
+        """Take a step of a turn in which the best phrase of the whole utterance wins."""
+        limits = self._thresholds[State.TURN]
+        if peak := self._peaks.push(posteriors, self._at_once, limits):
+            return self._signal(Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE, peak)
+        self._weighing.consider(self._peaks.scores, self._peaks.over(self._waits, limits), limits, whole)
+        if self._weighing.due(whole, active=active, quiet=self._quiet):
+            return self._settle()
+        self._best = max(self._best, float(posteriors[self._waits].max(initial=0.0)))
+        if ended and not self._answered:
+            return self._signal(Signal.UNKNOWN_SPEECH, None)
+        return self._tick(active)
+
+    def _settle(self) -> Detection | None:
+        """Report what is held, or that it cannot be told from another phrase: then the turn stays open."""
+        peak, rival = self._weighing.best, self._weighing.rival()
+        if peak is None:
+            return None
+        self._peaks.suppress(peak.index)
+        if rival < 0:
+            return self._signal(Signal.PHRASE, peak)
+        between = (self._l.classes[peak.index], self._l.classes[rival])
+        self._best = peak.score
+        unclear = self._signal(Signal.UNKNOWN_SPEECH, None)
+        return replace(unclear, reason="ambiguous", between=between) if unclear else None
+
     def skip(self, blocks: int) -> None:
         """Let blocks of silence pass that nobody scored."""
         self._peaks.skip(blocks)
         self._quiet += blocks
         self._cut = max(0, self._cut - blocks)
 
-    def hear_whole(self, posteriors: NDArray[np.float32]) -> Detection | None:
+    def hear_whole(self, posteriors: NDArray[np.float32], *, weigh: bool = False) -> Detection | None:
         """Judge a whole utterance that was too long for one window, resampled in time to one.
 
-        Call it when ``utterance`` has just ended, before any further ``push``; wake words are not taken from it.
+        Call it when ``utterance`` has just ended, before any further ``push``; wake words are not taken from it. To
+        ``weigh`` it is to hold it beside what was heard in windows.
         """
         if self._answered or self.state is State.IDLE:
+            return None
+        if weigh and self.state is State.TURN:
+            limits = self._thresholds[State.TURN]
+            self._weighing.consider(posteriors, self._waits & (posteriors >= limits), limits, None)
             return None
         over = posteriors >= self._thresholds[self.state]
         scores = np.where(self._l.phrases & over, posteriors, -1.0)
@@ -308,14 +366,19 @@ class Decoder:
         return self._signal(Signal.PHRASE, peak)
 
     @property
+    def timeout(self) -> int:
+        """Samples that a turn lasts."""
+        return self._l.timeout * BLOCK
+
+    @property
     def utterance(self) -> tuple[int, int]:
         """Sample positions of the current or last utterance: its first and one behind its last active block."""
         return self._start, self._end
 
-    @property
-    def ending(self) -> bool:
-        """Whether the next silent block ends an utterance that has had no event."""
-        return self._quiet == UTTERANCE_GAP - 1 and not self._answered
+    def ending(self, *, weigh: bool = False) -> bool:
+        """Whether the next silent block ends an utterance that has had no event, or is to be settled on."""
+        last = self._l.pause if weigh and self.state is State.TURN else self._gap
+        return self._quiet == last - 1 and not self._answered
 
     def _pass_over(self, posteriors: NDArray[np.float32], position: int) -> None:
         """A step of what was cut: heard, and not told."""
@@ -327,7 +390,7 @@ class Decoder:
         """Keep track of the utterance; return whether it ended with this block."""
         if active:
             # After an event any pause will do: "seven" and "five" are two utterances, however close.
-            if self._quiet >= (1 if self._settled else UTTERANCE_GAP) or not self._begun:
+            if self._quiet >= (1 if self._settled else self._gap) or not self._begun:
                 self._active = 0 if self._quiet >= SEPARATION else min(self._active, 0)
                 self._start, self._best = position - BLOCK, 0.0
                 self._settled, self._begun = False, True
@@ -338,12 +401,12 @@ class Decoder:
                 self._answered = False
             return False
         self._quiet += 1
-        return self._quiet == UTTERANCE_GAP
+        return self._quiet == self._gap
 
     def _tick(self, active: bool) -> Detection | None:
         self._turn_left -= 1
         if self._turn_left <= 0 and not active:  # nobody is cut off in mid-word
-            return self._signal(Signal.TIME_OUT, None)
+            return self._settle() if self._weighing.best else self._signal(Signal.TIME_OUT, None)
         return None
 
     def _signal(self, signal: Signal, peak: Peak | None) -> Detection | None:
@@ -356,6 +419,7 @@ class Decoder:
         # What follows in the same breath is an utterance of its own, once the word itself has died away.
         self._answered, self._active = True, -SEPARATION
         self._settled = True
+        self._weighing.clear()
         start, self._start = self._start, self._end
         if kind is None:
             return None

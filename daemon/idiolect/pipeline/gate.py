@@ -9,6 +9,9 @@ speech cannot lift it; a fan that starts is absorbed within seconds.
 
 from __future__ import annotations
 
+import math
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +27,11 @@ HANG = 16
 """Blocks (1.28 s) that the gate stays open behind the last active one: a phrase is decided well before."""
 
 
+LOUD = 100.0
+NEWEST, RECENT = 16, 32
+"""Blocks (1.3 s, 2.6 s) of which the loudest, and the quietest tenth, tell how clearly somebody is heard."""
+
+
 class Gate:
     """Tells, block by block, whether there is sound (``active``) and whether to process it (``open``)."""
 
@@ -31,6 +39,7 @@ class Gate:
         self._samples = np.zeros(BLOCK + 1, np.float32)
         self._difference = np.empty(BLOCK, np.float32)
         self._floor = QUIETEST
+        self._energies: deque[float] = deque(maxlen=RECENT)
         self.reset()
 
     def reset(self, *, same_room: bool = False) -> None:
@@ -43,7 +52,20 @@ class Gate:
         if not same_room:
             self._floor = QUIETEST
         self._hang = HANG
+        self._energies.clear()
         self.active = False
+
+    def clearness(self) -> float:
+        """By how many dB the loudest of the NEWEST blocks stands out from the quietest tenth of RECENT ones."""
+        if not self._energies:
+            return 0.0
+        quietest = sorted(self._energies)[len(self._energies) // 10]
+        loudest = max(list(self._energies)[-NEWEST:])
+        return 10.0 * math.log10(max(loudest, QUIETEST) / max(quietest, QUIETEST))
+
+    def loud(self) -> bool:
+        """Whether the newest block is as loud as speech is, and no echo of it: within 20 dB of the loudest."""
+        return bool(self._energies) and self._energies[-1] * LOUD >= max(list(self._energies)[-NEWEST:])
 
     @property
     def open(self) -> bool:
@@ -57,6 +79,7 @@ class Gate:
         samples[1:] = block
         np.subtract(samples[1:], samples[:-1], out=self._difference)
         energy = float(np.dot(self._difference, self._difference)) / BLOCK
+        self._energies.append(energy)
         self._floor = max(QUIETEST, min(energy, self._floor * RISE))
         self.active = energy > self._floor * OPEN_RATIO
         if self.active:

@@ -52,6 +52,7 @@ PURPOSES = (
     "adapt_confirmations",
     "usage",
     "voice_match",
+    "household_phrases",
     "contribute",
     "device",
     "consent",
@@ -85,6 +86,7 @@ KINDS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "learning-paused": {"seconds": NUMBER},
     "learning-resumed": {},
     "example-kept": {"profile": ID, "purpose": PURPOSE, "sequence": NUMBER, "count": NUMBER},
+    "phrases-shared": {"profile": ID, "count": NUMBER},
     "quarantined": {"profile": ID, "sequence": NUMBER, "check": NUMBER},
     "adapter-made": {
         "profile": ID,

@@ -37,6 +37,7 @@ RETENTION: Mapping[str, int] = {
     "adapt_confirmations": 90,
     "usage": 90,
     "voice_match": 365,
+    "household_phrases": 365,
     "contribute": 30,
 }
 """Purposes that one can agree to, with the days after which each thing kept for them goes."""
@@ -46,6 +47,7 @@ CATEGORIES: Mapping[str, str] = {
     "adapt_confirmations": "numbers that describe an utterance the person confirmed, and what was understood",
     "usage": "how often each phrase was said, by day",
     "voice_match": "one vector that tells this voice from others",
+    "household_phrases": "which phrases of the person everybody may say",
     "contribute": "numbers that describe utterances, until the person exports them",
 }
 HOW = ("spoken", "paired")

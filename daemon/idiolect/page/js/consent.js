@@ -3,15 +3,16 @@
 import { get, post } from "./api.js";
 import { attempt, dialog, sure } from "./ask.js";
 import { h, say } from "./dom.js";
-import { date, language, t } from "./text.js";
+import { date, language, quoted, t, voice } from "./text.js";
 
-const DAYS = { enrol: 365, adapt_corrections: 365, adapt_confirmations: 90, usage: 90, voice_match: 365, contribute: 30 };
+const DAYS = { enrol: 365, adapt_corrections: 365, adapt_confirmations: 90, usage: 90, voice_match: 365, household_phrases: 365, contribute: 30 };
 const LOOK = 1000; // ms
 let open = false; // a question that waits for a spoken yes: with two, a yes would count for none
 
-async function granted(app) {
-  const { people } = await get("/v1/consent");
-  return people.find((p) => p.profile === app.session.profile || p.name === app.session.person)?.purposes || {};
+async function person(app) {
+  const { people, household } = await get("/v1/consent");
+  const found = people.find((p) => p.profile === app.session.profile || p.name === app.session.person);
+  return { purposes: {}, ...found, household };
 }
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -25,7 +26,7 @@ async function spoken(asked, purpose, app, count) {
     await wait(LOOK);
   }
   await app.renew();
-  return purpose in (await granted(app));
+  return purpose in (await person(app)).purposes;
 }
 
 // The notice, word for word as the device's record of the consent has it.
@@ -73,7 +74,7 @@ async function withdraw(purpose, app) {
   return [t("consent.withdrawn", { n: answer.deleted })];
 }
 
-function row(purpose, receipt, app, draw) {
+function row(purpose, receipt, lack, app, draw) {
   const id = `p-${purpose}`;
   const on = Boolean(receipt);
   const toggle = h("button.switch", {
@@ -89,16 +90,18 @@ function row(purpose, receipt, app, draw) {
   return h("li", {},
     h("div", {}, h("h2", { id }, t(`purpose.${purpose}`)),
       h("div", { id: `${id}-d` }, h("p", {}, t(`purpose.${purpose}.what`), " ", t(`purpose.${purpose}.example`)),
-        h("p.quiet", {}, t("kept.days", { n: DAYS[purpose] }), " ", on && t(`consent.how.${receipt.how}`, { date: date(receipt.since) })))),
+        h("p.quiet", {}, t("kept.days", { n: DAYS[purpose] }), " ", on && t(`consent.how.${receipt.how}`, { date: date(receipt.since) })), lack && h("p", {}, voice(lack)))),
     toggle);
 }
 
 export async function show(root, app) {
   const list = h("ul.card.rows", {});
+  const everybody = h("p", {});
   const draw = async () => {
-    const given = await granted(app);
-    list.replaceChildren(...Object.keys(DAYS).map((purpose) => row(purpose, given[purpose], app, draw)));
+    const { purposes, voice: lack, household } = await person(app);
+    everybody.textContent = household.length ? t("consent.household", { phrases: quoted(household) }) : "";
+    list.replaceChildren(...Object.keys(DAYS).map((purpose) => row(purpose, purposes[purpose], purpose === "voice_match" && lack, app, draw)));
   };
   await draw();
-  root.append(h("p", {}, t("consent.text")), list, h("p.quiet", {}, t("consent.free")));
+  root.append(h("p", {}, t("consent.text")), list, everybody, h("p.quiet", {}, t("consent.free")));
 }

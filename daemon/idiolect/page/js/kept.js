@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { button, sure } from "./ask.js";
 import { card, choice, english, field, h, own, say, table } from "./dom.js";
-import { day, reason, t } from "./text.js";
+import { day, reason, t, voice } from "./text.js";
 
 const PURPOSE = { enrolment: "enrol", correction: "adapt_corrections", confirmation: "adapt_confirmations" };
 const LONG = 100; // rows: more are drawn when somebody opens them
@@ -42,10 +42,23 @@ function example(each, app) {
     forgetting(app, { example: each.id }, t("kept.forget"), t("kept.forget.name", { number: each.id, phrase: each.phrase })));
 }
 
-function phrase(name, examples, app) {
+// Only where its owner agreed that phrases may be everybody's, and only for those that were taught.
+function sharing(name, examples, review, app) {
+  const on = review.shared.includes(name);
+  if (!on && (!("household_phrases" in review.purposes) || !examples.some((e) => e.source === "enrolment"))) return [];
+  const key = on ? "kept.unshare" : "kept.share";
+  const work = async () => {
+    await post("/v1/share", { profile: app.session.person, phrase: name, shared: !on });
+    await app.again({ to: "#examples h2" });
+    say(t(`${key}.done`));
+  };
+  return [on && h("p.note", {}, t("kept.shared")), button(t(key), work, { name: t(`${key}.name`, { phrase: name }) })];
+}
+
+function phrase(name, examples, review, app) {
   const list = h("ul.rows", {});
   const box = h("details", {}, h("summary", {}, own(name), " ", h("span.quiet", {}, t("kept.count", { n: examples.length }))),
-    list, forgetting(app, { phrase: name }, t("kept.forget.phrase"), t("kept.forget.phrase.name", { phrase: name }),
+    list, sharing(name, examples, review, app), forgetting(app, { phrase: name }, t("kept.forget.phrase"), t("kept.forget.phrase.name", { phrase: name }),
       t("kept.sure.phrase", { n: examples.length, phrase: name })));
   const draw = () => list.children.length || list.append(...examples.map((each) => example(each, app)));
   if (examples.length <= LONG || open.has(name)) draw();
@@ -66,7 +79,8 @@ function why(review) {
       h("h3", {}, t(`purpose.${purpose}`)),
       h("p", {}, t(`purpose.${purpose}.what`), " ", t(`purpose.${purpose}.example`)),
       h("p.quiet", {}, t(`consent.how.${given.how}`, { date: day(given.since) }), " ", t("kept.days", { n: given.retention_days }),
-        " ", purpose in counts && t("kept.now", { n: counts[purpose] })))))),
+        " ", purpose in counts && t("kept.now", { n: counts[purpose] })),
+      purpose === "voice_match" && review.voice && h("p", {}, voice(review.voice)))))),
     h("p", {}, h("a", { href: "#consent" }, t("kept.change"))));
 }
 
@@ -76,7 +90,7 @@ function examples(review, app) {
   const one = forgetting(app, () => ({ day: chosen.value }), t("kept.forget.day"), null, t("kept.sure.day"));
   const shown = card(t("kept.examples"), h("p", {}, t("kept.numbers")),
     !days.length && h("p.quiet", {}, t("kept.none")),
-    grouped(review.examples).map(([name, list]) => phrase(name, list, app)),
+    grouped(review.examples).map(([name, list]) => phrase(name, list, review, app)),
     days.length > 0 && h("div.row", {}, field(t("kept.day"), chosen), one),
     (days.length > 0 || review.usage.length > 0) && h("div.row", {},
       forgetting(app, { all: true }, t("kept.forget.all"), null, t("kept.sure.all"))));

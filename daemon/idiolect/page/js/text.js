@@ -43,6 +43,14 @@ export function reason(text) {
   return known(key) ? t(key) : english(text);
 }
 
+export const quoted = (phrases) => phrases.map((phrase) => t("quoted", { phrase })).join(", ");
+
+// What telling this voice from others still lacks; nothing where that was not agreed to.
+export function voice(lack) {
+  if (!lack) return "";
+  return t(`voice.${lack.state}`, { n: lack.needed - lack.examples, phrases: quoted(lack.such_as) });
+}
+
 const dated = (value, options) => new Intl.DateTimeFormat(language, options).format(value);
 
 // 2027-01-31, a day without a time zone.

@@ -1,0 +1,94 @@
+"""Takes of a taught phrase: which of them are kept for aligning what is said with them, and how near it has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idiolect.learning.attempt import Reason
+from idiolect.pipeline.alignment import SHORTEST, Standard, costs, unit
+from idiolect.pipeline.alignment import take_of as cut
+from idiolect.values import WINDOW
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from idiolect.learning.ledger import Example
+    from idiolect.pipeline.personal import Taught
+
+MOST = 3
+"""Takes of a phrase that are aligned with: its newest. Each costs up to 16 frames of time in a turn, and of space."""
+FEWEST = 2
+"""Of one take nobody knows how it varies."""
+LIMIT = 0.12
+OWN = 1.0
+"""A phrase may cost LIMIT and as much more as its takes cost each other: how much one's way of saying it varies differs
+between people by a factor of four. In noise it may cost more (``pipeline.personal.allowance``)."""
+HIGHEST = 0.45
+"""However unlike its takes are: of other people's sentences one in a hundred costs less."""
+
+
+def within(row: Taught) -> bool:
+    """Whether the takes of a phrase and their limit are such as ``aligned`` makes."""
+    sizes = all(SHORTEST <= len(take) <= WINDOW for take in row.takes)
+    return len(row.takes) <= MOST and sizes and 0.0 <= row.cost <= HIGHEST
+
+
+def take_of(standard: Standard, example: Example) -> NDArray[np.float32] | None:
+    """The frames of an example, (frames, 96); None where its length is unknown, or it is too short."""
+    if not example.length:
+        return None
+    return frames_of(standard, example.spans[0], example.length)
+
+
+def frames_of(standard: Standard, span: NDArray[np.float32], length: int) -> NDArray[np.float32] | None:
+    """The frames of an utterance of ``length`` blocks in a span (18, 96); None where it is too short."""
+    frames = standard.frames(cut(span, length))
+    return frames if len(frames) >= SHORTEST else None
+
+
+def aligned(row: Taught, takes: Sequence[NDArray[np.float32]]) -> Taught:
+    """The same phrase with the newest of its ``takes``, and the limit that these give."""
+    kept = tuple(stored(take) for take in takes[-MOST:])
+    if len(kept) < FEWEST:
+        return row
+    frames = [unit(take) for take in kept]
+    between = [float(np.delete(costs([[f] for f in frames], heard), i).mean()) for i, heard in enumerate(frames)]
+    return replace(row, takes=kept, cost=min(LIMIT + OWN * float(np.mean(between)), HIGHEST))
+
+
+def between(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """How unlike two takes are: the mean of what each costs in the other."""
+    return float(costs([[a]], b)[0] + costs([[b]], a)[0]) / 2
+
+
+def compared(
+    take: NDArray[np.float32], before: Sequence[NDArray[np.float32]], others: Sequence[Sequence[NDArray[np.float32]]]
+) -> Reason | None:
+    """A take (frames, 96) against earlier ones of its phrase, and against the takes of each other phrase.
+
+    Phrases that differ in a part only are told apart later on; refused is what is nearer to another phrase than to its
+    own, or, while there is no other take of its own, as near as that phrase's own takes are to each other.
+    """
+    mine = float(np.mean([between(take, each) for each in before])) if before else 0.0
+    if mine > UNLIKE:
+        return Reason.UNLIKE
+    for takes in (takes for takes in others if len(takes) >= FEWEST):
+        theirs = float(np.mean([between(take, each) for each in takes]))
+        usual = mine if before else float(np.mean([between(takes[0], each) for each in takes[1:]]))
+        if theirs < usual:
+            return Reason.CLOSE
+    return None
+
+
+UNLIKE = 0.55
+"""Cost from which on a take is of something else: of other phrases nine in ten cost more."""
+
+
+def stored(take: NDArray[np.float32]) -> NDArray[np.int8]:
+    """A take as it is kept: each frame in steps of a 127th of its largest number, as its direction is what counts."""
+    whole: NDArray[np.int8] = np.rint(take * (127.0 / np.abs(take).max(-1, keepdims=True))).astype(np.int8)
+    return whole

@@ -1,0 +1,162 @@
+"""Alignment: how well what is being said goes along with a take of a phrase, from its begin to its end.
+
+A take is the sequence of embeddings of one utterance of a phrase, standardised and each of length 1. Its frames are
+matched in order with the newest embeddings of the stream (dynamic time warping; H. Sakoe and S. Chiba, IEEE
+Transactions on Acoustics, Speech and Signal Processing 26(1), 1978). The cost of a frame is 1 less the cosine, the cost
+of a match is the mean over the frames of the take, and a match may begin at any embedding. With one embedding the take
+goes on by one frame; either side may skip a frame for PENALTY, so that speech may be up to twice as fast or slow.
+
+A phrase costs the mean over its takes. That tells phrases apart which differ in a part only, where a window of fixed
+length looks at all parts alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from idiolect.values import EMBEDDING
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PENALTY = np.float32(0.02)
+NEVER = np.float32(1e3)
+"""A cost that nothing has: the match has not begun."""
+BEGUN = 6
+"""Frames of a take, or half of it, from which on what is said may be its beginning."""
+LATE = 5
+"""Frames before the end of a take from which on nothing longer is being said: two of them lie behind the utterance."""
+SHORTEST = 3
+"""Frames of the shortest take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """What makes embeddings comparable, float32 (96,) each: the mean and the spread of other people's."""
+
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, embeddings: NDArray[np.floating]) -> Standard:
+        """Measure embeddings (..., 96), in double precision so that every machine finds the same."""
+        rows = np.asarray(embeddings, np.float64).reshape(-1, EMBEDDING)
+        if not len(rows):
+            return cls(np.zeros(EMBEDDING, np.float32), np.ones(EMBEDDING, np.float32))
+        spread = np.maximum(rows.std(0), 1e-3)
+        return cls(rows.mean(0).astype("<f2").astype(np.float32), spread.astype("<f2").astype(np.float32))
+
+    def frames(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Embeddings (..., 96), standardised and of length 1."""
+        return unit((np.asarray(embeddings, np.float32) - self.mean) / self.spread)
+
+
+def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
+    """The embeddings of an utterance of ``length`` blocks in an example (18, 96) that ends two blocks behind it.
+
+    The first two blocks of an utterance are left out: their embeddings are of what was before it. A longer utterance
+    than a window was squeezed into one.
+    """
+    return span[1:17] if length > len(span) - 2 else span[max(0, len(span) - length) :]
+
+
+class Takes:
+    """The takes of several phrases, laid out for matching them all at once."""
+
+    def __init__(self, phrases: Sequence[Sequence[NDArray[Any]]]) -> None:
+        """``phrases``: for each its takes, (frames, 96) of any length in space, SHORTEST frames or more."""
+        takes = [take for each in phrases for take in each]
+        longest = max(len(take) for take in takes)
+        starts = np.cumsum([0, *(len(take) for take in takes[:-1])])
+        self.lengths = np.array([len(take) for take in takes])
+        self.frames = np.ascontiguousarray(unit(np.concatenate(takes)).T)
+        """(96, all frames): one product with an embedding gives every cosine."""
+        inside = np.minimum(np.arange(longest)[None], self.lengths[:, None] - 1)
+        self.index = starts[:, None] + inside
+        """(takes, longest): each frame's column of ``frames``; behind a take's end its last."""
+        self.of = np.repeat(np.arange(len(phrases)), [len(each) for each in phrases])
+        """(takes,): whose each take is."""
+        self.first = np.cumsum([0, *(len(each) for each in phrases[:-1])])
+        """(phrases,): its first take."""
+        self.count = np.bincount(self.of, minlength=len(phrases)).astype(np.float32)
+        first = np.minimum(BEGUN, np.maximum(self.lengths // 2, 2))
+        place = np.arange(longest)[None]
+        self.begun = (place + 1 >= first[:, None]) & (place < self.lengths[:, None] - LATE)
+        """(takes, longest): where somebody would be who is saying it and has not ended."""
+        self.steps = (np.arange(longest) + 1).astype(np.float32)
+
+    def by_phrase(self, matches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The cost of each phrase, (..., phrases), of matches (..., takes, longest) that end now."""
+        ends = matches[..., np.arange(len(self.lengths)), self.lengths - 1] / self.lengths
+        total = np.add.reduceat(np.minimum(ends, 2.0), self.first, axis=-1)
+        return (total / self.count).astype(np.float32)
+
+
+def _next(last: NDArray[np.float32], before: NDArray[np.float32], costs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Matches (..., takes, longest) after one more embedding, from those of the two steps before it."""
+    now = np.full(last.shape, NEVER, np.float32)
+    now[..., 0] = costs[..., 0]
+    now[..., 1:] = np.minimum(last[..., :-1], before[..., :-1] + PENALTY) + costs[..., 1:]
+    both = last[..., :-2] + costs[..., 1:-1] + costs[..., 2:] + PENALTY
+    now[..., 2:] = np.minimum(now[..., 2:], both)
+    return now
+
+
+class Aligner:
+    """Follows a stream along all takes. ``reset`` where nothing said before counts."""
+
+    def __init__(self, takes: Takes, standard: Standard) -> None:
+        self._takes, self._standard = takes, standard
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all embeddings."""
+        self._last = np.full(self._takes.index.shape, NEVER, np.float32)
+        self._before = self._last.copy()
+
+    def push(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the next embedding, (96,); the cost of each phrase's best match that ends with it, (phrases,)."""
+        costs = 1.0 - self._standard.frames(embedding) @ self._takes.frames
+        self._before, self._last = self._last, _next(self._last, self._before, costs[self._takes.index])
+        return self._takes.by_phrase(self._last)
+
+    def begun(self) -> NDArray[np.float32]:
+        """What it costs each phrase, (phrases,), that what is being said is its beginning, by its best take."""
+        takes = self._takes
+        so_far = np.where(takes.begun, self._last / takes.steps, NEVER).min(1)
+        found = np.full(len(takes.count), NEVER, np.float32)
+        np.minimum.at(found, takes.of, so_far)
+        return found
+
+
+def unit(frames: NDArray[Any]) -> NDArray[np.float32]:
+    """The same frames (..., 96), each of length 1."""
+    x: NDArray[np.float32] = np.array(frames, np.float32)
+    x /= np.sqrt((x * x).sum(-1, keepdims=True)) + np.float32(1e-9)
+    return x
+
+
+def costs(phrases: Sequence[Sequence[NDArray[Any]]], heard: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The least cost of each phrase anywhere in what was heard, (..., n, 96) of length 1: (..., phrases)."""
+    takes = Takes(phrases)
+    several = heard.reshape(-1, *heard.shape[-2:])
+    found = [_least(takes, several[i : i + _TOGETHER]) for i in range(0, len(several), _TOGETHER)]
+    return np.concatenate(found).reshape(*heard.shape[:-2], len(phrases))
+
+
+_TOGETHER = 32
+"""Utterances that are aligned at once: their costs take 4 bytes for each frame of each take and each embedding."""
+
+
+def _least(takes: Takes, heard: NDArray[np.float32]) -> NDArray[np.float32]:
+    last = np.full((len(heard), *takes.index.shape), NEVER, np.float32)
+    before, least = last, np.full((len(heard), len(takes.count)), NEVER, np.float32)
+    every = 1.0 - heard @ takes.frames
+    for step in range(heard.shape[1]):
+        before, last = last, _next(last, before, every[:, step][:, takes.index])
+        np.minimum(least, takes.by_phrase(last), out=least)
+    return least

@@ -1,0 +1,139 @@
+"""What was heard in one utterance of a turn, held until it is time to settle on the best of it.
+
+"lights please" may begin like "one", and "volume down" like "volume up": in the turn of somebody who taught phrases a
+peak is not the end. The best phrase of the whole utterance wins, by its log-odds above its threshold. It is due when
+the person pauses, or, in noise that has no pauses, when it has not been beaten for a while; and somewhat later where
+what was said last may be the beginning of a longer phrase.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAUSE = 2
+"""Blocks (0.16 s) without sound after which the best phrase so far is settled on."""
+INNER_PAUSE, LONGER_PAUSE = 3, 6
+"""The same where what was said may be the beginning of a longer phrase: of a taught one, and of one of the bundle's."""
+FOLLOWED = 4
+"""Blocks (0.32 s) of further speech after which a word of the bundle's was a part of something else."""
+BEATEN = 4
+"""Blocks in which no score was beaten, and nothing longer was begun, after which it is settled on in noise."""
+BEHIND = 6.0
+"""Log-odds that the beginning of a phrase may be behind what is held: 0.1 of an alignment's cost."""
+AMBIGUOUS = 1.2
+"""Log-odds by which one taught phrase has to be before another: 0.02 of an alignment's cost."""
+NEARLY = 6.0
+"""Log-odds by which a taught phrase must have failed where a word of the bundle's is to count: 0.1 of a cost."""
+
+
+class Whole(Protocol):
+    """How what is being said goes along with taught phrases, from their begin to their end. Arrays are (phrases,)."""
+
+    columns: NDArray[np.intp]
+    """Their classes."""
+    odds: NDArray[np.float32]
+    """Log-odds of each to have been said just now, 0 where it would count at a threshold of 0.5."""
+    favour: NDArray[np.float32]
+    """Log-odds by which each goes before what may be a part of it."""
+    beginning: float
+    """Log-odds that what is being said is the beginning of one."""
+    goes_on: bool
+    """Whether somebody is certainly still speaking; never in noise, where nobody can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A phrase that was spoken: class index, score, margin to the best other class."""
+
+    index: int
+    score: float
+    margin: float
+
+
+class Weighing:
+    """One utterance's phrases. ``best`` is the one that is held."""
+
+    def __init__(self, pause: int) -> None:
+        """``pause``: blocks without sound that end an utterance."""
+        self._pause = pause
+        self.clear()
+
+    def clear(self) -> None:
+        """Hold nothing: something else is going to be said."""
+        self.best: Peak | None = None
+        self._lead = 0.0  # log-odds of the best above its threshold
+        self._unbeaten = 0  # blocks since it came
+        self._followed = 0  # blocks of speech since then
+        self._inside = False  # whether what was said last may be the beginning of something longer
+        self._nearest = (-1, -np.inf)  # the taught phrase that came nearest to its threshold, and its log-odds
+        self._taught: dict[int, float] = {}  # of each taught phrase that was heard, by class, its best log-odds
+
+    def consider(
+        self, scores: NDArray[np.float32], over: NDArray[np.bool_], limits: NDArray[np.float32], whole: Whole | None
+    ) -> None:
+        """Hold the best of the classes that are ``over`` their thresholds, if it is better than what is held.
+
+        ``whole`` is None for scores (classes,) of something else than the newest step.
+        """
+        needed = _odds(limits)
+        if whole is not None:
+            own = whole.odds - needed[whole.columns]
+            nearest = int(own.argmax())
+            if own[nearest] > self._nearest[1]:
+                self._nearest = int(whole.columns[nearest]), float(own[nearest])
+        if not over.any():
+            return
+        leads = _odds(scores) - needed
+        if whole is not None:
+            for index, lead in zip(whole.columns.tolist(), own.tolist(), strict=True):
+                if over[index]:
+                    self._taught[index] = max(lead, self._taught.get(index, lead))
+            leads[whole.columns] = own + whole.favour
+        leads = np.where(over, leads, -np.inf)
+        index = int(leads.argmax())
+        if self.best is None or leads[index] > self._lead:
+            others = np.delete(scores, index)
+            self.best = Peak(index, float(scores[index]), float(scores[index] - others.max(initial=0.0)))
+            self._lead, self._unbeaten, self._followed = float(leads[index]), -1, -1
+
+    def due(self, whole: Whole, *, active: bool, quiet: int) -> bool:
+        """Whether it is time to settle, after a block that was ``active`` or is the ``quiet``-th without sound."""
+        if active:
+            self._inside = whole.beginning >= max(0.0, self._lead - BEHIND)
+            self._unbeaten = 0 if self._inside else self._unbeaten + 1
+        if self.best is None:
+            return False
+        taught = self.best.index in self._taught
+        self._followed += whole.goes_on
+        if not taught and self._followed >= FOLLOWED:
+            self._drop()
+            return False
+        inner = INNER_PAUSE if taught else LONGER_PAUSE
+        pause = max(self._pause, inner) if self._inside else self._pause
+        return quiet >= pause or (self._unbeaten >= BEATEN and not whole.goes_on)
+
+    def _drop(self) -> None:
+        """Hold nothing; what else was heard of taught phrases still counts."""
+        self.best, self._lead = None, 0.0
+
+    def rival(self) -> int:
+        """The class of another taught phrase that was heard nearly as well as the best, -1 for none."""
+        if self.best is None:
+            return -1
+        if self.best.index not in self._taught:
+            return self._nearest[0] if self._nearest[1] > -NEARLY else -1
+        others = {index: lead for index, lead in self._taught.items() if index != self.best.index}
+        nearest = max(others, key=others.__getitem__, default=-1)
+        near = nearest >= 0 and self._taught[self.best.index] - others[nearest] < AMBIGUOUS
+        return nearest if near else -1
+
+
+def _odds(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The log-odds of 0..1, as far as these are finite."""
+    clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1.0 - 1e-6)
+    found: NDArray[np.float64] = np.log(clipped / (1.0 - clipped))
+    return found
