@@ -105,6 +105,7 @@ def test_a_correction_is_learnt_when_nobody_is_disturbed_or_when_asked_for(home)
     assert {"adapter-made", "adapter-refused"} & set(kinds)
 
 
+@pytest.mark.pace
 def test_a_word_stops_a_round_within_a_tenth_of_a_second(home):
     home.agree("enrol", "adapt_corrections")
     home.bring(1800)
