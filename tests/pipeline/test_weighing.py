@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -21,6 +21,8 @@ class Along:
     favour: np.ndarray
     beginning: float = -30.0
     goes_on: bool = False
+    lengths: np.ndarray = field(default_factory=lambda: np.array([12.0, 12.0]))
+    clear: bool = True
 
 
 class Turn:
@@ -99,6 +101,13 @@ def test_a_word_of_the_bundles_inside_of_something_else_is_none(turn):
     assert turn.events[1:] == ["rejected"]
     turn.say(3, scores={ONE: 0.98}, goes_on=True).quiet(3)
     assert turn.events[2:] == ["phrase one"]
+
+
+def test_a_sentence_in_which_something_sounds_like_a_taught_phrase_is_none(turn):
+    turn.say(30).say(2, odds=(5.0, -30.0)).quiet(8)
+    assert turn.events[1:] == ["rejected"]
+    turn.say(10).say(2, odds=(5.0, -30.0)).quiet(8)
+    assert turn.events[2:] == ["phrase lights please"]
 
 
 def test_in_noise_without_pauses_it_is_told_when_nothing_better_comes(turn):

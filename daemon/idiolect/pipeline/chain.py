@@ -287,7 +287,8 @@ class Chain:
             along.resume()
         self._unheard = 0 if active else self._unheard + 1
         clearness = self._gate.clearness() if self._gate else CLEAR_DB
-        along.goes_on = active and clearness >= CLEAR_DB and (self._gate is None or self._gate.loud())
+        along.clear = clearness >= CLEAR_DB
+        along.goes_on = active and along.clear and (self._gate is None or self._gate.loud())
         if self._unheard <= AFTERGLOW:
             posteriors[along.columns] = along.push(embedding, clearness)
         else:

@@ -317,7 +317,7 @@ class Decoder:
         if peak := self._peaks.push(posteriors, self._at_once, limits):
             return self._signal(Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE, peak)
         self._weighing.consider(self._peaks.scores, self._peaks.over(self._waits, limits), limits, whole)
-        if self._weighing.due(whole, active=active, quiet=self._quiet):
+        if self._weighing.due(whole, active=active, quiet=self._quiet, spoken=self._active):
             return self._settle()
         self._best = max(self._best, float(posteriors[self._waits].max(initial=0.0)))
         if ended and not self._answered:

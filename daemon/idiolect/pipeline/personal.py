@@ -315,6 +315,7 @@ class Aligned:
         self.columns: NDArray[np.intp] = unique
         self._limits = np.array([t.cost for t in taught], np.float32)
         frames = np.array([np.median([len(take) for take in t.takes]) for t in taught])
+        self.lengths = self._best_of(frames.astype(np.float32))
         self.favour = self._best_of(np.interp(frames, FAVOURED, (0.0, FAVOUR)).astype(np.float32))
         self._aligner = Aligner(Takes([t.takes for t in taught]), standard)
         self.reset()
@@ -331,7 +332,7 @@ class Aligned:
         self._now = np.full(len(self.columns), -np.inf, np.float32)
         self.odds = self._now
         self.beginning = -np.inf
-        self.goes_on = False
+        self.clear = self.goes_on = False
         self._paused = np.float32(0.0)
 
     def resume(self) -> None:

@@ -26,6 +26,9 @@ BEHIND = 6.0
 """Log-odds that the beginning of a phrase may be behind what is held: 0.1 of an alignment's cost."""
 AMBIGUOUS = 1.2
 """Log-odds by which one taught phrase has to be before another: 0.02 of an alignment's cost."""
+WORD, LONGER, SPARE = 8, 1.8, 6
+"""An utterance may last so many times as long as a taught phrase, and so many blocks more: a whole sentence in which
+something sounds like the phrase is none. A word of the bundle's lasts WORD blocks."""
 NEARLY = 6.0
 """Log-odds by which a taught phrase must have failed where a word of the bundle's is to count: 0.1 of a cost."""
 
@@ -41,6 +44,10 @@ class Whole(Protocol):
     """Log-odds by which each goes before what may be a part of it."""
     beginning: float
     """Log-odds that what is being said is the beginning of one."""
+    lengths: NDArray[np.float32]
+    """Blocks that each lasts."""
+    clear: bool
+    """Whether the level tells speech from the room."""
     goes_on: bool
     """Whether somebody is certainly still speaking; never in noise, where nobody can tell."""
 
@@ -100,8 +107,11 @@ class Weighing:
             self.best = Peak(index, float(scores[index]), float(scores[index] - others.max(initial=0.0)))
             self._lead, self._unbeaten, self._followed = float(leads[index]), -1, -1
 
-    def due(self, whole: Whole, *, active: bool, quiet: int) -> bool:
-        """Whether it is time to settle, after a block that was ``active`` or is the ``quiet``-th without sound."""
+    def due(self, whole: Whole, *, active: bool, quiet: int, spoken: int) -> bool:
+        """Whether it is time to settle, after a block that was ``active`` or is the ``quiet``-th without sound.
+
+        ``spoken``: blocks with sound in the utterance so far.
+        """
         if active:
             self._inside = whole.beginning >= max(0.0, self._lead - BEHIND)
             self._unbeaten = 0 if self._inside else self._unbeaten + 1
@@ -109,12 +119,19 @@ class Weighing:
             return False
         taught = self.best.index in self._taught
         self._followed += whole.goes_on
-        if not taught and self._followed >= FOLLOWED:
+        if self._too_long(whole, spoken) or (not taught and self._followed >= FOLLOWED):
             self._drop()
             return False
         inner = INNER_PAUSE if taught else LONGER_PAUSE
         pause = max(self._pause, inner) if self._inside else self._pause
         return quiet >= pause or (self._unbeaten >= BEATEN and not whole.goes_on)
+
+    def _too_long(self, whole: Whole, spoken: int) -> bool:
+        """Whether more was said than the phrase that is held."""
+        if self.best is None or not whole.clear:
+            return False
+        length = float(whole.lengths[whole.columns == self.best.index].max(initial=WORD))
+        return spoken > LONGER * length + SPARE
 
     def _drop(self) -> None:
         """Hold nothing; what else was heard of taught phrases still counts."""
