@@ -84,8 +84,8 @@ def compared(
     return None
 
 
-UNLIKE = 0.55
-"""Cost from which on a take is of something else: of other phrases nine in ten cost more."""
+UNLIKE = 0.6
+"""Cost from which on a take is of something else (``lived.wrong_take_accepted``, ``good_take_refused``)."""
 
 
 def stored(take: NDArray[np.float32]) -> NDArray[np.int8]:
