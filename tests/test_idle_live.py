@@ -34,9 +34,10 @@ class IdleHome(Home):
         found = []
         for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             for pid in children.read_text().split():
-                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z" and b"idiolect.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
+                with contextlib.suppress(OSError):  # gone since
+                    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                    if state != "Z" and b"idiolect.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        found.append(int(pid))
         return found
 
     def used(self, pid):
