@@ -41,6 +41,7 @@ PROGRAMS = {
 SPEECH = "somebody has to speak: hw-tests/test_learning.py and tests/test_people_live.py"
 LONG = "takes minutes and more; has tests of its own, and tests/test_docs.py holds its options"
 KEYS = "changes what holds the keys: hw-tests/test_tpm.py goes these steps"
+OWN = "wants the bundle that build_bundle makes in minutes: tests/test_own_bundle.py, tests/test_cli_bundle.py"
 MOMENT = "names something of that moment: tests/test_api_page.py tries it on a daemon with an event"
 RULES: tuple[tuple[str, str], ...] = (
     (r"^\./scripts/(demo|test)$", "scripts/fresh runs these two"),
@@ -48,6 +49,7 @@ RULES: tuple[tuple[str, str], ...] = (
     # in a checkout
     (r"^sudo apt install python3-venv ", IN_CHECKOUT),
     (r"^(python3 -m venv ~/idiolect|~/idiolect/|printf .*>~/idiolect/|IDIOLECT_SOCKET=~/idiolect/)", IN_CHECKOUT),
+    (r"--password-file|>password\)|--keys keys\.d --policy-key", OWN),
     (r"^(\./scripts/setup --demo-only|\.venv/bin/idiolect |mkdir keys\.d)", IN_CHECKOUT),
     (r"^(\./)?scripts/", LONG),
     (r"-m pytest hw-tests", "is what tries the rest"),
@@ -113,7 +115,7 @@ def lines(page: Path) -> Iterator[Line]:
 
 def _is_shell(text: str) -> bool:
     first = text.split(maxsplit=1)[0]
-    return first in PROGRAMS or bool(re.match(r"(\.?/?scripts/|\./|~/|\.venv/|\$|[A-Z_]+=)", text))
+    return first in PROGRAMS or bool(re.match(r"(\(|\.?/?scripts/|\./|~/|\.venv/|\$|[A-Z_]+=)", text))
 
 
 def _alternatives(text: str) -> list[str]:
