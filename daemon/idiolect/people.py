@@ -302,12 +302,7 @@ class People:
 
         def work(learner: Learner) -> list[list[np.ndarray]]:
             known = learner.ledger(learner.consents.by_profile(profile).profile)
-            found: dict[str, list[np.ndarray]] = {}
-            for example in known.examples:
-                if example.phrase not in (phrase, *learner.model.phrases):
-                    take = aligning.take_of(learner.model.standard, example)
-                    found.setdefault(example.phrase, []).extend([] if take is None else [take])
-            return [each[-aligning.MOST :] for each in found.values()]
+            return aligning.takes_beside(learner.model, known.examples, phrase)
 
         return await self._personal.do(work)
 

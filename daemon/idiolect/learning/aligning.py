@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.learning.ledger import Example
+    from idiolect.learning.model import Model
     from idiolect.pipeline.personal import Taught
 
 MOST = 3
@@ -42,6 +43,16 @@ def take_of(standard: Standard, example: Example) -> NDArray[np.float32] | None:
     if not example.length:
         return None
     return frames_of(standard, example.spans[0], example.length)
+
+
+def takes_beside(model: Model, examples: Iterable[Example], phrase: str) -> list[list[NDArray[np.float32]]]:
+    """The newest takes of each phrase that somebody taught besides ``phrase`` and the base model's."""
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    for example in examples:
+        if example.phrase not in (phrase, *model.phrases):
+            take = take_of(model.standard, example)
+            found.setdefault(example.phrase, []).extend([] if take is None else [take])
+    return [each[-MOST:] for each in found.values()]
 
 
 def frames_of(standard: Standard, span: NDArray[np.float32], length: int) -> NDArray[np.float32] | None:

@@ -60,12 +60,15 @@ class Gate:
         if not self._energies:
             return 0.0
         quietest = sorted(self._energies)[len(self._energies) // 10]
-        loudest = max(list(self._energies)[-NEWEST:])
-        return 10.0 * math.log10(max(loudest, QUIETEST) / max(quietest, QUIETEST))
+        return 10.0 * math.log10(max(self._loudest(), QUIETEST) / max(quietest, QUIETEST))
 
     def loud(self) -> bool:
         """Whether the newest block is as loud as speech is, and no echo of it: within 20 dB of the loudest."""
-        return bool(self._energies) and self._energies[-1] * LOUD >= max(list(self._energies)[-NEWEST:])
+        return bool(self._energies) and self._energies[-1] * LOUD >= self._loudest()
+
+    def _loudest(self) -> float:
+        """The energy of the loudest of the NEWEST blocks, of which there is one at least."""
+        return max(list(self._energies)[-NEWEST:])
 
     @property
     def open(self) -> bool:

@@ -134,7 +134,7 @@ class Weighing:
         return spoken > LONGER * length + SPARE
 
     def _drop(self) -> None:
-        """Hold nothing; what else was heard of taught phrases still counts."""
+        """Hold nothing: what comes from here on is taken for itself."""
         self.best, self._lead = None, 0.0
 
     def rival(self) -> int:

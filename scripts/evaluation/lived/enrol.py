@@ -69,7 +69,7 @@ class School:
         """Take TAUGHT takes of a phrase, as `idiolect.enrolment` collects them; whether they came together."""
         taken: list[Taken] = []
         frames: list[Array] = []
-        others, unlike, take = self._takes(lessons, phrase), 0, 0
+        others, unlike, take = aligning.takes_beside(self._model, lessons.examples, phrase), 0, 0
         while len(taken) < TAUGHT:
             if take >= TRIES * TAUGHT:
                 return False
@@ -101,7 +101,8 @@ class School:
         frames = self._frames(outcome)
         if frames is None:
             return False
-        return aligning.compared(frames, [lessons.first[phrase]], self._takes(lessons, phrase)) is None
+        others = aligning.takes_beside(self._model, lessons.examples, phrase)
+        return aligning.compared(frames, [lessons.first[phrase]], others) is None
 
     def attempt(self, clip: Audio, *seed: object) -> Taken | Reason:
         """One attempt in a quiet room, block by block, as the inference thread makes it."""
@@ -116,15 +117,6 @@ class School:
 
     def _frames(self, taken: Taken) -> Array | None:
         return aligning.frames_of(self._model.standard, taken.span, taken.length)
-
-    def _takes(self, lessons: Lessons, phrase: str) -> list[list[Array]]:
-        """The takes of the other phrases that she taught (`idiolect.people`)."""
-        found: dict[str, list[Array]] = {}
-        for example in lessons.examples:
-            take = aligning.take_of(self._model.standard, example)
-            if take is not None and example.phrase not in (phrase, *self._model.phrases):
-                found.setdefault(example.phrase, []).append(take)
-        return [each[-aligning.MOST :] for each in found.values()]
 
     def _keep(self, lessons: Lessons, phrase: str, taken: Sequence[Taken]) -> None:
         session = f"{len(lessons.phrases):08x}"
