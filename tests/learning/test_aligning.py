@@ -124,7 +124,7 @@ def test_a_take_of_something_else_is_refused_and_another_way_to_say_it_is_not() 
     assert aligning.compared(second, [first], []) is None
     assert aligning.compared(near(take(2), 12), [first], []) is Reason.UNLIKE
     turned = np.concatenate([first[5:], first[:5]])
-    assert aligning.compared(turned, [first], []) in (Reason.UNLIKE, None)
+    assert aligning.compared(turned, [first], []) is Reason.UNLIKE
     assert aligning.between(turned, first) > aligning.between(second, first) + 0.2
 
 
@@ -135,9 +135,10 @@ def test_phrases_that_differ_in_a_part_may_both_be_taught_and_the_same_twice_may
     lights_off = [near(off, n) for n in range(10, 13)]
     assert aligning.compared(lights_off[0], [], [lights_on]) is None
     assert aligning.compared(lights_off[1], lights_off[:1], [lights_on]) is None
-    assert aligning.compared(lights_on[0], [], [lights_off, [near(take(1, 12), n) for n in (20, 21, 22)]]) in (
-        None, Reason.CLOSE,
-    )  # fmt: skip
+    assert aligning.compared(lights_on[0], [], [lights_off]) is None
+    assert (
+        aligning.compared(lights_on[0], [], [lights_off, [near(take(1, 12), n) for n in (20, 21, 22)]]) is Reason.CLOSE
+    )
     same = [take(1, 12)] + [near(take(1, 12), n) for n in (30, 31)]
     assert aligning.compared(take(1, 12), [], [same]) is Reason.CLOSE
     assert aligning.compared(lights_on[1], lights_off[:1], [lights_on[:1] + lights_on[2:]]) is Reason.CLOSE
