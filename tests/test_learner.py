@@ -305,6 +305,9 @@ def test_a_candidate_is_tried_on_what_everybody_else_said_last(home, monkeypatch
     for number, profile in enumerate(many):
         teach(home, profile, f"many words {number}", 3 + number, takes=5)
         teach(home, profile, "lights please", 1, takes=2)  # the newest, but of a phrase that Ann has, too
+    assert home.learner.others(home.learner.ledger(ann)) is None  # nobody is heard with anything yet
+    for profile in (few, *many):
+        assert home.learner.round(profile, at_once=True).state == "canary"
     expected = [(few, 1), *((profile, 2 + number) for number, profile in enumerate(sorted(many)))]
     newest = []
     for profile, count in expected:

@@ -33,11 +33,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
+from idiolect import shelves
 from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, RequestError
+from idiolect.learning import adapterfile, neighbours, rollout
 from idiolect.learning import health as healths
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import rollout
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import PURPOSES, Example, Ledger, Source
 from idiolect.learning.model import Model
@@ -180,18 +181,41 @@ class Records:
                 yield carried
 
     def others(self, known: Ledger, of: Earlier | None = None) -> NDArray[np.float32] | None:
-        """What the rest of the household said last, but for phrases that this person has too: those may sound alike.
+        """What the rest of the household is heard with, newest first, but for phrases that this person has too.
 
-        Of everybody alike, and of who has less than his share all: in a full house nobody goes untried.
+        Of everybody alike, and of who has less than his share all: in a full house nobody goes untried. What is kept
+        but not in use, or is not heard with the adapter in use, counts for nothing (``learning.neighbours``).
         """
         own = {example.phrase for example in known.examples}
         people = sorted((other for other in self.vault.profiles() if other != known.profile), key=self.count)
+        model = of.load() if of else self.model
         spans: list[NDArray[np.float32]] = []
         for number, other in enumerate(people):
             share = (OTHERS_CAP - len(spans)) // (len(people) - number)
-            said = (example.spans[0] for example in self.backwards(other, of) if example.phrase not in own)
-            spans += islice(said, share)
+            spans += [example.spans[0] for example in self._heard(other, own, share, model, of)]
         return np.stack(spans) if spans else None
+
+    def _heard(self, profile: str, besides: set[str], most: int, model: Model, of: Earlier | None) -> list[Example]:
+        """The newest examples of phrases ``besides`` others from which the adapter in use has learnt something."""
+        sealed = shelves.carried(self, profile) if of else self.used(profile)
+        try:
+            adapter = adapterfile.decode(sealed.data) if sealed else None
+        except LearningError:
+            return []
+        if sealed is None or adapter is None:
+            return []
+        newest = sealed.provenance.last
+        made_with = (e for e in self.backwards(profile, of) if e.sequence <= newest and e.phrase not in besides)
+        return neighbours.heard_in(model, adapter, list(islice(made_with, most)))
+
+    def used(self, profile: str) -> Sealed | None:
+        """The version that a person is heard with under this bundle; None for none, or one that is not believed."""
+        version = rollout.in_use(self.versions(profile))
+        try:
+            sealed = self.sealed(profile, version.number) if version else None
+        except (LearningError, RequestError):
+            return None
+        return sealed if sealed is not None and sealed.provenance.bundle == self.model.digest else None
 
     def versions(self, profile: str) -> list[rollout.Version]:
         """The versions that are kept, by number."""

@@ -219,7 +219,7 @@ def tidy(learner: Learner, profile: str) -> None:
 # -- the carried model ---------------------------------------------------------------------------------------------
 
 
-def _used(records: Records, profile: str) -> Sealed | None:
+def carried(records: Records, profile: str) -> Sealed | None:
     """What is in use of the carried model; None where nothing is, or where it cannot be believed."""
     before = records.earlier
     shelf = next((s for s in every(records, profile) if before and s.bundle == before.digest), None)
@@ -247,7 +247,7 @@ def adapter(records: Records, profile: str) -> Adapter | None:
 
     That changes no score of those that are left: each has a row of its own (``pipeline.personal``).
     """
-    before, sealed = records.earlier, _used(records, profile)
+    before, sealed = records.earlier, carried(records, profile)
     if before is None or sealed is None:
         return None
     try:
@@ -288,9 +288,8 @@ def rebuild(learner: Learner, profile: str, *, patient: bool = False) -> bool:
     if before is None or not owed(learner, profile):
         return False
     rows, number = learner.ledger(profile, of=before), learner.counter(profile) + 1
-    request = protocol.Request(
-        before.load(), rows, When(learner.day, number), b"", learner.others(rows, before), owed=True
-    )  # fmt: skip
+    others = learner.others(rows, before)  # before the model is there: it takes some MiB of its own while it looks
+    request = protocol.Request(before.load(), rows, When(learner.day, number), b"", others, owed=True)
     outcome = protocol.read_answer(learner.ask(request, patient=patient), request)
     passed = outcome.verdict.passed
     versions = (Version(number, State.ACTIVE),) if passed else ()
