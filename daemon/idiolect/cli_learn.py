@@ -148,6 +148,12 @@ def _enroll(options: argparse.Namespace) -> int:
     client = _client(options)
     if options.cancel:
         return _say(options, client.cancel_teaching(), ["cancelled; nothing is kept of it"])
+    if options.take_back is not None:
+        left = client.take_back(options.take_back)
+        return _say(options, left, [f"take {options.take_back} counts no more; it is asked for anew"])
+    if options.keep:
+        kept = client.keep_take()
+        return _say(options, kept, [kept["costs"]])
     if not options.name or not options.phrase:
         raise RequestError(422, "phrase", 'say who and what: idiolect enroll NAME "lights please"')
     client.teach(options.name, options.phrase, options.samples, options.speak)
@@ -167,13 +173,17 @@ def _enroll(options: argparse.Namespace) -> int:
 
 def _follow(options: argparse.Namespace, client: Client) -> TeachingState:
     """Prompts, the level meter, and why an attempt was refused, until it is over."""
-    last = None
+    last, advised = None, set[str]()
     while True:
         state = client.teaching()
         step = (state["state"], state["attempts"])
         if step != last:
             last = step
             _announce(options, state)
+        for line in [f"  {each['text']}: {each['do']}" for each in state["advice"]]:
+            if line not in advised:
+                print(line, file=sys.stderr, flush=True)
+                advised.add(line)
         if state["state"] in ("done", "failed", "cancelled"):
             return state
         if state["state"] == "listening" and sys.stderr.isatty():
@@ -181,12 +191,15 @@ def _follow(options: argparse.Namespace, client: Client) -> TeachingState:
         time.sleep(_POLL_S)
 
 
+_KEEP = "\n  if this is how you say it: idiolect enroll --keep"
+
+
 def _announce(options: argparse.Namespace, state: Teaching) -> None:
     number = f"{min(state['taken'] + 1, state['wanted'])}/{state['wanted']}"
     text = {
         "listening": f'  {number}  say "{options.phrase}" now',
-        "refused": f"  refused: {state['reason']}",
-        "taken": "  good",
+        "refused": f"  refused: {state['reason']}" + (_KEEP if state["keepable"] else ""),
+        "taken": f"  good: take {state['takes'][-1]}" if state["takes"] else "  good",
         "training": "  learning ...",
     }.get(state["state"])
     if text:
@@ -382,6 +395,8 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
     enroll.add_argument("--samples", type=int, default=3, metavar="N", help="1 to 10 (default 3)")
     enroll.add_argument("--speak", choices=["en", "de"], default="", help="prompt aloud too, with espeak-ng")
     enroll.add_argument("--cancel", action="store_true", help="stop what is being taught")
+    enroll.add_argument("--take-back", type=int, metavar="N", help="let take N of what is being taught count no more")
+    enroll.add_argument("--keep", action="store_true", help="let the take count that was just refused")
     correct = add(commands, common, "correct", "say what was meant by an event of the last minutes", _correct)
     correct.add_argument("event", metavar="EVENT", help="its id, as `idiolect listen --json` shows it")
     correct.add_argument("phrase", metavar="PHRASE")

@@ -199,6 +199,14 @@ class Client:
         """Where it stands."""
         return cast(t.TeachingState, self.get("/v1/enrol"))
 
+    def take_back(self, take: int) -> t.Teaching:
+        """Let a take of what is being taught count no more, by its number; it is asked for anew."""
+        return cast(t.Teaching, self.post("/v1/enrol/take-back", {"take": take}))
+
+    def keep_take(self) -> t.TakeKept:
+        """Let the take count that was just refused as unlike the others, or as too close to another phrase."""
+        return cast(t.TakeKept, self.post("/v1/enrol/keep", {}))
+
     def cancel_teaching(self) -> t.Teaching:
         """Give it up; nothing is kept of it."""
         return cast(t.Teaching, self.delete("/v1/enrol"))

@@ -333,6 +333,17 @@ class Active(TypedDict):
     active: str
 
 
+class Advice(TypedDict):
+    """What makes a phrase hard to understand, and what to ``do``. ``kind``: short, begins_like or near; ``phrase`` is
+    "" where there is none, or the asker may not see it.
+    """
+
+    kind: str
+    phrase: str
+    text: str
+    do: str
+
+
 class Teaching(TypedDict):
     """Where an enrolment stands. ``state``: prompt, speaking, listening, taken, refused, training, done, failed or
     cancelled.
@@ -344,6 +355,15 @@ class Teaching(TypedDict):
     wanted: int
     attempts: int
     reason: str
+    takes: list[int]
+    keepable: bool
+    advice: list[Advice]
+
+
+class TakeKept(Teaching):
+    """``costs`` says what it costs that a refused take counts."""
+
+    costs: str
 
 
 class TeachingState(Teaching):

@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
 
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import IdiolectError, RequestError
 from idiolect.host import prompt
 from idiolect.inference import Inference
-from idiolect.learning import aligning
-from idiolect.learning.attempt import Reason, Taken, repeated
+from idiolect.learning.advice import Advice, Neighbour, advise
+from idiolect.learning.attempt import Reason, Taken
+from idiolect.learning.lesson import Lesson
 from idiolect.learning.model import Model
 from idiolect.people import People, clean_phrase
 from idiolect.personal import Personal
@@ -28,6 +26,7 @@ from idiolect.personal import Personal
 MOST_SAMPLES = 10
 TRIES = 4
 """Attempts per sample, in the mean, before it is given up."""
+_ENDED = ("done", "failed", "cancelled")
 PAUSE_S = 0.6
 """Between two prompts: long enough to breathe."""
 WORDS: Mapping[str, Mapping[str, str]] = {
@@ -49,12 +48,23 @@ class State:
     attempts: int = 0
     reason: str = ""
     result: dict[str, object] = field(default_factory=dict)
+    user: str = field(default="", repr=False)
+    session: str = field(default="", repr=False)
+    """Who began it: a Unix user, or the person of a browser's session."""
+    takes: list[int] = field(default_factory=list)
+    keepable: bool = False
+    advice: list[Advice] = field(default_factory=list)
 
-    def public(self) -> dict[str, object]:
-        """What observers may know."""
+    def of(self, user: str, session: str) -> bool:
+        """Whether it is who began it who asks, or the person in a browser."""
+        return session == self.profile if session else not self.session and user == self.user
+
+    def public(self, *, named: bool = False) -> dict[str, object]:
+        """What observers may know; the advice names phrases only where these may be ``named``."""
         return {
             "id": self.id, "state": self.state, "taken": self.taken, "wanted": self.wanted,
-            "attempts": self.attempts, "reason": self.reason,
+            "attempts": self.attempts, "reason": self.reason, "takes": list(self.takes), "keepable": self.keepable,
+            "advice": [each.told(named) for each in self.advice],
         }  # fmt: skip
 
 
@@ -63,15 +73,20 @@ class Enrolment:
 
     def __init__(
         self, personal: Personal, people: People, inference: Inference, hub: Hub, model: Model | None, *,
-        names: Callable[[], str], ready: Callable[[], str],
+        names: Callable[[], str], ready: Callable[[], str], listened: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
-        """``ready`` says why nobody can be heard now, "" when all is well."""
+        """``ready`` says why nobody can be heard now, "" when all is well; ``listened`` what of the model's counts."""
         self._personal, self._people, self._inference, self._hub = personal, people, inference, hub
-        self._model, self._names, self._ready = model, names, ready
+        self._model, self._names, self._ready, self._listened = model, names, ready, listened
         self._state: State | None = None
         self._task: asyncio.Task[None] | None = None
+        self._lesson: Lesson | None = None
+        self._waiting: asyncio.Future[Taken | Reason | None] | None = None
+        self._neighbours: list[Neighbour] = []
 
-    async def start(self, name: object, phrase: object, samples: int, speak: str, user: str) -> dict[str, object]:
+    async def start(
+        self, name: object, phrase: object, samples: int, speak: str, user: str, *, session: str = ""
+    ) -> dict[str, object]:
         """POST /v1/enrol: begin; ``speak`` is a language in which to prompt aloud, "" for silence."""
         if self._task is not None and not self._task.done():
             raise RequestError(
@@ -91,16 +106,18 @@ class Enrolment:
             raise RequestError(422, "speak", f"must be one of {', '.join(WORDS)}")
         text = clean_phrase(phrase)
         profile = await self._people.may_teach(name, text, user)
-        self._state = State(secrets.token_hex(4), profile, samples, text)
+        self._state = State(secrets.token_hex(4), profile, samples, text, user=user, session=session)
+        self._lesson = None
         self._task = asyncio.create_task(self._run(self._state, speak))
         return self._state.public()
 
-    def state(self) -> dict[str, object]:
+    def state(self, user: str = "", session: str = "") -> dict[str, object]:
         """GET /v1/enrol: where it stands, with the level at the microphone for a meter."""
         if self._state is None:
             raise RequestError(404, "enrol", "nobody is teaching a phrase: idiolect enroll NAME PHRASE")
         level = round(self._inference.level_dbfs, 1)
-        return {**self._state.public(), "level_dbfs": level, "result": self._state.result}
+        named = self._state.of(user, session)
+        return {**self._state.public(named=named), "level_dbfs": level, "result": self._state.result}
 
     def cancel(self) -> dict[str, object]:
         """DELETE /v1/enrol: nothing is kept of it."""
@@ -111,16 +128,66 @@ class Enrolment:
         self._move(self._state, "cancelled")
         return self._state.public()
 
+    async def take_back(self, number: int, ident: str, user: str, session: str) -> dict[str, object]:
+        """POST /v1/enrol/take-back: a take counts no more, and is asked for anew."""
+        state, lesson = self._open(ident, user, session)
+        if not lesson.take_back(number):
+            there = ", ".join(map(str, state.takes)) or "none"
+            raise RequestError(404, "take", f"no take has this number; there are: {there}")
+        await self._changed(state, lesson)
+        return state.public(named=True)
+
+    async def keep(self, ident: str, user: str, session: str) -> dict[str, object]:
+        """POST /v1/enrol/keep: the take that was just refused counts, as its speaker says so."""
+        state, lesson = self._open(ident, user, session)
+        costs = lesson.keep()
+        if not costs:
+            raise RequestError(
+                409, "take", "only a take that was just refused as unlike the others, or as too close, can be kept"
+            )
+        if self._waiting is not None and len(lesson.takes) >= state.wanted:
+            self._inference.attempt(None)
+            _settle(self._waiting, None)
+        await self._changed(state, lesson)
+        return {**state.public(named=True), "costs": costs}
+
+    def _open(self, ident: str, user: str, session: str) -> tuple[State, Lesson]:
+        """The enrolment whose takes are to be changed; ``RequestError`` where they cannot be, or not by this one."""
+        state, lesson = self._state, self._lesson
+        if state is None or lesson is None or self._task is None or self._task.done():
+            raise RequestError(409, "enrol", "nobody is teaching a phrase")
+        if not state.of(user, session):
+            raise RequestError(403, "profile", "somebody else is teaching: who began it may change its takes")
+        if ident and ident != state.id:
+            raise RequestError(409, "id", "is of another enrolment than the one that goes on now")
+        if state.state == "training":
+            raise RequestError(409, "take", "all takes are learnt from already: forget the phrase, and teach it again")
+        return state, lesson
+
+    async def _changed(self, state: State, lesson: Lesson) -> None:
+        """Say which takes count now, and advise on them."""
+        state.taken, state.takes = len(lesson.takes), [each.number for each in lesson.takes]
+        state.keepable = lesson.keepable
+        takes, listened = list(lesson.takes), set(self._listened()) - {state.phrase}
+        if self._model is not None:
+            advice = await asyncio.to_thread(advise, self._model, takes, self._neighbours, listened)
+            if takes == lesson.takes:  # else whoever changed them advises
+                state.advice = advice
+        if self._state is state and state.state not in _ENDED:
+            self._move(state, state.state, state.reason)
+
     def _move(self, state: State, to: str, reason: str = "") -> None:
         state.state, state.reason = to, reason
         self._hub.publish(StateChange(self._names(), time.time(), {"enrolment": state.public()}))
 
     async def _run(self, state: State, speak: str) -> None:
         try:
-            taken = await self._collect(state, speak)
-            if taken is None:
+            lesson = await self._collect(state, speak)
+            if lesson is None:
                 return
+            state.keepable = False
             self._move(state, "training")
+            taken = [each.taken for each in lesson.takes]
             spans, lengths = [each.span[None] for each in taken], [each.length for each in taken]
             state.result = await self._people.taught(state.profile, state.phrase, spans, lengths)
             used = bool(state.result.get("adapter"))
@@ -131,54 +198,41 @@ class Enrolment:
             self._move(state, "failed", str(error))
         finally:
             self._inference.attempt(None)
+            self._lesson, self._neighbours = None, []  # with the sound of the takes
+            state.keepable = False
 
-    async def _collect(self, state: State, speak: str) -> list[Taken] | None:
+    async def _collect(self, state: State, speak: str) -> Lesson | None:
         """Good samples, as many as wanted; None when it is given up."""
-        taken: list[Taken] = []
-        frames: list[NDArray[np.float32]] = []
+        if self._model is None:
+            return None
         others = await self._people.takes(state.profile, state.phrase)
-        unlike = 0
-        while len(taken) < state.wanted:
+        self._neighbours = await self._people.neighbours(state.profile, state.phrase)
+        lesson = self._lesson = Lesson(self._model.standard, others)
+        while len(lesson.takes) < state.wanted:
             if state.attempts >= TRIES * state.wanted:
                 self._move(state, "failed", f"given up after {state.attempts} attempts: {state.reason}")
                 return None
             state.attempts += 1
             if speak:
                 self._move(state, "speaking", state.reason)
-                await asyncio.to_thread(prompt.say, WORDS[speak]["again" if taken else "say"], speak)
+                await asyncio.to_thread(prompt.say, WORDS[speak]["again" if lesson.takes else "say"], speak)
+                if len(lesson.takes) >= state.wanted:  # one was kept on request meanwhile
+                    continue
             self._move(state, "listening", state.reason)
             outcome = await self._attempt()
-            if isinstance(outcome, Taken) and repeated(outcome.samples, [t.samples for t in taken]):
-                outcome = Reason.SAME
-            if isinstance(outcome, Taken):
-                outcome, mine = self._judge(outcome, frames, others)
-                unlike = unlike + 1 if outcome is Reason.UNLIKE else 0
-                if isinstance(outcome, Taken):
-                    taken.append(outcome)
-                    frames.append(mine)
-                elif unlike >= 2:  # the odd one out may well have been the first
-                    taken, frames, unlike = [], [], 0
-            state.taken = len(taken)
-            refused = outcome if isinstance(outcome, Reason) else None
-            self._move(state, "refused" if refused else "taken", refused.value if refused else "")
+            if outcome is None:
+                continue
+            refused = lesson.hear(outcome, state.attempts)
+            state.state, state.reason = ("refused", refused.value) if refused else ("taken", "")
+            await self._changed(state, lesson)
             await asyncio.sleep(PAUSE_S)
-        return taken
+        return lesson
 
-    def _judge(
-        self, taken: Taken, before: Sequence[NDArray[np.float32]], others: Sequence[Sequence[NDArray[np.float32]]]
-    ) -> tuple[Taken | Reason, NDArray[np.float32]]:
-        """The take or why it is refused, and its frames."""
-        nothing = np.zeros((0, 0), np.float32)
-        if self._model is None:
-            return taken, nothing
-        frames = aligning.frames_of(self._model.standard, taken.span, taken.length)
-        if frames is None:
-            return Reason.SHORT, nothing
-        return aligning.compared(frames, before, others) or taken, frames
-
-    async def _attempt(self) -> Taken | Reason:
+    async def _attempt(self) -> Taken | Reason | None:
+        """What was said; None when no more is wanted."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Taken | Reason] = loop.create_future()
+        future: asyncio.Future[Taken | Reason | None] = loop.create_future()
+        self._waiting = future
 
         def done(outcome: Taken | Reason) -> None:
             loop.call_soon_threadsafe(_settle, future, outcome)
@@ -188,9 +242,11 @@ class Enrolment:
             return await asyncio.wait_for(future, 30.0)
         except TimeoutError:
             return Reason.SILENCE  # the microphone went away meanwhile
+        finally:
+            self._waiting = None
 
 
-def _settle(future: asyncio.Future[Taken | Reason], outcome: Taken | Reason) -> None:
+def _settle(future: asyncio.Future[Taken | Reason | None], outcome: Taken | Reason | None) -> None:
     if not future.done():
         future.set_result(outcome)
 

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from idiolect import observe, refusals
+from idiolect import observe, refusals, sharing
 from idiolect.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.errors import RequestError
 from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
 from idiolect.learning import aligning
+from idiolect.learning.advice import Neighbour
 from idiolect.personal import Personal
 from idiolect.rights import Rights, in_use, told
 from idiolect.trust.lacking import YES
@@ -303,6 +304,19 @@ class People:
         def work(learner: Learner) -> list[list[np.ndarray]]:
             known = learner.ledger(learner.consents.by_profile(profile).profile)
             return aligning.takes_beside(learner.model, known.examples, phrase)
+
+        return await self._personal.do(work)
+
+    async def neighbours(self, profile: str, phrase: str) -> list[Neighbour]:
+        """What everybody else's and the person's other phrases are like, named where this person may see them."""
+
+        def work(learner: Learner) -> list[Neighbour]:
+            shared, found = sharing.everybody(learner), []
+            for each in learner.vault.profiles():
+                known = aligning.takes_by_phrase(learner.model, learner.ledger(each).examples, phrase)
+                named = known if each == profile else shared.get(each, frozenset())
+                found += [Neighbour(name if name in named else "", takes) for name, takes in known.items()]
+            return found
 
         return await self._personal.do(work)
 

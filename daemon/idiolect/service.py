@@ -106,8 +106,9 @@ class Service:
         self.people = People(self.personal, self._inference)
         self.pairing = Pairing(self.personal, config.page.access if config.page.enabled else "")
         self.teaching = Enrolment(
-            self.personal, self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf
-        )
+            self.personal, self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf,
+            listened=self._listened,
+        )  # fmt: skip
         self.windows = Windows(
             self.personal, self._worker, wishes=lambda: self._config.idle, state_dir=Path(config.state_dir),
             quiet=lambda: (self._inference.quiet_s, self._inference.state == "listening"), custody=self.proofs.custody,
@@ -310,6 +311,12 @@ class Service:
     def _paused(self) -> None:
         self.hub.publish(StateChange(self._names(), time.time(), {"listening": self._listening()}))
         self._supervision.changed()
+
+    def _listened(self) -> set[str]:
+        """The bundle's phrases and wake words that are listened for."""
+        wish = self._config.listening
+        wakes = self._bundle.wake_words if wish.wake_words == "all" else wish.wake_words
+        return {*wakes, *(self._bundle.commands if wish.phrases == "all" else wish.phrases)}
 
     def _listening(self) -> dict[str, object]:
         state = "paused" if self._pausing.active else self._inference.state

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bundlebuild.augment import stretch
-from idiolect.learning.attempt import PATIENCE, Attempt, Reason, Taken, compare, level, repeated
+from idiolect.learning.attempt import PATIENCE, Attempt, Reason, Taken, alike, level, repeated
 from idiolect.pipeline.chain import LONGEST
 from idiolect.values import BLOCK
 from tests import speech
@@ -97,12 +97,9 @@ def unit(*numbers):
     return v / np.linalg.norm(v)
 
 
-def test_the_odd_one_out_and_the_one_too_near_are_refused():
-    near, far = unit(1, 0.2, 0), unit(0, 0, 1)
-    assert compare(near, [unit(1, 0, 0)], []) is None
-    assert compare(far, [unit(1, 0, 0)], []) is Reason.UNLIKE
-    assert compare(near, [unit(1, 0, 0)], [unit(1, 0.4, 0)]) is Reason.CLOSE
-    assert compare(near, [], [far]) is None
+def test_the_odd_one_out_is_not_alike():
+    assert alike(unit(1, 0.2, 0), [unit(1, 0, 0)])
+    assert not alike(unit(0, 0, 1), [unit(1, 0, 0)])
 
 
 @pytest.mark.usefixtures("sounds")
@@ -210,19 +207,17 @@ def test_what_is_learnt_from_reaches_two_blocks_behind_the_end():
     assert fed(*[-70.0] * 30, *[-20.0] * 5, *[-70.0] * 10, recent=lambda _: None)[0] is Reason.CUT_OFF
 
 
-def test_takes_are_compared_with_the_mean_of_the_others_and_with_what_is_taught():
+def test_takes_are_compared_with_the_mean_of_the_others():
     z, other = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
 
     def at(cosine):
         return np.array([cosine, (1 - cosine * cosine) ** 0.5], np.float32)
 
-    assert compare(z, [], []) is None
-    assert compare(z, [at(0.07)], []) is Reason.UNLIKE
-    assert compare(z, [at(0.09)], []) is None
-    assert compare(z, [at(0.18), other], []) is None  # 0.09 on average
-    assert compare(z, [at(0.14), other], []) is Reason.UNLIKE
-    assert compare(z, [], [other, 7 * at(0.51)]) is Reason.CLOSE
-    assert compare(z, [], [other, 7 * at(0.49)]) is None
+    assert alike(z, [])
+    assert not alike(z, [at(0.07)])
+    assert alike(z, [at(0.09)])
+    assert alike(z, [at(0.18), other])  # 0.09 on average
+    assert not alike(z, [at(0.14), other])
 
 
 def test_before_anything_was_heard_the_level_is_that_of_silence():

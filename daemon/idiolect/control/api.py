@@ -279,6 +279,8 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
         "POST": Route(Role.USER, learn_api.enrol),
         "DELETE": Route(Role.USER, learn_api.cancel),
     },
+    "/v1/enrol/take-back": {"POST": Route(Role.USER, learn_api.take_back)},
+    "/v1/enrol/keep": {"POST": Route(Role.USER, learn_api.keep)},
     "/v1/correct": {"POST": Route(Role.USER, learn_api.correct)},
     "/v1/confirm": {"POST": Route(Role.USER, learn_api.confirm)},
     "/v1/review": {"GET": Route(Role.USER, learn_api.review)},

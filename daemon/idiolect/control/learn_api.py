@@ -12,6 +12,8 @@
 | POST /v1/learning {"active", "for_s"} | user | {"learning"} |
 | POST /v1/enrol {"profile", "phrase", "samples", "speak"} | user | {"id", "state", ...} |
 | GET, DELETE /v1/enrol | user | the same, with "level_dbfs" and the result |
+| POST /v1/enrol/take-back {"take", "id"} | user | the same: this take counts no more |
+| POST /v1/enrol/keep {"id"} | user | the same, with "costs": the take that was just refused counts |
 | POST /v1/correct {"event", "phrase"}; /v1/confirm {"event"} | user | {"example", "counts", "why", "adapter", ...} |
 | GET /v1/review, /v1/history, /v1/report ?profile= | user | what is kept; the versions; before and after |
 | GET /v1/explain?profile=&adapter= | user | {"text": [...]} |
@@ -100,11 +102,17 @@ class People(Protocol):
 class Teaching(Protocol):
     """One enrolment at a time."""
 
-    async def start(self, name: object, phrase: object, samples: int, speak: str, user: str) -> Answer:
+    async def start(self, name: object, phrase: object, samples: int, speak: str, user: str, *, session: str) -> Answer:
         """Begin."""
 
-    def state(self) -> Answer:
+    def state(self, user: str, session: str) -> Answer:
         """Where it stands."""
+
+    async def take_back(self, number: int, ident: str, user: str, session: str) -> Answer:
+        """Let a take count no more."""
+
+    async def keep(self, ident: str, user: str, session: str) -> Answer:
+        """Let a refused take count."""
 
     def cancel(self) -> Answer:
         """Give up."""
@@ -197,13 +205,29 @@ async def enrol(daemon: Daemon, call: Call) -> Answer:
     body = only(call.body, "profile", "phrase", "samples", "speak")
     samples = _number(body.get("samples", 3), "samples")
     speak = _text(body, "speak", "", 8)
-    return await daemon.teaching.start(_text(body, "profile"), body.get("phrase"), samples, speak, call.caller.user)
+    caller = call.caller
+    return await daemon.teaching.start(
+        _text(body, "profile"), body.get("phrase"), samples, speak, caller.user, session=caller.profile
+    )
 
 
 async def enrolling(daemon: Daemon, call: Call) -> Answer:
     """GET /v1/enrol."""
     only(call.query)
-    return daemon.teaching.state()
+    return daemon.teaching.state(call.caller.user, call.caller.profile)
+
+
+async def take_back(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/enrol/take-back."""
+    body, caller = only(call.body, "take", "id"), call.caller
+    take = _number(body.get("take"), "take")
+    return await daemon.teaching.take_back(take, _text(body, "id", "", 16), caller.user, caller.profile)
+
+
+async def keep(daemon: Daemon, call: Call) -> Answer:
+    """POST /v1/enrol/keep."""
+    ident = _text(only(call.body, "id"), "id", "", 16)
+    return await daemon.teaching.keep(ident, call.caller.user, call.caller.profile)
 
 
 async def cancel(daemon: Daemon, call: Call) -> Answer:

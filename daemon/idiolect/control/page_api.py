@@ -44,7 +44,7 @@ SHARED = (
     ("POST", "/v1/enrol"), ("DELETE", "/v1/enrol"), ("POST", "/v1/correct"), ("POST", "/v1/confirm"),
     ("GET", "/v1/review"), ("GET", "/v1/history"), ("GET", "/v1/report"), ("GET", "/v1/explain"),
     ("GET", "/v1/adapters/verify"), ("POST", "/v1/forget"), ("POST", "/v1/rollback"), ("POST", "/v1/export"),
-    ("POST", "/v1/import"), ("POST", "/v1/share"),
+    ("POST", "/v1/import"), ("POST", "/v1/share"), ("POST", "/v1/enrol/take-back"), ("POST", "/v1/enrol/keep"),
 )  # fmt: skip
 _Asked = Callable[[api.Daemon, api.Call], Awaitable[dict[str, object] | api.Reply]]
 

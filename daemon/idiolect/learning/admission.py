@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning.attempt import compare
+from idiolect.learning.attempt import alike
 from idiolect.learning.ledger import WEIGHTS, Example, Ledger, weights
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Admission:
     def _carried(self, i: int, example: Example) -> bool:
         same = ("enrolment", example.phrase)
         takes = [j for j, e in enumerate(self._ledger.examples) if j != i and (e.source, e.phrase) == same]
-        return compare(self._unit[i], [self._unit[j] for j in takes], []) is None
+        return alike(self._unit[i], [self._unit[j] for j in takes])
 
     def _seen(self, i: int) -> bool:
         """Earlier examples count whether they were admitted or not."""

@@ -47,12 +47,17 @@ def take_of(standard: Standard, example: Example) -> NDArray[np.float32] | None:
 
 def takes_beside(model: Model, examples: Iterable[Example], phrase: str) -> list[list[NDArray[np.float32]]]:
     """The newest takes of each phrase that somebody taught besides ``phrase`` and the base model's."""
+    return list(takes_by_phrase(model, examples, phrase).values())
+
+
+def takes_by_phrase(model: Model, examples: Iterable[Example], phrase: str) -> dict[str, list[NDArray[np.float32]]]:
+    """The same by phrase."""
     found: dict[str, list[NDArray[np.float32]]] = {}
     for example in examples:
         if example.phrase not in (phrase, *model.phrases):
             take = take_of(model.standard, example)
             found.setdefault(example.phrase, []).extend([] if take is None else [take])
-    return [each[-MOST:] for each in found.values()]
+    return {name: each[-MOST:] for name, each in found.items()}
 
 
 def frames_of(standard: Standard, span: NDArray[np.float32], length: int) -> NDArray[np.float32] | None:

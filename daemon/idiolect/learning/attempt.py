@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -39,8 +39,6 @@ AFTER = 2
 """Blocks behind the end that an example reaches to (``pipeline.space.OFFSETS``)."""
 ALIKE = 0.08
 """Mean cosine to the earlier takes: measured on one speaker's words, 4 % of the same word lie below, 65 % of others."""
-NEAR = 0.5
-"""Cosine to a phrase that is taught already, from which on the two would be taken for each other."""
 
 
 Recent = Callable[[int], "NDArray[np.float32] | None"]
@@ -74,6 +72,8 @@ class Taken:
     level_dbfs: float
     length: int = 0
     """Blocks that the utterance lasted."""
+    heard: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 96), np.float32), repr=False)
+    """The embeddings of all of it with what was before, (n, 96), as the stream had them; none where it is unknown."""
 
 
 def level(samples: NDArray[np.int16]) -> float:
@@ -143,18 +143,15 @@ class Attempt:
         span = every[:SPAN] if length <= WINDOW else as_span(resample_window(every[: length + 1]))
         begun = self._begun or 0
         samples = np.concatenate(self._blocks[begun : self._last + 1])
-        return Taken(span, samples, float(np.quantile(self._levels[begun : self._last + 1], 0.8)), length)
+        loudness = float(np.quantile(self._levels[begun : self._last + 1], 0.8))
+        longer = recent(late + WINDOW + length + AFTER)
+        heard = (every if longer is None else longer)[:-late]
+        return Taken(span, samples, loudness, length, heard)
 
 
-def compare(
-    z: NDArray[np.float32], before: Sequence[NDArray[np.float32]], taught: Sequence[NDArray[np.float32]]
-) -> Reason | None:
-    """An attempt (D,) against earlier ones of the phrase, and against the centres of other phrases that are taught."""
-    if before and float(np.mean([z @ other for other in before])) < ALIKE:
-        return Reason.UNLIKE
-    if any(float(z @ centre) / (float(np.linalg.norm(centre)) + 1e-9) > NEAR for centre in taught):
-        return Reason.CLOSE
-    return None
+def alike(z: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether a take (D,) is like the other ones of its phrase, in the mean; alone it is."""
+    return not others or float(np.mean([z @ other for other in others])) >= ALIKE
 
 
 def repeated(samples: NDArray[np.int16], before: Sequence[NDArray[np.int16]]) -> bool:

@@ -30,15 +30,32 @@ function words(state) {
   return t(`teach.${state.state}`, { taken, wanted, next: Math.min(taken + 1, wanted) });
 }
 
+function advised(each) {
+  const values = { phrase: each.phrase || t(each.text.includes("by itself") ? "teach.base" : "teach.somebody") };
+  const key = each.kind === "near" && each.do.includes("listening.phrases") ? "near-base" : each.kind;
+  return h("p.advice", {}, t(`teach.advice.${key}`, values));
+}
+
 function lesson(begun, phrase, app) {
   const level = meter();
   const live = h("p.say", { role: "status", tabindex: -1 });
   const dots = h("p.dots", { "aria-hidden": "true" });
   const count = h("p", {});
   const stop = button(t("teach.cancel"), () => remove("/v1/enrol"));
+  const taken = h("div.row", {});
+  const advice = h("div", { role: "status" });
+  const costs = h("p", { role: "status" });
+  const keep = button(t("teach.keep"), async () => {
+    const close = told.includes("too close");
+    draw(await post("/v1/enrol/keep", { id: begun.id }));
+    costs.textContent = t(close ? "teach.costs.close" : "teach.costs.unlike");
+  });
   const more = button(t("teach.more"), () => app.again({ focus: true }), { kind: "main" });
-  const node = card(t("teach.now"), phrase && h("p.phrase", {}, own(phrase)), live, level.node, dots, count, h("div.row", {}, stop));
+  const node = card(t("teach.now"), phrase && h("p.phrase", {}, own(phrase)), live, level.node, dots, count, taken, advice, costs, h("div.row", {}, keep, stop));
   let told = "";
+  let listed = "";
+  let hints = "";
+  const back = (n) => button(t("teach.back", { number: n }), async () => draw(await post("/v1/enrol/take-back", { take: n, id: begun.id })));
   const draw = (state) => {
     const said = `${state.state} ${state.attempts} ${state.reason}`;
     if (said !== told) live.replaceChildren(...[words(state)].flat());
@@ -46,6 +63,14 @@ function lesson(begun, phrase, app) {
     live.className = `say ${state.state}`;
     dots.replaceChildren(...Array.from({ length: state.wanted }, (_, i) => h(i < state.taken ? "span.full" : "span", {})));
     count.textContent = t("teach.count", { n: state.taken, wanted: state.wanted });
+    const ended = ENDED.includes(state.state) || state.state === "training";
+    const numbers = ended ? [] : state.takes;
+    if (String(numbers) !== listed) taken.replaceChildren(...numbers.map(back));
+    listed = String(numbers);
+    const advising = JSON.stringify(state.advice);
+    if (advising !== hints) advice.replaceChildren(...state.advice.map(advised));
+    hints = advising;
+    keep.hidden = ended || !state.keepable;
     if ("level_dbfs" in state) level.set(state.level_dbfs);
     if (!ENDED.includes(state.state)) return;
     const focused = document.activeElement === stop;
