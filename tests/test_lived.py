@@ -117,6 +117,19 @@ def test_two_people_with_and_without_agreeing_to_be_told_by_voice(
     assert values["lived.2-voice_match_off.hits"] > 0.0
 
 
+def test_what_one_taught_and_shared_is_said_by_guests(
+    scene: Scene, cast: tuple[voices.Voice, voices.Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = sum(word in scene.model.phrases for word in cast[1].base())
+    values = figures.figures(homes.shared(scene, cast[0], [cast[1], cast[0]], 2))
+    assert values["lived.shared-quiet.utterances"] == 4
+    assert values["lived.shared-base.utterances"] == 2 * words
+    assert values["lived.shared-quiet.people"][cast[0].name] == 1.0  # in her own voice
+    live = Device.live
+    monkeypatch.setattr(Device, "live", lambda device, adapters, profile="", _=None: live(device, adapters, profile))
+    assert figures.figures(homes.shared(scene, cast[0], [cast[0]], 2))["lived.shared-quiet.hits"] == 0.0
+
+
 def test_a_pair_is_said_and_so_are_its_halves_and_the_one_that_was_not_taught(
     scene: Scene, cast: tuple[voices.Voice, voices.Voice]
 ) -> None:

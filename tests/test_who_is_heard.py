@@ -62,7 +62,7 @@ def spans(recognizer, takes):
             chain.steps(block)
             outcome = outcome or attempt.hear(block, chain.recent)
         assert isinstance(outcome, Taken), outcome
-        found.append(outcome.span[None])
+        found.append(outcome)
     return found
 
 
@@ -104,8 +104,8 @@ def scene(recognizer, wake_word, tmp_path_factory):
     """Make a household: who agreed to what, and who taught what; voices are learnt from corrected wake words."""
     made = {}
 
-    def make(agreed, taught, *, voices=("ann", "ben"), **wishes):
-        key = repr((agreed, taught, voices, wishes))
+    def make(agreed, taught, *, voices=("ann", "ben"), takes_known=False, **wishes):
+        key = repr((agreed, taught, voices, takes_known, wishes))
         if key not in made:
             with House(tmp_path_factory.mktemp("home") / "state").create() as vault:
                 home = Household(vault)
@@ -113,10 +113,12 @@ def scene(recognizer, wake_word, tmp_path_factory):
                 for name, profile in people.items():
                     for each in taught[name]:
                         takes = spans(recognizer, [phrase(each, pace) for pace in PACES])
-                        home.learner.add(profile, "enrolment", each, takes, "01")
+                        lengths = [take.length for take in takes] if takes_known else ()
+                        own = [take.span[None] for take in takes]
+                        home.learner.add(profile, "enrolment", each, own, "01", lengths=lengths)
                     if name in voices:
                         takes = spans(recognizer, [wake_word(name, pace) for pace in PACES])
-                        home.learner.add(profile, "correction", "computer", takes, "02")
+                        home.learner.add(profile, "correction", "computer", [t.span[None] for t in takes], "02")
                     round_ = home.learner.round(profile, at_once=True)
                     assert round_.outcome.verdict.passed, round_
                 household = Heard(recognizer.space, recognizer.head.classes, home.in_use())
@@ -269,6 +271,36 @@ def test_a_phrase_is_heard_for_others_only_while_its_owner_lets_them(home, wake_
     assert event.adapter == (1 if named == "ann" else 0)
     heard = [d for d in home.named(named, home.sharing(ann=[])).chain.process(turn) if d.kind == "phrase"]
     assert bool(heard) == (named == "ann")
+
+
+@pytest.fixture
+def aligned_home(scene):
+    """The same with takes whose lengths are known."""
+    taught = {"ann": [SHARED, ANNS], "ben": [SHARED, BENS]}
+    return scene({"ann": NOT_AGREED, "ben": NOT_AGREED}, taught, voices=(), takes_known=True)
+
+
+@pytest.mark.parametrize("named", [GUEST, "ben"])
+def test_what_everybody_may_say_is_weighed_against_the_bundles_words(aligned_home, wake_word, recognizer, named):
+    """It sounds like "one moment please", which the bundle has."""
+    home = aligned_home
+    shared = home.sharing(ann=[ANNS])
+    home.named(named, shared).chain.listen_for(with_taught(listening(recognizer.bundle), shared.taught), shared)
+    assert home.says(phrase(ANNS, 1.04), wait=1.0) == []
+    heard = home.says(wake_word("stranger"), speech.silence(0.4), phrase(ANNS, 1.04))
+    assert [said for said, _ in heard] == ["computer", ANNS]
+
+
+def test_takes_of_others_are_followed_where_they_let_everybody_say_the_phrase_and_nowhere_else(aligned_home):
+    home = aligned_home
+    for shared in ({}, {"ann": []}, {"ben": [ANNS]}):
+        assert home.sharing(**shared).aligned(GUEST) is None
+    lent = home.sharing(ann=[ANNS, SHARED])
+    names = lambda along: [lent.classes[column] for column in along.columns]  # noqa: E731
+    assert sorted(names(lent.aligned(GUEST))) == sorted([ANNS, SHARED])
+    ben = lent.aligned(home.people["ben"])
+    assert sorted(names(ben)) == sorted([ANNS, SHARED, BENS])
+    assert [lent.classes[column] for column in ben.whole] == [ANNS]  # the other one he has taught himself
 
 
 def test_only_the_phrases_that_are_shared_are_heard(home, wake_word):

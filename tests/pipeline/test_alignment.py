@@ -109,3 +109,12 @@ def test_a_take_begins_where_the_utterance_did(length: int, first: int, count: i
     span = np.arange(18)[:, None] + np.zeros((1, EMBEDDING))
     take = take_of(span, length)
     assert (take[0, 0], len(take)) == (first, count)
+
+
+def test_what_has_to_begin_with_the_utterance_begins_there_alone() -> None:
+    take = frames(3)
+    for early, begun, fits in ((True, 0, True), (True, 3, True), (True, 9, False), (False, 9, True)):
+        aligner = Aligner(Takes([[take], [frames(4)]]), PLAIN, np.array([early, False]))
+        heard = np.concatenate([frames(50, begun), take]) if begun else take
+        costs = [aligner.push(each, fresh=step < 5)[0] for step, each in enumerate(heard)]
+        assert (min(costs) < 0.15) == fits

@@ -23,6 +23,7 @@ class Along:
     goes_on: bool = False
     lengths: np.ndarray = field(default_factory=lambda: np.array([12.0, 12.0]))
     clear: bool = True
+    whole: np.ndarray = field(default_factory=lambda: np.array([OFF]))
 
 
 class Turn:
@@ -165,3 +166,14 @@ def test_what_was_nothing_is_rejected_and_another_try_counts(turn):
     assert turn.events[1:] == ["rejected"]
     turn.say(2, odds=(5.0, -30.0)).quiet(5)
     assert turn.events[2:] == ["phrase lights please"]
+
+
+@pytest.mark.parametrize(("odds", "events"), [((4.0, -30.0), ["phrase lights please"]), ((-30.0, 4.0), [])])
+def test_somebody_elses_phrase_is_none_where_speech_goes_on_behind_it(turn, odds, events):
+    turn.say(8).say(2, odds=odds).say(weighing.FOLLOWED + 1, goes_on=True).quiet(weighing.PAUSE)
+    assert turn.events[1:] == events
+
+
+def test_somebody_elses_phrase_is_one_where_nothing_is_said_behind_it(turn):
+    turn.say(8).say(2, odds=(-30.0, 4.0)).say(weighing.FOLLOWED - 2, goes_on=True).quiet(weighing.PAUSE)
+    assert turn.events[1:] == ["phrase lights off"]

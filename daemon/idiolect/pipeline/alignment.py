@@ -109,8 +109,10 @@ def _next(last: NDArray[np.float32], before: NDArray[np.float32], costs: NDArray
 class Aligner:
     """Follows a stream along all takes. ``reset`` where nothing said before counts."""
 
-    def __init__(self, takes: Takes, standard: Standard) -> None:
+    def __init__(self, takes: Takes, standard: Standard, early: NDArray[np.bool_] | None = None) -> None:
+        """``early``, (phrases,): those of which a match may begin only with what is being said."""
         self._takes, self._standard = takes, standard
+        self._early = np.flatnonzero(early[takes.of]) if early is not None else np.zeros(0, np.intp)
         self.reset()
 
     def reset(self) -> None:
@@ -118,10 +120,15 @@ class Aligner:
         self._last = np.full(self._takes.index.shape, NEVER, np.float32)
         self._before = self._last.copy()
 
-    def push(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take the next embedding, (96,); the cost of each phrase's best match that ends with it, (phrases,)."""
+    def push(self, embedding: NDArray[np.float32], *, fresh: bool = True) -> NDArray[np.float32]:
+        """Take the next embedding, (96,); the cost of each phrase's best match that ends with it, (phrases,).
+
+        ``fresh``: whether somebody has only begun to speak.
+        """
         costs = 1.0 - self._standard.frames(embedding) @ self._takes.frames
         self._before, self._last = self._last, _next(self._last, self._before, costs[self._takes.index])
+        if not fresh:
+            self._last[self._early, 0] = NEVER
         return self._takes.by_phrase(self._last)
 
     def begun(self) -> NDArray[np.float32]:

@@ -35,6 +35,8 @@ CLEAR_DB = 26.0
 """How clearly somebody is heard where the level tells whether speech goes on; and where no gate measures it."""
 AFTERGLOW = 2
 """Blocks behind the last one with sound whose embeddings still belong to a phrase (``learning.attempt.AFTER``)."""
+FRESH = 6
+"""Blocks from the begin of an utterance in which somebody else's phrase may begin: takes leave out the first two."""
 MARGIN = 8
 """Embeddings behind it that are kept besides: one knows that it has ended only then."""
 
@@ -290,7 +292,9 @@ class Chain:
         along.clear = clearness >= CLEAR_DB
         along.goes_on = active and along.clear and (self._gate is None or self._gate.loud())
         if self._unheard <= AFTERGLOW:
-            posteriors[along.columns] = along.push(embedding, clearness)
+            begun = (self.position - self._decoder.utterance[0]) // BLOCK
+            fresh = not along.clear or begun <= FRESH
+            posteriors[along.columns] = along.push(embedding, clearness, posteriors[along.columns], fresh=fresh)
         else:
             posteriors[along.columns] = 0.0
         return posteriors

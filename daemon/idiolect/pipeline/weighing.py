@@ -40,6 +40,8 @@ class Whole(Protocol):
     """Their classes."""
     odds: NDArray[np.float32]
     """Log-odds of each to have been said just now, 0 where it would count at a threshold of 0.5."""
+    whole: NDArray[np.intp]
+    """Classes of those that are said as a whole utterance, and not in a longer one."""
     favour: NDArray[np.float32]
     """Log-odds by which each goes before what may be a part of it."""
     beginning: float
@@ -119,7 +121,8 @@ class Weighing:
             return False
         taught = self.best.index in self._taught
         self._followed += whole.goes_on
-        if self._too_long(whole, spoken) or (not taught and self._followed >= FOLLOWED):
+        within = taught and self.best.index not in whole.whole
+        if self._too_long(whole, spoken) or (not within and self._followed >= FOLLOWED):
             self._drop()
             return False
         inner = INNER_PAUSE if taught else LONGER_PAUSE

@@ -16,6 +16,7 @@ TAKEN = {
     "untaught_near_taken": "untaught_near",
     "foreign_taken": "foreign",
     "guest_taken": "guest_taken",
+    "shared_taken": "shared_taken",
 }
 TAKES = {"wrong_take_accepted": ("wrong_take", "accepted"), "good_take_refused": ("good_take", "refused")}
 WRONG = ("confused", "opposite")
@@ -40,8 +41,10 @@ def figures(found: Found) -> dict[str, Any]:
 
     None where nothing was said.
     """
-    played = {row.figure for row in found.rows if row.figure[0].isdigit() or row.figure.startswith("others")}
-    names = sorted({"10-quiet", "10-few", "pairs", "pairs-few", "guest", *played})
+    played = {
+        row.figure for row in found.rows if row.figure[0].isdigit() or row.figure.startswith(("others", "shared-"))
+    }
+    names = sorted({"10-quiet", "10-few", "pairs", "pairs-few", "guest", "shared-quiet", *played})
     everybody = _keys(names, found.rows, found.reported)
     real = _keys(names, [row for row in found.rows if row.real], [each for each in found.reported if each.real])
     apart: dict[str, Any] = {}

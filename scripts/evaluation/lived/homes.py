@@ -205,21 +205,25 @@ def _report(home: Home, learnt: Learnt, name: str) -> None:
 
 def _strange(home: Home, device: Device, lessons: Lessons, guest: Person | None) -> None:
     """What is none of her phrases: sentences, wrong takes, and what a guest says."""
-    scene, person = home.scene, home.person
-    listened = device.phrases
-    order = rng_of(person.name, "sentences").permutation(len(scene.sentences))
-    fitting = (s for s in (scene.sentences[int(i)] for i in order) if not s.holds(listened))
-    for number, sentence in enumerate(islice(fitting, scene.foreign)):
+    for number, sentence in enumerate(_foreign(home, device)):
         home.offer(device, "foreign", sentence.clip(), "sentence", number)
     _wrong_takes(home, lessons)
     if guest is None:
         return
     device.address(GUEST)
-    for word in [word for word in guest.base() if word in scene.model.phrases][:6]:
+    for word in [word for word in guest.base() if word in home.scene.model.phrases][:6]:
         home.say(device, "guest", word, TAUGHT, longer=False, speaker=guest)
     for phrase in [phrase for phrase in lessons.phrases if guest.can(phrase) and home.apart(phrase)]:
         home.offer(device, "guest_taken", guest.say(phrase, TAUGHT), "guest", phrase)
     device.address(lessons.profile)
+
+
+def _foreign(home: Home, device: Device) -> list[Sentence]:
+    """As many of other people's sentences as a household hears; none holds what this box listens for."""
+    sentences, listened = home.scene.sentences, device.phrases
+    order = rng_of(home.person.name, "sentences").permutation(len(sentences))
+    fitting = (s for s in (sentences[int(i)] for i in order) if not s.holds(listened))
+    return list(islice(fitting, home.scene.foreign))
 
 
 def _wrong_takes(home: Home, lessons: Lessons) -> None:
@@ -283,6 +287,26 @@ def by_voice(scene: Scene, person: Person, other: Person, count: int) -> Found:
             home.wakes = wakes
             for phrase in says:
                 home.say(device, f"{count}-voice_match{figure}", phrase, TAUGHT)
+    return home.found
+
+
+def shared(scene: Scene, person: Person, guests: Sequence[Person], count: int) -> Found:
+    """Somebody who lets everybody say what she taught, and guests who say it; what else they say is none of it."""
+    home = Home(scene, person, Found())
+    phrases = person.everyday(count)
+    learnt = learn(scene.model, home.taught(phrases))
+    device = home.device([learnt])
+    if learnt.adapter:
+        device.live([learnt.adapter], GUEST, {learnt.adapter.profile: frozenset(phrases)})
+    for guest in guests:
+        for phrase in filter(guest.can, phrases):
+            for condition in ("quiet", "10db"):
+                if condition == "quiet" or condition in scene.noises:
+                    home.say(device, f"shared-{condition}", phrase, TAUGHT, condition=condition, speaker=guest)
+        for word in [word for word in guest.base() if word in scene.model.phrases][:6]:
+            home.say(device, "shared-base", word, TAUGHT, longer=False, speaker=guest)
+    for number, sentence in enumerate(_foreign(home, device)):
+        home.offer(device, "shared_taken", sentence.clip(), "sentence", number)
     return home.found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -54,9 +54,14 @@ class Device:
         self.chain = recognizer.chain(self._base)
         self.live(())
 
-    def live(self, adapters: Sequence[Adapter], profile: str = GUEST) -> None:
-        """Lay a household over it, and take ``profile`` to speak, as the daemon does after a round."""
-        household = Household(self._model.space, self._model.classes, adapters) if adapters else None
+    def live(
+        self, adapters: Sequence[Adapter], profile: str = GUEST, shared: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """Lay a household over it, and take ``profile`` to speak, as the daemon does after a round.
+
+        ``shared``: by profile, which of the phrases that this person taught everybody may say.
+        """
+        household = Household(self._model.space, self._model.classes, adapters, shared) if adapters else None
         taught = household.taught if household else ()
         wish = assembly.with_taught(self._base, taught, self._config.listening.sensitivity)
         self.listening = assembly.for_people(wish, self._config, {})

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class Task:
     other: Person | None = None
     conditions: tuple[str, ...] = ()
     count: int = 10
+    guests: tuple[Person, ...] = ()
 
 
 @dataclass(slots=True)
@@ -86,6 +88,8 @@ def _work(number: int) -> Found:
         return homes.pairs(_scene, task.person, task.count)
     if task.kind == "voice_match" and task.other is not None:
         return homes.by_voice(_scene, task.person, task.other, task.count)
+    if task.kind == "shared":
+        return homes.shared(_scene, task.person, task.guests, task.count)
     if task.kind == "others":
         takes = OTHERS * _scene.takes
         return homes.everyday(_scene, task.person, 10, task.conditions, called="others", takes=takes)
@@ -106,6 +110,8 @@ def tasks(people: Sequence[Person], size: Size) -> list[Task]:
         found.append(Task("everyday", person, None, (), 2))
         if person.near(1):
             found.append(Task("pairs", person, count=size.pairs))
+        if near and number % size.share == 0:
+            found.append(Task("shared", person, guests=tuple(islice(cycle(near), number, number + min(3, len(near))))))
         if guest and person.base() and guest.base() and number % size.share == 0:
             found.append(Task("voice_match", person, guest))
     many = [person for person in people if len(person.everyday(30)) == 30]
