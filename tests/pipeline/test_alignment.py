@@ -70,7 +70,7 @@ def test_a_phrase_costs_the_mean_over_its_takes_and_each_stays_by_itself() -> No
     a, b, c = frames(1, 5), frames(2, 16), frames(3, 9)
     heard = np.concatenate([frames(70), a, frames(71)])
     together = costs([[a, b], [c]], heard)
-    alone = [Aligner(Takes([[each]]), PLAIN) for each in (a, b)]
+    alone = [Aligner(Takes([[each]])) for each in (a, b)]
     steps = np.array([[each.push(frame)[0] for each in alone] for frame in heard])
     assert together[0] == pytest.approx(np.minimum(steps, 2.0).mean(1).min(), abs=1e-5)
     assert together[1] == pytest.approx(costs([[c]], heard)[0], abs=1e-5)
@@ -78,7 +78,7 @@ def test_a_phrase_costs_the_mean_over_its_takes_and_each_stays_by_itself() -> No
 
 def test_a_beginning_is_known_as_one_and_an_end_is_none() -> None:
     take = frames(4, 16)
-    aligner = Aligner(Takes([[take], [frames(5, 16)]]), PLAIN)
+    aligner = Aligner(Takes([[take], [frames(5, 16)]]))
     seen = []
     for frame in take:
         aligner.push(frame)
@@ -114,7 +114,7 @@ def test_a_take_begins_where_the_utterance_did(length: int, first: int, count: i
 def test_what_has_to_begin_with_the_utterance_begins_there_alone() -> None:
     take = frames(3)
     for early, begun, fits in ((True, 0, True), (True, 3, True), (True, 9, False), (False, 9, True)):
-        aligner = Aligner(Takes([[take], [frames(4)]]), PLAIN, np.array([early, False]))
+        aligner = Aligner(Takes([[take], [frames(4)]]), np.array([early, False]))
         heard = np.concatenate([frames(50, begun), take]) if begun else take
         costs = [aligner.push(each, fresh=step < 5)[0] for step, each in enumerate(heard)]
         assert (min(costs) < 0.15) == fits

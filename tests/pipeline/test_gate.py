@@ -51,3 +51,15 @@ def test_reset_opens_it():
     assert not gate.open
     gate.reset()
     assert gate.open
+
+
+def test_the_room_is_that_of_before_a_long_sentence():
+    """Within one nothing is as quiet as the room: four seconds without a pause stand out as clearly as one."""
+    gate, loud = Gate(), (np.random.default_rng(3).standard_normal(1280 * 50) * 2000).astype(np.int16)
+    run(gate, speech.silence(30, 10.0))
+    clear = []
+    for block in loud.reshape(-1, 1280):
+        gate.hear(block)
+        clear.append(gate.clearness())
+    assert clear[12] > 40
+    assert clear[-1] == pytest.approx(clear[12], abs=3)

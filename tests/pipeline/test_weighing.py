@@ -24,6 +24,16 @@ class Along:
     lengths: np.ndarray = field(default_factory=lambda: np.array([12.0, 12.0]))
     clear: bool = True
     whole: np.ndarray = field(default_factory=lambda: np.array([OFF]))
+    inside: float = -30.0
+    likeness: np.ndarray | None = None
+    uneven: float = 0.0
+
+    def __post_init__(self):
+        self.likeness = self.odds if self.likeness is None else np.array(self.likeness, np.float32)
+
+    def unevenness(self, column):
+        assert column in self.columns
+        return self.uneven
 
 
 class Turn:
@@ -50,11 +60,13 @@ class Turn:
         assert self.events == ["wake computer"]
         assert self.decoder.state is State.TURN
 
-    def step(self, scores=(), odds=(-30.0, -30.0), *, active=True, beginning=-30.0, goes_on=False):
+    def step(self, scores=(), odds=(-30.0, -30.0), *, active=True, beginning=-30.0, goes_on=False, **more):
         posteriors = np.full(6, 0.01, np.float32)
         for index, score in dict(scores).items():
             posteriors[index] = score
-        along = Along(np.array([PLEASE, OFF]), np.array(odds, np.float32), np.array([8.0, 8.0]), beginning, goes_on)
+        along = Along(
+            np.array([PLEASE, OFF]), np.array(odds, np.float32), np.array([8.0, 8.0]), beginning, goes_on, **more
+        )
         posteriors[along.columns] = 1 / (1 + np.exp(-np.clip(along.odds, -30, 30)))
         self.position += 1280
         found = self.decoder.push(posteriors, active=active, position=self.position, whole=along)
@@ -78,7 +90,7 @@ def turn():
 
 
 def test_a_base_word_in_the_beginning_of_a_taught_phrase_does_not_end_the_turn(turn):
-    turn.say(3, scores={ONE: 0.98}, beginning=3.0).say(4, beginning=3.0).say(2, odds=(5.0, -30.0)).say(1).quiet(5)
+    turn.say(3, scores={ONE: 0.98}, inside=3.0).say(4, inside=3.0).say(2, odds=(5.0, -30.0)).say(1).quiet(5)
     assert turn.events[1:] == ["phrase lights please"]
     assert turn.decoder.state is State.IDLE
 
@@ -91,7 +103,7 @@ def test_a_base_word_alone_is_told_after_a_short_pause(turn):
 
 
 def test_where_it_may_go_on_the_pause_is_longer(turn):
-    turn.say(3, scores={ONE: 0.98}, beginning=3.0).quiet(weighing.LONGER_PAUSE - 1)
+    turn.say(3, scores={ONE: 0.98}, inside=3.0).quiet(weighing.LONGER_PAUSE - 1)
     assert len(turn.events) == 1
     turn.quiet(1)
     assert turn.events[1:] == ["phrase one"]
@@ -147,6 +159,57 @@ def test_one_that_is_clearly_nearer_is_not(turn):
 def test_wake_words_and_what_needs_no_turn_stay_at_once(turn):
     turn.say(3, odds=(5.0, -30.0), scores={STOP: 0.99})
     assert turn.events[1:] == ["phrase stop"]
+
+
+def test_what_needs_no_turn_waits_while_it_may_be_a_part_of_a_taught_phrase(turn):
+    turn.say(3, scores={STOP: 0.99}, inside=2.0).say(4, inside=2.0).say(2, odds=(5.0, -30.0), inside=5.0).quiet(5)
+    assert turn.events[1:] == ["phrase lights please"]
+
+
+def test_and_is_told_as_soon_as_it_cannot_be_one(turn):
+    turn.say(3, scores={STOP: 0.99}, inside=2.0)
+    assert len(turn.events) == 1
+    turn.say(1, goes_on=True)
+    assert turn.events[1:] == ["phrase stop"]
+
+
+def test_or_after_a_short_pause(turn):
+    turn.say(3, scores={STOP: 0.99}, inside=2.0)
+    turn.say(weighing.INNER_PAUSE, active=False, inside=2.0)
+    assert turn.events[1:] == ["phrase stop"]
+
+
+def test_it_is_told_beside_a_phrase_that_is_held(turn):
+    turn.say(2, odds=(5.0, -30.0)).say(3, scores={STOP: 0.99})
+    assert turn.events[1:] == ["phrase stop"]
+
+
+def test_of_two_phrases_the_likelier_one_counts_whatever_their_limits_are(turn):
+    turn.say(2, odds=(9.0, 5.0), likeness=(1.0, 4.0)).quiet(5)
+    assert turn.events[1:] == ["phrase lights off"]
+
+
+def test_one_step_at_its_limit_is_enough_for_a_phrase_that_was_aligned(turn):
+    turn.say(1, odds=(0.5, -30.0)).quiet(5)
+    assert turn.events[1:] == ["phrase lights please"]
+
+
+@pytest.mark.parametrize(("uneven", "clear", "told"), [
+    (weighing.UNEVEN - 0.01, True, True), (weighing.UNEVEN + 0.01, True, False),
+    (weighing.UNEVEN + 0.01, False, True), (weighing.UNEVEN_IN_NOISE + 0.01, False, False),
+])  # fmt: skip
+def test_a_phrase_of_which_a_part_was_something_else_is_none(turn, uneven, clear, told):
+    turn.say(8, clear=clear).say(2, odds=(5.0, -30.0), clear=clear, uneven=uneven)
+    turn.say(8, active=False, clear=clear, uneven=uneven)
+    assert turn.events[1:] == (["phrase lights please"] if told else ["rejected"])
+    assert turn.detections[-1].reason == ""
+
+
+def test_in_noise_a_word_of_the_bundles_waits_longer_than_a_taught_phrase(turn):
+    turn.say(3, scores={ONE: 0.98}, clear=False).say(weighing.BEATEN, clear=False)
+    assert len(turn.events) == 1
+    turn.say(weighing.WORD_BEATEN - weighing.BEATEN, clear=False)
+    assert turn.events[1:] == ["phrase one"]
 
 
 def test_the_end_of_a_turn_tells_what_is_held():

@@ -24,11 +24,11 @@ MOST = 3
 """Takes of a phrase that are aligned with: its newest. Each costs up to 16 frames of time in a turn, and of space."""
 FEWEST = 2
 """Of one take nobody knows how it varies."""
-LIMIT = 0.12
+LIMIT = 0.21
 OWN = 1.0
 """A phrase may cost LIMIT and as much more as its takes cost each other: how much one's way of saying it varies differs
-between people by a factor of four. In noise it may cost more (``pipeline.personal.allowance``)."""
-HIGHEST = 0.45
+between people by a factor of four. In noise it may cost more (``pipeline.aligned.allowance``)."""
+HIGHEST = 0.53
 """However unlike its takes are: of other people's sentences one in a hundred costs less."""
 
 
@@ -87,17 +87,27 @@ def compared(
     """A take (frames, 96) against earlier ones of its phrase, and against the takes of each other phrase.
 
     Phrases that differ in a part only are told apart later on; refused is what is nearer to another phrase than to its
-    own, or, while there is no other take of its own, as near as that phrase's own takes are to each other.
+    own, or, while there is no other take of its own, as near to one as that phrase's own takes are to each other.
     """
-    mine = float(np.mean([between(take, each) for each in before])) if before else 0.0
+    others = [takes for takes in others if len(takes) >= FEWEST]
+    if not before:
+        return Reason.CLOSE if any(_same(take, takes) for takes in others) else None
+    mine = float(np.mean([between(take, each) for each in before]))
     if mine > UNLIKE:
         return Reason.UNLIKE
-    for takes in (takes for takes in others if len(takes) >= FEWEST):
-        theirs = float(np.mean([between(take, each) for each in takes]))
-        usual = mine if before else float(np.mean([between(takes[0], each) for each in takes[1:]]))
-        if theirs < usual:
-            return Reason.CLOSE
-    return None
+    theirs = [float(np.mean([between(take, each) for each in takes])) for takes in others]
+    return Reason.CLOSE if min(theirs, default=mine) < mine - NEARER else None
+
+
+NEARER = 0.03
+"""Cost by which a take has to be nearer to another phrase than to its own, where it is to be of that one."""
+SAME = 0.3
+"""Cost below which a first take may be one of another phrase, if that one's takes are no nearer to each other."""
+
+
+def _same(take: NDArray[np.float32], takes: Sequence[NDArray[np.float32]]) -> bool:
+    usual = float(np.mean([between(takes[0], each) for each in takes[1:]]))
+    return float(np.mean([between(take, each) for each in takes])) < min(usual, SAME)
 
 
 UNLIKE = 0.6

@@ -227,6 +227,11 @@ def _own(model: Model, made: Round, numbers: dict[str, float]) -> bool:
     return steady and numbers["own_wrong"] <= numbers["own_wrong_before"]
 
 
+CLEARLY = 0.09
+"""Cost by which somebody else's phrase must be within the limit to count as mistaken: a limit leaves room for days and
+pauses, and somebody else's phrase comes seldom in one's own turn."""
+
+
 def _taken(model: Model, adapter: Adapter, others: Heard | None) -> int:
     if others is None or not adapter.taught or not len(others.z):
         return 0
@@ -235,5 +240,5 @@ def _taken(model: Model, adapter: Adapter, others: Heard | None) -> int:
     taken = np.array([name in in_windows for name in spoken(model, adapter, others)])
     if aligned and others.spans is not None:
         found = costs([t.takes for t in aligned], model.standard.frames(others.spans))
-        taken |= (found <= [t.cost for t in aligned]).any(1)
+        taken |= (found <= [t.cost - CLEARLY for t in aligned]).any(1)
     return int(taken.sum())

@@ -28,6 +28,8 @@ NEVER = np.float32(1e3)
 """A cost that nothing has: the match has not begun."""
 BEGUN = 6
 """Frames of a take, or half of it, from which on what is said may be its beginning."""
+HARDLY = 4
+"""Frames of a take from which on what is said may be a part of it, where a word like its beginning was heard."""
 LATE = 5
 """Frames before the end of a take from which on nothing longer is being said: two of them lie behind the utterance."""
 SHORTEST = 3
@@ -87,6 +89,8 @@ class Takes:
         place = np.arange(longest)[None]
         self.begun = (place + 1 >= first[:, None]) & (place < self.lengths[:, None] - LATE)
         """(takes, longest): where somebody would be who is saying it and has not ended."""
+        self.inside = (place + 1 >= np.minimum(first, HARDLY)[:, None]) & (place < self.lengths[:, None])
+        """(takes, longest): where somebody would be who is saying it, or has just ended."""
         self.steps = (np.arange(longest) + 1).astype(np.float32)
 
     def by_phrase(self, matches: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,8 +100,8 @@ class Takes:
         return (total / self.count).astype(np.float32)
 
 
-def _next(last: NDArray[np.float32], before: NDArray[np.float32], costs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Matches (..., takes, longest) after one more embedding, from those of the two steps before it."""
+def step(last: NDArray[np.float32], before: NDArray[np.float32], costs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Matches (..., frames of a take) after one more embedding, from those of the two steps before it."""
     now = np.full(last.shape, NEVER, np.float32)
     now[..., 0] = costs[..., 0]
     now[..., 1:] = np.minimum(last[..., :-1], before[..., :-1] + PENALTY) + costs[..., 1:]
@@ -109,9 +113,9 @@ def _next(last: NDArray[np.float32], before: NDArray[np.float32], costs: NDArray
 class Aligner:
     """Follows a stream along all takes. ``reset`` where nothing said before counts."""
 
-    def __init__(self, takes: Takes, standard: Standard, early: NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, takes: Takes, early: NDArray[np.bool_] | None = None) -> None:
         """``early``, (phrases,): those of which a match may begin only with what is being said."""
-        self._takes, self._standard = takes, standard
+        self._takes = takes
         self._early = np.flatnonzero(early[takes.of]) if early is not None else np.zeros(0, np.intp)
         self.reset()
 
@@ -120,21 +124,28 @@ class Aligner:
         self._last = np.full(self._takes.index.shape, NEVER, np.float32)
         self._before = self._last.copy()
 
-    def push(self, embedding: NDArray[np.float32], *, fresh: bool = True) -> NDArray[np.float32]:
-        """Take the next embedding, (96,); the cost of each phrase's best match that ends with it, (phrases,).
+    def push(self, frame: NDArray[np.float32], *, fresh: bool = True) -> NDArray[np.float32]:
+        """Take the next frame, (96,) of length 1; the cost of each phrase's best match that ends with it, (phrases,).
 
         ``fresh``: whether somebody has only begun to speak.
         """
-        costs = 1.0 - self._standard.frames(embedding) @ self._takes.frames
-        self._before, self._last = self._last, _next(self._last, self._before, costs[self._takes.index])
+        costs = 1.0 - frame @ self._takes.frames
+        self._before, self._last = self._last, step(self._last, self._before, costs[self._takes.index])
         if not fresh:
             self._last[self._early, 0] = NEVER
         return self._takes.by_phrase(self._last)
 
     def begun(self) -> NDArray[np.float32]:
         """What it costs each phrase, (phrases,), that what is being said is its beginning, by its best take."""
+        return self._least(self._takes.begun)
+
+    def inside(self) -> NDArray[np.float32]:
+        """What it costs each phrase, (phrases,), that what is being said is some part of it, by its best take."""
+        return self._least(self._takes.inside)
+
+    def _least(self, where: NDArray[np.bool_]) -> NDArray[np.float32]:
         takes = self._takes
-        so_far = np.where(takes.begun, self._last / takes.steps, NEVER).min(1)
+        so_far = np.where(where, self._last / takes.steps, NEVER).min(1)
         found = np.full(len(takes.count), NEVER, np.float32)
         np.minimum.at(found, takes.of, so_far)
         return found
@@ -151,7 +162,7 @@ def costs(phrases: Sequence[Sequence[NDArray[Any]]], heard: NDArray[np.float32])
     """The least cost of each phrase anywhere in what was heard, (..., n, 96) of length 1: (..., phrases)."""
     takes = Takes(phrases)
     several = heard.reshape(-1, *heard.shape[-2:])
-    found = [_least(takes, several[i : i + _TOGETHER]) for i in range(0, len(several), _TOGETHER)]
+    found = [_least_of(takes, several[i : i + _TOGETHER]) for i in range(0, len(several), _TOGETHER)]
     return np.concatenate(found).reshape(*heard.shape[:-2], len(phrases))
 
 
@@ -159,11 +170,11 @@ _TOGETHER = 32
 """Utterances that are aligned at once: their costs take 4 bytes for each frame of each take and each embedding."""
 
 
-def _least(takes: Takes, heard: NDArray[np.float32]) -> NDArray[np.float32]:
+def _least_of(takes: Takes, heard: NDArray[np.float32]) -> NDArray[np.float32]:
     last = np.full((len(heard), *takes.index.shape), NEVER, np.float32)
     before, least = last, np.full((len(heard), len(takes.count)), NEVER, np.float32)
     every = 1.0 - heard @ takes.frames
-    for step in range(heard.shape[1]):
-        before, last = last, _next(last, before, every[:, step][:, takes.index])
+    for place in range(heard.shape[1]):
+        before, last = last, step(last, before, every[:, place][:, takes.index])
         np.minimum(least, takes.by_phrase(last), out=least)
     return least

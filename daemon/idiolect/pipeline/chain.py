@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.pipeline.adapter import Head, Scorer
+from idiolect.pipeline.aligned import Aligned
 from idiolect.pipeline.beside import Beside, Carried
 from idiolect.pipeline.decoder import SMOOTHING, UTTERANCE_LEAST, Decoder, Listening, State
 from idiolect.pipeline.encoder import WARM_UP, Embedder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.gate import Gate
-from idiolect.pipeline.personal import Aligned, Household
+from idiolect.pipeline.personal import Household
 from idiolect.values import BLOCK, EMBEDDING, GUEST, WINDOW, Detection
 
 UNSETTLED = WARM_UP + WINDOW - 1
@@ -296,7 +297,7 @@ class Chain:
             fresh = not along.clear or begun <= FRESH
             posteriors[along.columns] = along.push(embedding, clearness, posteriors[along.columns], fresh=fresh)
         else:
-            posteriors[along.columns] = 0.0
+            posteriors[along.columns] = along.rest()
         return posteriors
 
     def _score(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:

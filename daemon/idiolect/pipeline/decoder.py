@@ -12,7 +12,8 @@ decided apart:
   no turn, and with ``always`` none does.
 
 In the turn of somebody who taught phrases a peak is not the end: what has been heard is held, and the best phrase of
-the whole utterance wins (``weighing``). Wake words and what needs no turn stay at once.
+the whole utterance wins (``weighing``). Wake words stay at once, and what needs no turn where it cannot be a part of
+a taught phrase.
 
 Everything is counted in blocks of 80 ms and in sample positions; there is no clock in here.
 """
@@ -171,7 +172,12 @@ class Peaks:
     def over(self, eligible: NDArray[np.bool_], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which classes have reached their thresholds with the newest step and may be reported."""
         reached: NDArray[np.bool_] = self._scores >= thresholds
-        return reached & eligible & ~self._high & (self._until <= self._step)
+        return reached & self.may(eligible)
+
+    def may(self, eligible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of these classes have not just been reported."""
+        free: NDArray[np.bool_] = eligible & ~self._high & (self._until <= self._step)
+        return free
 
     @property
     def scores(self) -> NDArray[np.float32]:
@@ -227,7 +233,7 @@ class Decoder:
         }
         self._at_once = listening.wake | listening.always_on
         self._waits = listening.phrases & ~self._at_once
-        self._weighing = Weighing(listening.pause)
+        self._weighing = Weighing(listening.pause, listening.always_on)
         self._gap = max(UTTERANCE_GAP, listening.pause)
         self.serve("")
         self.reset()
@@ -314,20 +320,22 @@ class Decoder:
     def _weigh(self, posteriors: NDArray[np.float32], whole: Whole, *, active: bool, ended: bool) -> Detection | None:
         """Take a step of a turn in which the best phrase of the whole utterance wins."""
         limits = self._thresholds[State.TURN]
-        if peak := self._peaks.push(posteriors, self._at_once, limits):
+        at_once = self._l.wake if whole.inside >= 0.0 else self._at_once
+        if peak := self._peaks.push(posteriors, at_once, limits):
             return self._signal(Signal.WAKE if self._l.wake[peak.index] else Signal.PHRASE, peak)
-        self._weighing.consider(self._peaks.scores, self._peaks.over(self._waits, limits), limits, whole)
+        may = self._peaks.may((self._l.phrases | self._l.always_on) & ~at_once)
+        self._weighing.consider(self._peaks.scores, may, limits, whole)
         if self._weighing.due(whole, active=active, quiet=self._quiet, spoken=self._active):
-            return self._settle()
+            return self._settle(whole)
         self._best = max(self._best, float(posteriors[self._waits].max(initial=0.0)))
         if ended and not self._answered:
             return self._signal(Signal.UNKNOWN_SPEECH, None)
-        return self._tick(active)
+        return self._tick(active, whole)
 
-    def _settle(self) -> Detection | None:
+    def _settle(self, whole: Whole) -> Detection | None:
         """Report what is held, or that it cannot be told from another phrase: then the turn stays open."""
         peak, rival = self._weighing.best, self._weighing.rival()
-        if peak is None:
+        if peak is None or not self._weighing.whole_said(whole):
             return None
         self._peaks.suppress(peak.index)
         if rival < 0:
@@ -353,7 +361,7 @@ class Decoder:
             return None
         if weigh and self.state is State.TURN:
             limits = self._thresholds[State.TURN]
-            self._weighing.consider(posteriors, self._waits & (posteriors >= limits), limits, None)
+            self._weighing.consider(posteriors, self._waits, limits, None)
             return None
         over = posteriors >= self._thresholds[self.state]
         scores = np.where(self._l.phrases & over, posteriors, -1.0)
@@ -403,11 +411,12 @@ class Decoder:
         self._quiet += 1
         return self._quiet == self._gap
 
-    def _tick(self, active: bool) -> Detection | None:
+    def _tick(self, active: bool, whole: Whole | None = None) -> Detection | None:
         self._turn_left -= 1
-        if self._turn_left <= 0 and not active:  # nobody is cut off in mid-word
-            return self._settle() if self._weighing.best else self._signal(Signal.TIME_OUT, None)
-        return None
+        if self._turn_left > 0 or active:  # nobody is cut off in mid-word
+            return None
+        told = self._settle(whole) if whole and self._weighing.best else None
+        return told or self._signal(Signal.TIME_OUT, None)
 
     def _signal(self, signal: Signal, peak: Peak | None) -> Detection | None:
         if (self.state, signal) not in TURNS:

@@ -28,8 +28,9 @@ HANG = 16
 
 
 LOUD = 100.0
-NEWEST, RECENT = 16, 32
-"""Blocks (1.3 s, 2.6 s) of which the loudest, and the quietest tenth, tell how clearly somebody is heard."""
+NEWEST, RECENT = 16, 80
+"""Blocks (1.3 s, 6.4 s) of which the loudest, and the quietest tenth, tell how clearly somebody is heard: within a long
+sentence nothing is as quiet as the room, so the room is that of before it."""
 
 
 class Gate:

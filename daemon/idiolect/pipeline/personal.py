@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.alignment import Aligner, Standard, Takes
+from idiolect.pipeline.aligned import LENT, Aligned
+from idiolect.pipeline.alignment import Standard
 from idiolect.pipeline.space import RIVAL
 from idiolect.values import GUEST
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from idiolect.pipeline.space import Space
 
-ALIGNED_SLOPE = 60.0
-"""Log-odds of a taught phrase per unit of cost below its limit: a good match is as sure as a base phrase can be."""
 SLOPE = 24.0
 """Log-odds of a taught phrase per unit of cosine above its threshold."""
 TAUGHT_THRESHOLD = 0.5
@@ -293,105 +292,6 @@ class Household:
         second = alike[1][0] if len(alike) > 1 else -1.0
         near = best >= VOICE_LEAST and best - second >= VOICE_LEAD
         return (profile if near else GUEST), best
-
-
-def allowance(clearness: float) -> np.float32:
-    """What a match may cost more where speech stands out from the room by so many dB only."""
-    return np.float32(np.interp(clearness, CLEARNESS, ALLOWED))
-
-
-CLEARNESS, ALLOWED = (12.0, 24.0, 40.0), (0.30, 0.20, 0.0)
-"""Measured on synthetic and real speakers in a quiet room and in a kitchen: nine in ten utterances of a phrase cost no
-more, at 10, 20 and 40 dB, while sentences of other people cost 0.4 and more in any of them."""
-PAUSED = 0.08
-"""What a match may cost more across a pause: embeddings behind one know nothing of what was before it."""
-FAVOURED, FAVOUR = (6.0, 12.0), 10.0
-"""Of two phrases that were both heard the longer one was said: a word inside of it is a good match, too. So a phrase
-that was matched from begin to end is given up to FAVOUR log-odds more, by the frames of its takes."""
-
-
-LENT = 0.12
-"""What a match with a phrase of somebody else's may cost more, less what its window scores above its threshold, in
-cosine: windows know other voices better than takes do. Measured on 8 who teach and 22 others who say it, none of whom
-`scripts/evaluate` hears by default: at 0.08, 0.12 and 0.16 the others are heard in 76, 78 and 81 of 100 phrases, and in
-a turn 1, 1 and 3 of 200 sentences are taken for one."""
-WINDOWS = 3
-"""Newest windows of which the best counts: a match ends with one embedding, and a window fits best a little earlier."""
-
-
-class Aligned:
-    """One stream along the takes of one profile: how surely each phrase was said up to now, and what may yet come.
-
-    Implements ``decoder.Whole``.
-    """
-
-    def __init__(self, taught: Sequence[Taught], columns: Sequence[int], standard: Standard, *, lent: int = 0) -> None:
-        """``columns``: of the household's classes, for each phrase; one that several people taught is one phrase.
-
-        The last ``lent`` ones are other people's: what is said goes along with them as a whole or not at all.
-        """
-        unique, self._places = np.unique(np.array(columns, np.intp), return_inverse=True)
-        self.columns: NDArray[np.intp] = unique
-        self._limits = np.array([t.cost for t in taught], np.float32)
-        frames = np.array([np.median([len(take) for take in t.takes]) for t in taught])
-        self.lengths = self._best_of(frames.astype(np.float32))
-        self.favour = self._best_of(np.interp(frames, FAVOURED, (0.0, FAVOUR)).astype(np.float32))
-        others = np.arange(len(taught)) >= len(taught) - lent
-        self.whole: NDArray[np.intp] = np.unique(np.array(columns, np.intp)[others])
-        """Their classes."""
-        self._lent = np.isin(unique, self.whole)
-        self._aligner = Aligner(Takes([t.takes for t in taught]), standard, others if lent else None)
-        self.reset()
-
-    def _best_of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The highest value of each phrase, whoever taught it."""
-        best = np.full(len(self.columns), -np.inf, np.float32)
-        np.maximum.at(best, self._places, values)
-        return best
-
-    def reset(self) -> None:
-        """Forget what was said."""
-        self._aligner.reset()
-        self._now = np.full(len(self.columns), -np.inf, np.float32)
-        self.odds = self._now
-        self.beginning = -np.inf
-        self._windows = np.full((WINDOWS, len(self.whole)), 1e-6, np.float32)
-        self.clear = self.goes_on = False
-        self._paused = np.float32(0.0)
-
-    def resume(self) -> None:
-        """Go on after a pause: what comes now is the rest of the same phrase, and fits less well."""
-        self._paused = np.float32(PAUSED)
-
-    def push(
-        self, embedding: NDArray[np.float32], clearness: float, windows: NDArray[np.float32] | None = None, *,
-        fresh: bool = True,
-    ) -> NDArray[np.float32]:  # fmt: skip
-        """Take the next embedding, (96,); the score of each phrase, (phrases,), 0..1, at its limit 0.5.
-
-        A match ends with one embedding and not with its neighbours, so each score stands for two steps.
-
-        Args:
-            embedding: The newest one.
-            clearness: In dB (``Gate.clearness``): the more noise there is, the more a match costs, and may cost.
-            windows: What the newest window gives each phrase, 0..1: it counts for other people's.
-            fresh: Whether somebody has only begun to speak: other people's begin there alone.
-        """
-        limits = self._limits + allowance(clearness) + self._paused
-        costs = self._aligner.push(embedding, fresh=fresh)
-        before, self._now = self._now, self._best_of(ALIGNED_SLOPE * (limits - costs))
-        if windows is not None and len(self.whole):
-            self._now[self._lent] += self._by_windows(windows[self._lent])
-        self.odds = np.maximum(before, self._now)
-        self.beginning = float((ALIGNED_SLOPE * (limits - self._aligner.begun())).max())
-        return (1.0 / (1.0 + np.exp(np.minimum(-self.odds, 30.0)))).astype(np.float32)
-
-    def _by_windows(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Log-odds of other people's phrases by the best of the last windows: a unit of cosine is one of cost."""
-        self._windows = np.roll(self._windows, 1, axis=0)
-        self._windows[0] = np.clip(windows, 1e-6, 1.0 - 1e-6)
-        best = self._windows.max(0)
-        return np.asarray(ALIGNED_SLOPE / SLOPE * np.log(best / (1.0 - best)), np.float32)
 
 
 VOICE_LEAST = 0.2
