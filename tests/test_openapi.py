@@ -10,12 +10,15 @@ import typing
 from importlib import resources
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
 from idiolect import client_types
 from idiolect.client_types import Status
 from idiolect.control import api, limits
+from idiolect.learning.attempt import Taken
+from tests.people import invented
 from tests.whole import whole
 
 DESCRIPTION = yaml.safe_load(resources.files("idiolect.control").joinpath("openapi.yaml").read_bytes())
@@ -192,9 +195,28 @@ def _consent(ask):
     ask("POST", "/v1/consent", {"name": "one more", "purposes": ["enrol"]}, 429)
 
 
+def _takes(home, ask, ident):
+    """Changing the takes of an enrolment that goes on: two were said, of which the second is unlike the first."""
+    deadline = time.monotonic() + 60.0
+    while (lesson := home.service.teaching._lesson) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for number in (1, 2):
+        sound = np.random.default_rng(number).integers(-3000, 3000, 4000).astype(np.int16)
+        lesson.hear(Taken(invented(number)[0], sound, -20.0, 12), number)
+    ask("POST", "/v1/enrol/take-back", {"take": True, "id": ident}, 422)
+    ask("POST", "/v1/enrol/take-back", {"take": 9, "id": ident}, 404)
+    ask("POST", "/v1/enrol/take-back", {"take": 1, "id": "0000"}, 409)
+    assert ask("POST", "/v1/enrol/keep", {"id": ident})["takes"] == [1, 2]
+    ask("POST", "/v1/enrol/keep", {"id": ident}, 409)
+    assert ask("POST", "/v1/enrol/take-back", {"take": 1, "id": ident})["takes"] == [2]
+
+
 def _teaching(home, ask):
     ask("GET", "/v1/enrol", expect=404)
-    ask("POST", "/v1/enrol", {"profile": "ann", "phrase": "good night", "samples": 1, "speak": ""})
+    ask("POST", "/v1/enrol/take-back", {"take": 1}, 409)
+    ask("POST", "/v1/enrol/keep", {}, 409)
+    begun = ask("POST", "/v1/enrol", {"profile": "ann", "phrase": "good night", "samples": 3, "speak": ""})
+    _takes(home, ask, begun["id"])
     ask("POST", "/v1/enrol", {"profile": "ann", "phrase": "good night"}, 409)
     ask("GET", "/v1/enrol")
     ask("DELETE", "/v1/enrol")
