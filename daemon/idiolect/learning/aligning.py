@@ -99,7 +99,7 @@ def compared(
     return Reason.CLOSE if min(theirs, default=mine) < mine - NEARER else None
 
 
-NEARER = 0.03
+NEARER = 0.05
 """Cost by which a take has to be nearer to another phrase than to its own, where it is to be of that one."""
 SAME = 0.3
 """Cost below which a first take may be one of another phrase, if that one's takes are no nearer to each other."""
