@@ -177,3 +177,38 @@ def test_what_is_learnt_survives_a_restart(home):
     assert home.status()["personalization"]["taught"] == 1
     assert PHRASE not in json.dumps(home.status())
     assert PHRASE in [e["phrase"] for e in home.say(take(1.05))]
+
+
+def test_a_take_is_kept_on_request_and_another_one_taken_back(home):
+    home.agree("enrol")
+    home.client.post("/v1/enrol", {"profile": "ann", "phrase": PHRASE, "samples": 3})
+
+    def until(attempts, *states):
+        home.wait(lambda: _stands(home.client.get("/v1/enrol"), attempts, states))
+        return home.client.get("/v1/enrol")
+
+    def speak(attempt, sound):
+        until(attempt, "listening")
+        home.talker.say(sound, wait=False)
+        return until(attempt + 1, "listening")
+
+    assert speak(1, take(0.92))["takes"] == [1]
+    refused = speak(2, speech.digit(7))
+    assert (refused["takes"], refused["keepable"], refused["reason"][:6]) == ([1], True, "unlike")
+    assert "less surely" in home.idiolect("enroll", "--keep")
+    assert home.client.get("/v1/enrol")["takes"] == [1, 2]
+    with pytest.raises(RequestError, match="only a take that was just refused"):
+        home.client.keep_take()
+    assert "counts no more" in home.idiolect("enroll", "--take-back", "2")
+    with pytest.raises(RequestError, match="there are: 1"):
+        home.client.take_back(2)
+    assert speak(3, take(1.0, 0.6))["takes"] == [1, 3]
+    until(4, "listening")
+    home.talker.say(take(1.1), wait=False)
+    home.wait(lambda: home.client.get("/v1/enrol")["state"] == "done")
+    assert [e["phrase"] for e in home.say(take(1.05, 0.8))] == [PHRASE]
+    assert PHRASE not in home.log
+
+
+def _stands(state, attempts, states):
+    return state["attempts"] >= attempts and state["state"] in states

@@ -335,11 +335,12 @@ class Active(TypedDict):
 
 class Advice(TypedDict):
     """What makes a phrase hard to understand, and what to ``do``. ``kind``: short, begins_like or near; ``phrase`` is
-    "" where there is none, or the asker may not see it.
+    "" where there is none, or the asker may not see it, and ``base`` says whether it is one of the bundle's.
     """
 
     kind: str
     phrase: str
+    base: bool
     text: str
     do: str
 

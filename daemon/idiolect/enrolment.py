@@ -125,6 +125,7 @@ class Enrolment:
             raise RequestError(409, "enrol", "nobody is teaching a phrase")
         self._inference.attempt(None)
         self._task.cancel()
+        self._state.keepable = False
         self._move(self._state, "cancelled")
         return self._state.public()
 

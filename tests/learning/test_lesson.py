@@ -137,4 +137,5 @@ def test_advice_names_a_near_phrase_only_where_it_may_be_seen() -> None:
     (hidden,) = advise(model(), takes, [Neighbour("", near)], ())
     assert "lights off" in known.told(named=True)["text"]
     assert "lights off" not in repr(known) + str(known.told(named=False))
+    assert (known.told(named=True)["base"], known.told(named=False)["phrase"]) == (False, "")
     assert "somebody here has taught" in hidden.told(named=True)["text"]

@@ -43,12 +43,13 @@ class Advice:
     phrase: str = field(default="", repr=False)
     base: bool = False
 
-    def told(self, named: bool) -> dict[str, str]:
+    def told(self, named: bool) -> dict[str, str | bool]:
         """The advice in words; without the name of any phrase unless it may be ``named``."""
         phrase = self.phrase if named else ""
         other = f'"{phrase}"' if phrase else _UNNAMED[self.base]
         text, do = _TEXTS[self.kind, self.base]
-        return {"kind": self.kind, "phrase": phrase, "text": text.format(other), "do": do.format(other)}
+        words = {"text": text.format(other), "do": do.format(other)}
+        return {"kind": self.kind, "phrase": phrase, "base": self.base, **words}
 
 
 _UNNAMED = {True: "a phrase that the device knows by itself", False: "a phrase that somebody here has taught"}

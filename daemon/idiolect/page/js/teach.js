@@ -31,8 +31,8 @@ function words(state) {
 }
 
 function advised(each) {
-  const values = { phrase: each.phrase || t(each.text.includes("by itself") ? "teach.base" : "teach.somebody") };
-  const key = each.kind === "near" && each.do.includes("listening.phrases") ? "near-base" : each.kind;
+  const values = { phrase: each.phrase || t(each.base ? "teach.base" : "teach.somebody") };
+  const key = each.kind === "near" && each.base ? "near-base" : each.kind;
   return h("p.advice", {}, t(`teach.advice.${key}`, values));
 }
 
