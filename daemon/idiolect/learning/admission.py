@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
 SAME = 0.995
 """Cosine above which two windows are one recording: takes of a word by one speaker stay below 0.97."""
-REACH = 0.12
-AGAINST = 0.35
+REACH = 0.2
+AGAINST = 0.5
+"""These two were chosen on every second speaker (``evaluation.personal.poison.tuning``): at 0.12 and 0.35 61 % of 92
+ordinary corrections of theirs counted, at these 74 %, and no attack moved anything; at 0.3 and 0.65 one of 64 did. Of
+single words said to be another word 19 % pass, where 6 % did."""
 SPEAKER_LEAST = 0.05
 SUSPECTS = 2
 
