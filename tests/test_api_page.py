@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_daemon import wait_for
-from tests.test_openapi import check, operations, resolved
+from tests.test_openapi import check, operations, resolved, two_takes
 from tests.whole import whole
 
 PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
@@ -98,6 +98,8 @@ def _prepare(home, command):
     while "/v1/enrol" in command and home.client.status()["microphone"]["state"] != "running":
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    if "/v1/enrol/keep" in command:
+        two_takes(home)
     if "/v1/correct" in command:
         home.agree("ann", "adapt_corrections", "adapt_confirmations", "household_phrases")
         home.teach("ann", "lights please")

@@ -195,14 +195,18 @@ def _consent(ask):
     ask("POST", "/v1/consent", {"name": "one more", "purposes": ["enrol"]}, 429)
 
 
-def _takes(home, ask, ident):
-    """Changing the takes of an enrolment that goes on: two were said, of which the second is unlike the first."""
+def two_takes(home):
+    """Two takes in the enrolment that goes on, of which the second is unlike the first and can be kept on request."""
     deadline = time.monotonic() + 60.0
     while (lesson := home.service.teaching._lesson) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     for number in (1, 2):
         sound = np.random.default_rng(number).integers(-3000, 3000, 4000).astype(np.int16)
         lesson.hear(Taken(invented(number)[0], sound, -20.0, 12), number)
+
+
+def _takes(home, ask, ident):
+    two_takes(home)
     ask("POST", "/v1/enrol/take-back", {"take": True, "id": ident}, 422)
     ask("POST", "/v1/enrol/take-back", {"take": 9, "id": ident}, 404)
     ask("POST", "/v1/enrol/take-back", {"take": 1, "id": "0000"}, 409)

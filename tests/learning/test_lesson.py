@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from idiolect.enrolment import State
 from idiolect.learning import aligning
 from idiolect.learning.advice import Advice, Neighbour, advise
 from idiolect.learning.attempt import Reason, Taken
@@ -139,3 +140,13 @@ def test_advice_names_a_near_phrase_only_where_it_may_be_seen() -> None:
     assert "lights off" not in repr(known) + str(known.told(named=False))
     assert (known.told(named=True)["base"], known.told(named=False)["phrase"]) == (False, "")
     assert "somebody here has taught" in hidden.told(named=True)["text"]
+
+
+def test_where_a_lesson_stands_names_phrases_only_to_who_began_it() -> None:
+    state = State("id", "aa" * 8, 3, "open sesame", user="ann", advice=[Advice("near", "lights off")])
+    assert [state.of(*who) for who in (("ann", ""), ("bob", ""), ("ann", "bb" * 8), ("", "aa" * 8))] == [
+        True, False, False, True,
+    ]  # fmt: skip
+    for phrase in ("lights off", "open sesame"):
+        assert phrase not in repr(state) + str(state.public())
+    assert "lights off" in str(state.public(named=True))
