@@ -41,8 +41,8 @@ SAME = 0.995
 REACH = 0.2
 AGAINST = 0.5
 """These two were chosen on every second speaker (``evaluation.personal.poison.tuning``): at 0.12 and 0.35 61 % of 92
-ordinary corrections of theirs counted, at these 74 %, and none of 128 attacks moved anything; at 0.3 and 0.65 1 of 64 did. Of
-single words said to be another word 19 % pass, where 6 % did."""
+ordinary corrections of theirs counted, at these 74 %, and none of 128 attacks moved anything; at 0.3 and 0.65 one of 64
+did. Of single words said to be another word 19 % pass, where 6 % did."""
 SPEAKER_LEAST = 0.05
 SUSPECTS = 2
 
