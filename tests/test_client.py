@@ -24,7 +24,7 @@ from tests.whole import Whole
 PACKAGE = Path(client_module.__file__).parent
 STAND_INS = {
     "name": "ann", "profile": "ann", "purposes": ["enrol"], "purpose": "enrol", "phrase": "lights", "event": "e-1",
-    "token": "t", "adapter": 1, "document": {}, "nonce": bytes(8), "active": True,
+    "token": "t", "adapter": 1, "document": {}, "nonce": bytes(8), "active": True, "take": 1,
 }  # fmt: skip
 LOW_LEVEL = {"get", "post", "delete", "events"}
 

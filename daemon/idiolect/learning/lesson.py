@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from idiolect.pipeline.alignment import Standard
 
 COSTS = {
-    Reason.UNLIKE: "kept: your takes of this phrase differ, so it is recognised less surely",
-    Reason.CLOSE: "kept: this phrase will sometimes be taken for the other one, and the other one for this",
+    Reason.UNLIKE: "kept, and recognised less surely: your takes of this phrase differ",
+    Reason.CLOSE: "kept, and sometimes confused: it will be taken for the other phrase, and that for this",
 }
 """What it costs to keep a take that was refused for this reason; refused for another, it cannot be kept."""
 ODD_ONES = 2

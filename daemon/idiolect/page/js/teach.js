@@ -32,8 +32,7 @@ function words(state) {
 
 function advised(each) {
   const values = { phrase: each.phrase || t(each.base ? "teach.base" : "teach.somebody") };
-  const key = each.kind === "near" && each.base ? "near-base" : each.kind;
-  return h("p.advice", {}, t(`teach.advice.${key}`, values));
+  return h("p.advice", {}, t(`teach.advice.${each.kind}`, values));
 }
 
 function lesson(begun, phrase, app) {
@@ -46,9 +45,9 @@ function lesson(begun, phrase, app) {
   const advice = h("div", { role: "status" });
   const costs = h("p", { role: "status" });
   const keep = button(t("teach.keep"), async () => {
-    const close = told.includes("too close");
-    draw(await post("/v1/enrol/keep", { id: begun.id }));
-    costs.textContent = t(close ? "teach.costs.close" : "teach.costs.unlike");
+    const kept = await post("/v1/enrol/keep", { id: begun.id });
+    draw(kept);
+    costs.textContent = reason(kept.costs);
   });
   const more = button(t("teach.more"), () => app.again({ focus: true }), { kind: "main" });
   const node = card(t("teach.now"), phrase && h("p.phrase", {}, own(phrase)), live, level.node, dots, count, taken, advice, costs, h("div.row", {}, keep, stop));
