@@ -105,6 +105,5 @@ def _near(takes: Sequence[Take], other: Neighbour) -> bool:
     """Whether a take would be taken for the other phrase if this one were not taught: by that phrase's own limit."""
     if len(other.takes) < aligning.FEWEST:
         return False
-    own = [aligning.between(a, b) for i, a in enumerate(other.takes) for b in other.takes[i + 1 :]]
-    limit = min(aligning.LIMIT + aligning.OWN * float(np.mean(own)), aligning.HIGHEST)
+    limit = aligning.limit(other.takes)
     return any(float(costs([list(other.takes)], take.frames).min()) <= limit for take in takes)
