@@ -5,7 +5,7 @@ import pytest
 
 from bundlebuild.augment import stretch
 from idiolect.learning.attempt import PATIENCE, Attempt, Reason, Taken, alike, level, repeated
-from idiolect.pipeline.chain import LONGEST
+from idiolect.pipeline.hearing import LONGEST
 from idiolect.values import BLOCK
 from tests import speech
 

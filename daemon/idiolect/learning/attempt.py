@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.chain import LONGEST, resample_window
+from idiolect.pipeline.hearing import LONGEST, resample_window
 from idiolect.pipeline.space import SPAN, as_span
 from idiolect.values import WINDOW
 
