@@ -6,30 +6,23 @@ replaced, and a new adapter is made from what is left, with the same bytes as if
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from idiolect import sharing, shelves, standing, structure, voices
+from idiolect import copies, sharing, shelves, standing, structure, voices
 from idiolect.consent import ADAPTER, Person
-from idiolect.errors import NONSENSE, RequestError, TrustError
+from idiolect.errors import RequestError, TrustError
 from idiolect.host.stretch import stretch
 from idiolect.learner import Learner, Made
 from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
-from idiolect.learning.ledger import MAX_LENGTH, PURPOSES, Example
-from idiolect.pipeline.space import SPAN
+from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.records import DAY_S
 from idiolect.trust import sealedcopy
-from idiolect.values import EMBEDDING, counted, encodable
+from idiolect.values import counted
 
-SCHEMA = "idiolect/person/v1"
-IMPORT_CAP = 2000
 PARTS, AROUND = 1 << 16, 5 << 19
 """Of the plain text of a sealed copy: its brackets and commas, and its bytes beside the embeddings. The most examples
 with the longest phrases are 2.2 MB, spelt as escapes of six bytes a character; read, no text takes more than 10 MiB."""
@@ -309,15 +302,11 @@ class Rights:
         """The person's own copy: readable, or sealed with a passphrase."""
         known, kept = self._learner.ledger(person.profile), self._learner.examples(person.profile)
         document = {
-            "schema": SCHEMA,
+            "schema": copies.SCHEMA,
             "name": person.name,
             "receipts": [json.loads(r.encode()) for r in self._learner.consents.history(person.profile)],
             "examples": [
-                {
-                    "phrase": e.phrase, "source": e.source, "day": e.day, "session": e.session, "heard": e.heard,
-                    "copies": len(e.spans), "length": e.length, "encoder": encoder,
-                    "embeddings_float16": base64.b64encode(e.spans.astype("<f2").tobytes()).decode(),
-                }
+                copies.row_of(e, encoder)
                 for e, encoder in kept
             ],
             "usage": [[phrase, day, count] for (phrase, day), count in sorted(known.usage.items())],
@@ -337,26 +326,27 @@ class Rights:
             document = self._opened(document, passphrase)
         if (
             not isinstance(document, Mapping)
-            or document.get("schema") != SCHEMA
+            or document.get("schema") != copies.SCHEMA
             or not isinstance(document.get("examples"), list)
         ):
             raise RequestError(422, "document", "is no export of a person: make one with `idiolect export`")
-        if len(document["examples"]) > IMPORT_CAP:
-            raise RequestError(422, "document", f"holds more than {IMPORT_CAP} examples")
-        groups: dict[tuple[Any, ...], list[Any]] = {}
+        if len(document["examples"]) > copies.IMPORT_CAP:
+            raise RequestError(422, "document", f"holds more than {copies.IMPORT_CAP} examples")
+        groups: dict[copies.Group, list[Any]] = {}
         for row in document["examples"]:  # all are looked at before one is taken over
-            *group, _, _ = _example_of(row)
-            groups.setdefault(tuple(group), []).append(row)
+            groups.setdefault(copies.read(row)[0], []).append(row)
         taken = left = 0
-        for (source, phrase, session, heard, encoder), several in groups.items():
-            if person.purposes.get(PURPOSES[source]) is None:
+        for group, several in groups.items():
+            if person.purposes.get(PURPOSES[group.source]) is None:
                 left += len(several)
                 continue
             for few in (several[at : at + AT_ONCE] for at in range(0, len(several), AT_ONCE)):
-                lengths, spans = zip(*(_example_of(row)[-2:] for row in few), strict=True)
-                self._learner.add(person.profile, source, phrase, spans, session, heard, encoder, lengths)
+                _, spans, said = zip(*map(copies.read, few), strict=True)
+                self._learner.add(
+                    person.profile, group.source, group.phrase, spans, group.session, group.heard, group.encoder, said
+                )
             taken += len(several)
-        _release(document["examples"])
+        copies.release(document["examples"])
         self._vault.log("imported", profile=person.profile, count=taken)
         made = self._learner.round(person.profile, at_once=True) if taken else Made(0, "base", None)
         used = in_use(self._learner, person.profile)
@@ -373,37 +363,6 @@ class Rights:
             raise RequestError(422, "document", str(error)) from None
         except (ValueError, RecursionError):
             return None
-
-
-def _release(rows: list[Any]) -> None:
-    """Give back the bytes in which the rows' embeddings lie; a round takes memory of its own."""
-    for row in rows:
-        if isinstance(text := row["embeddings_float16"], structure.Text):
-            text.release()
-
-
-def _example_of(row: Any) -> tuple[Any, str, str, str, str, int, np.ndarray]:
-    """Source, phrase, session, what was heard, the encoder's id, the utterance's length in blocks, and embeddings.
-
-    Exports of old have no encoder ("": this one's) and no length (0).
-    """
-    try:
-        if row["source"] not in PURPOSES or not 1 <= int(row["copies"]) <= 8:
-            raise ValueError
-        given = row["embeddings_float16"]
-        raw = given.base64() if isinstance(given, structure.Text) else base64.b64decode(given, validate=True)
-        spans = np.frombuffer(raw, "<f2").reshape(int(row["copies"]), SPAN, EMBEDDING).astype(np.float32)
-        phrase, heard, session = str(row["phrase"]), str(row["heard"]), str(row["session"])
-        encoder, length = str(row.get("encoder", "")), int(row.get("length", 0))
-        if not 0 <= length <= MAX_LENGTH:
-            raise ValueError
-        if not np.isfinite(spans).all() or not 1 <= len(phrase) <= 64 or len(heard) > 64 or len(session) > 32:
-            raise ValueError
-        if not re.fullmatch("([0-9a-f]{64})?", encoder) or not encodable((phrase, heard, session)):
-            raise ValueError
-    except NONSENSE:
-        raise RequestError(422, "document", "holds an example that is none") from None
-    return row["source"], phrase, session, heard, encoder, length, spans
 
 
 def in_use(learner: Learner, profile: str) -> dict[str, object]:

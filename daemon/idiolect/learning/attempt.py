@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.pipeline.gate import Gate
 from idiolect.pipeline.hearing import LONGEST, resample_window
 from idiolect.pipeline.space import SPAN, as_span
 from idiolect.values import WINDOW
@@ -35,8 +36,8 @@ LEAST = 3
 """Blocks of sound below which it was a knock."""
 GAP = 6
 """Blocks (0.48 s) of room that end an utterance."""
-AFTER = 2
-"""Blocks behind the end that an example reaches to (``pipeline.space.OFFSETS``)."""
+BEFORE, AFTER = 2, 2
+"""Blocks before the begin and behind the end that an example reaches to (``pipeline.space.OFFSETS``)."""
 ALIKE = 0.08
 """Mean cosine to the earlier takes: measured on one speaker's words, 4 % of the same word lie below, 65 % of others."""
 
@@ -74,6 +75,14 @@ class Taken:
     """Blocks that the utterance lasted."""
     heard: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 96), np.float32), repr=False)
     """The embeddings of all of it with what was before, (n, 96), as the stream had them; none where it is unknown."""
+    clear: int = 0
+    """By how many dB it stands out from the room (``Gate.clearness``)."""
+
+    @property
+    def whole(self) -> NDArray[np.float32]:
+        """Embeddings, (BEFORE + length + AFTER, 96), of an utterance that ``span`` has only the end of; else none."""
+        size = BEFORE + self.length + AFTER
+        return self.heard[-size:] if SPAN < size <= len(self.heard) else self.heard[:0]
 
 
 def level(samples: NDArray[np.int16]) -> float:
@@ -88,6 +97,7 @@ class Attempt:
     def __init__(self) -> None:
         self._blocks: list[NDArray[np.int16]] = []
         self._levels: list[float] = []
+        self._gate = Gate()
         self._begun: int | None = None
         self._last = 0
         self.level_dbfs = -120.0
@@ -96,6 +106,7 @@ class Attempt:
         """One block; ``recent(n)`` are the newest n embeddings of the stream, (n, 96), or None without so many."""
         number = len(self._blocks)
         self._blocks.append(block.copy())
+        self._gate.hear(block)
         self.level_dbfs = level(block)
         self._levels.append(self.level_dbfs)
         if self.level_dbfs > max(self._room() + ABOVE_DB, FAINTEST_DBFS):
@@ -146,7 +157,7 @@ class Attempt:
         loudness = float(np.quantile(self._levels[begun : self._last + 1], 0.8))
         longer = recent(late + WINDOW + length + AFTER)
         heard = (every if longer is None else longer)[:-late]
-        return Taken(span, samples, loudness, length, heard)
+        return Taken(span, samples, loudness, length, heard, round(self._gate.clearness()))
 
 
 def alike(z: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from idiolect.learning import aligning, prototypes
 from idiolect.learning.admission import Verdict, admit
 from idiolect.learning.ledger import Example, Ledger, decayed
+from idiolect.learning.lived import Utterance, utterance_of
 from idiolect.learning.model import Heard, Model, joined
 from idiolect.pipeline.personal import PRIOR_SPAN, Adapter, Household, Taught
 from idiolect.pipeline.space import offset_windows
@@ -74,18 +75,24 @@ class Material:
     """Which these were before ``take``."""
     takes: tuple[NDArray[np.float32] | None, ...]
     """Of each what is aligned with, (frames, 96); None where it cannot be."""
-    known: dict[tuple[str, bytes], Taught] = field(default_factory=dict)
-    """Taught phrases by name and rows: no strength changes them, so each is made once in a round."""
+    utterances: tuple[Utterance | None, ...] = ()
+    """Each as it can be heard again; None where it cannot."""
+    known: dict[tuple[str, bytes, bool], Taught] = field(default_factory=dict)
+    """Taught phrases by name, rows and whether they may be aligned: no strength changes them, so each is made once in a
+    round."""
 
     def take(self, rows: NDArray[np.intp]) -> Material:
         """Some of them."""
         phrases = tuple(self.phrases[i] for i in rows)
         weights, centres = self.weights[rows], self.centres[rows]
         takes = tuple(self.takes[i] for i in rows)
-        return Material(phrases, weights, self.heard.take(rows), centres, self.rows[rows], takes, self.known)
+        utterances = tuple(self.utterances[i] for i in rows)
+        return Material(
+            phrases, weights, self.heard.take(rows), centres, self.rows[rows], takes, utterances, self.known
+        )
 
     def in_windows(self) -> Material:
-        """The same with nothing to align: held-out examples are judged by their windows."""
+        """The same with nothing to align, for judging held-out examples by their windows."""
         return replace(self, takes=(None,) * len(self.takes))
 
     @property
@@ -124,7 +131,9 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
     weights = np.array([verdicts[i].weight for i in kept])
     phrases = tuple(examples[i].phrase for i in kept)
     takes = tuple(aligning.take_of(model.standard, examples[i]) for i in kept)
-    return Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept)), takes), tuple(verdicts)
+    utterances = tuple(utterance_of(examples[i]) for i in kept)
+    material = Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept)), takes, utterances)
+    return material, tuple(verdicts)
 
 
 def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -177,14 +186,14 @@ OWN_WAY = 2.0
 
 def _teach(model: Model, material: Material, name: str) -> Taught:
     mine = np.array([i for i, phrase in enumerate(material.phrases) if phrase == name], np.intp)
-    key = name, material.rows[mine].tobytes()
+    takes = [take for i in mine if (take := material.takes[i]) is not None]
+    key = name, material.rows[mine].tobytes(), bool(takes)
     if key not in material.known:
         rest = [label != name for label in model.guard_labels]
         others = prototypes.Others(model.guard.z[rest], model.guard.rivals[rest], model.cohort_rivals)
         weights = material.weights[mine]
         own_class = model.classes.index(name) if name in model.classes else -1
         row = prototypes.taught(model.space, name, material.heard.take(mine), weights, others, own_class)
-        takes = [take for i in mine if (take := material.takes[i]) is not None]
         material.known[key] = aligning.aligned(row, takes) if own_class < 0 else row
     return material.known[key]
 
@@ -234,7 +243,10 @@ def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, stre
     material, verdicts = prepared
     adapter = build(model, ledger, material, when, strength)
     folds = []
+    again = np.array([each is not None for each in material.utterances], np.bool_)
     for held in folds_of(material):
-        rest = np.setdiff1d(np.arange(len(material.phrases)), held)
-        folds.append((held, build(model, ledger, material.take(rest).in_windows(), when, strength)))
+        rest = material.take(np.setdiff1d(np.arange(len(material.phrases)), held))
+        for rows, without in ((held[again[held]], rest), (held[~again[held]], rest.in_windows())):
+            if len(rows):
+                folds.append((rows, build(model, ledger, without, when, strength)))
     return Round(adapter, verdicts, material, tuple(folds))

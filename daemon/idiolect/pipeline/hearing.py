@@ -53,11 +53,11 @@ class Still:
 
     def __init__(self, clearness: float = CLEAR_DB) -> None:
         """``clearness`` in dB."""
-        self._clearness = clearness
+        self.stands_out = clearness
 
     def clearness(self) -> float:
-        """The same at all times."""
-        return self._clearness
+        """As it was said to be."""
+        return self.stands_out
 
     def loud(self) -> bool:
         """Any sound is."""
@@ -116,6 +116,13 @@ class Hearing:
         self._embeddings.clear()
         self._speaking = 0
         self._in_turn = False
+
+    def begin_turn(self, embedding: NDArray[np.float32]) -> None:
+        """Forget all that was heard, and open a turn in a room that has sounded like this, (96,), for long."""
+        self.reset()
+        self._scorer.fill(embedding)
+        self._embeddings.extend([embedding] * WINDOW)
+        self.decoder.begin_turn()
 
     def step(self, embedding: NDArray[np.float32], *, active: bool) -> Step:
         """Take the newest block's embedding, (96,); ``active`` whether it holds sound."""
