@@ -23,7 +23,7 @@ All numbers go into the verdict, passed or not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,16 +130,18 @@ def judge(
     """
     adapter = made.adapter
     numbers: dict[str, float] = {"size": size}
-    guarded = _guard_set(model, adapter, numbers)
-    own = _own(model, made, wish, numbers)
+    within, guarded = bounded(adapter, size), _guard_set(model, adapter, numbers)
     taken = _taken(model, adapter, others)
     numbers["others_taken"] = taken
+    if not (within and all(guarded) and not taken):  # refused anyway: its windows are enough, and cost little
+        made = replace(made, material=replace(made.material, utterances=(None,) * len(made.material.phrases)))
+    own = _own(model, made, wish, numbers)
     new = _own_phrases(model, adapter) - (_own_phrases(model, active) if active else set())
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
     better = better or (adapter.voice is not None and (active is None or active.voice is None))
     tests = {
-        1: bounded(adapter, size),
+        1: within,
         2: guarded[0],
         3: guarded[1],
         4: own,

@@ -18,13 +18,13 @@ from idiolect.pipeline.decoder import UTTERANCE_GAP, Listening
 from idiolect.pipeline.hearing import Hearing, Still
 from idiolect.pipeline.personal import TAUGHT_THRESHOLD, Adapter, Household
 from idiolect.pipeline.weighing import PAUSE
-from idiolect.values import BLOCK, GUEST, WINDOW
+from idiolect.values import GUEST, WINDOW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.learning.ledger import Example
-    from idiolect.learning.model import Model
+    from idiolect.learning.model import Heard, Model
 
 QUIET_DB = 40.0
 """How clearly somebody was heard where that was not kept: as in a quiet room."""
@@ -51,52 +51,67 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What is heard again.
+    """What is heard again, step by step.
 
     Args:
         embeddings: float32 (BEFORE + length + AFTER, 96).
+        heard: The window that ends with each step (n, ...) after the base model, for TAIL steps more.
         clear: By how many dB it stands out from the room.
     """
 
     embeddings: NDArray[np.float32] = field(repr=False)
+    heard: Heard = field(repr=False)
     clear: float = QUIET_DB
 
 
-def utterance_of(example: Example) -> Utterance | None:
+TAIL = WINDOW
+"""Steps behind an utterance after which its windows are all of the room."""
+
+
+def utterance_of(model: Model, example: Example) -> Utterance | None:
     """The utterance of an example; None where only its end was kept, or nobody knows how long it was."""
-    clear = float(example.clear or QUIET_DB)
     if len(example.whole):
-        return Utterance(example.whole, clear)
-    if 0 < example.length <= WINDOW - BEFORE:
-        return Utterance(example.spans[0][-(BEFORE + example.length + AFTER) :], clear)
-    return None
+        embeddings = example.whole
+    elif 0 < example.length <= WINDOW - BEFORE:
+        embeddings = example.spans[0][-(BEFORE + example.length + AFTER) :]
+    else:
+        return None
+    around = np.pad(embeddings, ((WINDOW - 1, TAIL), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(around, WINDOW, axis=0).transpose(0, 2, 1)
+    return Utterance(embeddings, model.hear(windows), float(example.clear or QUIET_DB))
 
 
 class Lived:
     """One person in one household. ``adapter`` None: with the base model alone."""
 
     def __init__(self, model: Model, wish: Wish, adapter: Adapter | None) -> None:
-        household = _household(model, wish, adapter)
+        self._household = _household(model, wish, adapter)
+        self._profile = adapter.profile if adapter else GUEST
         self._room = Still(QUIET_DB)
-        self._wish = wish
-        self._hearing = Hearing(model.head, _listening(model, wish, ()), self._room)
-        if household is not None:
-            self._hearing.listen_for(_listening(model, wish, household.taught), household)
-        self._hearing.address(adapter.profile if adapter else GUEST)
+        self._most = max(UTTERANCE_GAP, wish.pause) + 1
+        listening = _listening(model, wish, self._household.taught if self._household else ())
+        self._hearing = Hearing(model.head, listening, self._room)
+        self._hearing.listen_for(listening, self._household)
+        self._hearing.address(self._profile)
 
     def understands(self, said: Utterance) -> str:
         """The phrase that is understood, "" for none, or where two of them cannot be told apart."""
-        hearing, embeddings = self._hearing, said.embeddings
+        hearing, embeddings, scores = self._hearing, said.embeddings, self._scores(said.heard)
         self._room.stands_out = said.clear
         hearing.begin_turn(embeddings[0])
-        quiet = max(UTTERANCE_GAP, self._wish.pause) + 1
-        for number in range(len(embeddings) + quiet):
+        for number in range(len(embeddings) + self._most):
             active = BEFORE <= number < len(embeddings) - AFTER
-            hearing.position += BLOCK
-            event = hearing.step(embeddings[min(number, len(embeddings) - 1)], active=active).detection
+            embedding = embeddings[min(number, len(embeddings) - 1)]
+            event = hearing.step_scored(embedding, scores[min(number, len(scores) - 1)].copy(), active=active).detection
             if event is not None:
                 return event.phrase if event.kind != "rejected" else ""
         return ""
+
+    def _scores(self, heard: Heard) -> NDArray[np.float32]:
+        household = self._household
+        if household is None:
+            return heard.posteriors()
+        return household.posteriors(self._profile, heard.logits, household.rows(heard.z, heard.rivals))
 
 
 def _household(model: Model, wish: Wish, adapter: Adapter | None) -> Household | None:

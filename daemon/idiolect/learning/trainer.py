@@ -8,6 +8,8 @@ shift at all, so that a taught phrase never waits for anything else.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -131,9 +133,19 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
     weights = np.array([verdicts[i].weight for i in kept])
     phrases = tuple(examples[i].phrase for i in kept)
     takes = tuple(aligning.take_of(model.standard, examples[i]) for i in kept)
-    utterances = tuple(utterance_of(examples[i]) for i in kept)
+    utterances = _newest(model, [examples[i] for i in kept])
     material = Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept)), takes, utterances)
     return material, tuple(verdicts)
+
+
+def _newest(model: Model, examples: Sequence[Example]) -> tuple[Utterance | None, ...]:
+    """The utterances of the newest examples of each phrase, as many as it is aligned with: each costs time."""
+    counts: Counter[str] = Counter()
+    found = []
+    for example in reversed(examples):
+        counts[example.phrase] += 1
+        found.append(utterance_of(model, example) if counts[example.phrase] <= aligning.MOST else None)
+    return tuple(reversed(found))
 
 
 def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -120,12 +120,6 @@ class Scorer:
         self._columns[:] = 0.0
         self._steps = 0
 
-    def fill(self, embedding: Array) -> None:
-        """Take every embedding of the window to have been this one, (96,)."""
-        self._embeddings[:] = embedding
-        column = np.tile(embedding, TAPS) @ self.head.convolution + self.head.convolution_bias
-        self._columns[:] = np.maximum(column, 0.0)
-
     def push(self, embedding: Array) -> Array:
         """Take the next embedding, (96,); return the posteriors of the window that ends with it, (classes,)."""
         head = self.head

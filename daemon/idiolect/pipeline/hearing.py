@@ -120,9 +120,15 @@ class Hearing:
     def begin_turn(self, embedding: NDArray[np.float32]) -> None:
         """Forget all that was heard, and open a turn in a room that has sounded like this, (96,), for long."""
         self.reset()
-        self._scorer.fill(embedding)
         self._embeddings.extend([embedding] * WINDOW)
         self.decoder.begin_turn()
+
+    def step_scored(self, embedding: NDArray[np.float32], posteriors: NDArray[np.float32], *, active: bool) -> Step:
+        """Take a block of which the posteriors of its window, (classes,), are known already; they are changed."""
+        self.position += BLOCK
+        self._embeddings.append(embedding)
+        posteriors = self.go_along(posteriors, embedding, active=active)
+        return self.decide(embedding, posteriors, self.position, active=active)
 
     def step(self, embedding: NDArray[np.float32], *, active: bool) -> Step:
         """Take the newest block's embedding, (96,); ``active`` whether it holds sound."""
