@@ -12,7 +12,7 @@ import numpy as np
 
 from idiolect import structure
 from idiolect.errors import NONSENSE, RequestError
-from idiolect.learning.ledger import MAX_CLEAR, MAX_COPIES, MAX_LENGTH, MAX_WHOLE, PURPOSES, Example, Said, Source
+from idiolect.learning.ledger import MAX_CLEAR, MAX_COPIES, MAX_LENGTH, MAX_WHOLE, PURPOSES, Example, Manner, Source
 from idiolect.pipeline.space import SPAN
 from idiolect.values import EMBEDDING, encodable
 
@@ -46,7 +46,7 @@ def row_of(example: Example, encoder: str) -> dict[str, object]:
     return row
 
 
-def read(row: Any) -> tuple[Group, np.ndarray, Said]:
+def read(row: Any) -> tuple[Group, np.ndarray, Manner]:
     """Read one back: with what it is kept, its embeddings (copies, 18, 96), and how it was said.
 
     Exports of old have no encoder (it is the one that runs here), no length and nothing of whole utterances.
@@ -59,7 +59,7 @@ def read(row: Any) -> tuple[Group, np.ndarray, Said]:
             raise ValueError
         spans = _embeddings(row["embeddings_float16"]).reshape(int(row["copies"]), SPAN, EMBEDDING)
         whole = _embeddings(row.get("utterance_float16", ""))
-        said = Said(int(row.get("length", 0)), int(row.get("clear", 0)), whole)
+        said = Manner(int(row.get("length", 0)), int(row.get("clear", 0)), whole)
         if not (0 <= said.length <= MAX_LENGTH and 0 <= said.clear <= MAX_CLEAR and len(whole) <= MAX_WHOLE):
             raise ValueError
         phrase, heard, session = str(row["phrase"]), str(row["heard"]), str(row["session"])

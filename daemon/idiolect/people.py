@@ -21,7 +21,7 @@ from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
 from idiolect.learning import aligning
 from idiolect.learning.advice import Neighbour
-from idiolect.learning.ledger import Said
+from idiolect.learning.ledger import Manner
 from idiolect.personal import Personal
 from idiolect.rights import Rights, in_use, told
 from idiolect.trust.lacking import YES
@@ -322,7 +322,7 @@ class People:
         return await self._personal.do(work)
 
     async def taught(
-        self, profile: str, phrase: str, spans: Sequence[np.ndarray], said: Sequence[Said] = ()
+        self, profile: str, phrase: str, spans: Sequence[np.ndarray], said: Sequence[Manner] = ()
     ) -> dict[str, object]:
         """Keep what was enrolled, and use it at once; who taught is from now on taken to be the one who speaks."""
 

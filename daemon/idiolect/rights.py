@@ -132,9 +132,7 @@ class Rights:
                     "examples": record.examples,
                     "uses": version.uses,
                     "corrections": version.corrections,
-                    "held_out": int(record.gate.get("own_held_out", 0)),
-                    "wrong": int(record.gate.get("own_wrong", 0)),
-                    "wrong_before": int(record.gate.get("own_wrong_before", 0)),
+                    **_counts(record.gate),
                     "bundle": record.bundle,
                     "set_aside": version in aside,
                     "mapped": sum(record.mapped.values()),
@@ -167,16 +165,19 @@ class Rights:
             "superseded": "was replaced by a later one, and is kept for going back",
             "rolled-back": "was taken back, and is not used again",
         }[version.state.value]
-        held, wrong, before = (int(gate.get(k, 0)) for k in ("own_held_out", "own_wrong", "own_wrong_before"))
+        counts = _counts(gate)
         lines = [
             f"Version {version.number} of {date(record.day)} {said}.",
             f"It was made from {counted(record.examples, 'example')}, each kept under a consent of yours.",
         ]
         if mapped := sum(record.mapped.values()):
             lines.append(f"Mapped from an earlier encoder to this one's by the model's map: {mapped} of them.")
-        if held:
-            unseen = counted(held, "utterance")
-            lines.append(f"Of {unseen} that it had not seen, it misunderstood {wrong}; without it {before}.")
+        if counts["held_out"]:
+            unseen = counted(counts["held_out"], "utterance")
+            lines.append(f"Of {unseen} that it had not seen, it misunderstood {counts['wrong']}.")
+        if counts["known"]:
+            known = f"{counts['known']} of these {'was' if counts['known'] == 1 else 'were'} of the model's own phrases"
+            lines.append(f"{known}: without what was learnt it misunderstands {counts['wrong_before']} of them.")
         if adapter.shifts:
             lines.append(
                 "It moves how phrases are expected to sound towards how you say them"
@@ -227,11 +228,15 @@ class Rights:
         if used is None:
             return {"profile": person.profile, "name": person.name, "adapter": 0, "figures": {}, "limits": limits}
         record = self._learner.sealed(person.profile, used.number).provenance
-        gate, held = record.gate, int(record.gate.get("own_held_out", 0))
+        gate, counts = record.gate, _counts(record.gate)
+        held, of_model = counts["held_out"], counts["known"]
         figures: dict[str, object] = {
             "held_out": held,
-            "error_before": round(gate["own_wrong_before"] / held, 4) if held else None,
-            "error_after": round(gate["own_wrong"] / held, 4) if held else None,
+            "in_windows": int(gate.get("own_in_windows", held)),
+            "known": of_model,
+            "error_before": _share(counts["wrong_before"], of_model),
+            "error_known": _share(int(gate.get("own_known_wrong", counts["wrong"])), of_model),
+            "error_after": _share(counts["wrong"], held),
             "others_lost": int(gate.get("guard_lost", 0)),
             "others_gained": int(gate.get("guard_won", 0)),
             "uses": used.uses,
@@ -242,7 +247,10 @@ class Rights:
         health = self._learner.health(person.profile)
         tested = self._learner.selftest(person.profile)
         rows = ("slice", "total", "wrong", "lost", "won")
-        how = "five-fold: a fifth of your examples is held out, the adapter made from the rest, and so on in turn"
+        how = (
+            "five-fold: a fifth of your examples is held out, the adapter made from the rest, and so on in turn; each"
+            " is heard again as in use, beside everything else that is listened for"
+        )
         return {
             "profile": person.profile, "name": person.name, "adapter": used.number, "state": used.state.value,
             "figures": figures, "measured": how, "limits": limits,
@@ -363,6 +371,23 @@ class Rights:
             raise RequestError(422, "document", str(error)) from None
         except (ValueError, RecursionError):
             return None
+
+
+def _counts(gate: Mapping[str, float]) -> dict[str, int]:
+    """Of a version's held-out examples: how many, how many of phrases that the model has, and which were misunderstood.
+
+    ``wrong_before`` is of those that the model has: it can understand no other. Of old all were counted as such.
+    """
+    held = int(gate.get("own_held_out", 0))
+    before = gate.get("own_known_wrong_before", gate.get("own_wrong_before", 0))
+    return {
+        "held_out": held, "wrong": int(gate.get("own_wrong", 0)),
+        "known": int(gate.get("own_known", held)), "wrong_before": int(before),
+    }  # fmt: skip
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
 
 
 def in_use(learner: Learner, profile: str) -> dict[str, object]:

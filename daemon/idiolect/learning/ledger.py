@@ -49,7 +49,7 @@ NOTHING: NDArray[np.float32] = np.zeros((0, EMBEDDING), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Manner:
     """How an utterance was said, beside what is learnt from; see the fields of ``Example``."""
 
     length: int = 0
