@@ -164,11 +164,34 @@ def _enroll(options: argparse.Namespace) -> int:
         print("\ncancelled; nothing is kept of it", file=sys.stderr)
         return 130
     if state["state"] != "done" or not state["result"].get("adapter"):
-        reason = state["reason"] or "the gate refused it"
-        _say(options, state, [f"not learnt: {reason}"])
+        _say(options, state, _not_learnt(options, state))
         return 1
     done = f'"{options.phrase}" is learnt, and in use: {_version(state["result"])}'
     return _say(options, state, [done, "see what is kept: idiolect review " + options.name])
+
+
+_REFUSED = {
+    1: "what was learnt went too far",
+    2: "others would be understood worse",
+    3: "it would hear things that nobody said",
+    4: "one of your own phrases would be understood worse",
+    5: "somebody in the household would be mistaken for you",
+    6: "it would be no improvement",
+    7: "it could not be made again the same way",
+}
+"""What each check says that a version fails (``learning.guard``)."""
+_NO_BETTER = 6
+
+
+def _not_learnt(options: argparse.Namespace, state: TeachingState) -> list[str]:
+    """Why a phrase is not in use, and what to do where its takes are kept."""
+    if state["state"] != "done":
+        return [f"not learnt: {state['reason']}"]
+    check = state["result"].get("gate", {}).get("check", 0)
+    why = _REFUSED.get(check, state["reason"] or "the gate refused it")
+    forget = f'forget it (idiolect forget {options.name} --phrase "{options.phrase}") and choose other words'
+    well = "if it is understood as it is, all is well; else " if check == _NO_BETTER else ""
+    return [f"kept, but not used: {why}", f"{well}teach it once more, or {forget}"]
 
 
 def _follow(options: argparse.Namespace, client: Client) -> TeachingState:

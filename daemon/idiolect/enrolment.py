@@ -27,6 +27,8 @@ from idiolect.personal import Personal
 MOST_SAMPLES = 10
 TRIES = 4
 """Attempts per sample, in the mean, before it is given up."""
+SILENT_TRIES = 4
+"""So many in a row in which nobody says anything, and nobody is there: meanwhile the device does nothing else."""
 _ENDED = ("done", "failed", "cancelled")
 PAUSE_S = 0.6
 """Between two prompts: long enough to breathe."""
@@ -81,6 +83,7 @@ class Enrolment:
         self._model, self._names, self._ready, self._listened = model, names, ready, listened
         self._state: State | None = None
         self._task: asyncio.Task[None] | None = None
+        self._beginning = False
         self._lesson: Lesson | None = None
         self._waiting: asyncio.Future[Taken | Reason | None] | None = None
         self._neighbours: list[Neighbour] = []
@@ -89,7 +92,7 @@ class Enrolment:
         self, name: object, phrase: object, samples: int, speak: str, user: str, *, session: str = ""
     ) -> dict[str, object]:
         """POST /v1/enrol: begin; ``speak`` is a language in which to prompt aloud, "" for silence."""
-        if self._task is not None and not self._task.done():
+        if self._beginning or (self._task is not None and not self._task.done()):
             raise RequestError(
                 409, "enrol", "somebody is teaching a phrase already: wait, or `idiolect enroll --cancel`"
             )
@@ -106,7 +109,11 @@ class Enrolment:
         if speak and speak not in WORDS:
             raise RequestError(422, "speak", f"must be one of {', '.join(WORDS)}")
         text = clean_phrase(phrase)
-        profile = await self._people.may_teach(name, text, user)
+        self._beginning = True  # two may ask at once
+        try:
+            profile = await self._people.may_teach(name, text, user)
+        finally:
+            self._beginning = False
         self._state = State(secrets.token_hex(4), profile, samples, text, user=user, session=session)
         self._lesson = None
         self._task = asyncio.create_task(self._run(self._state, speak))
@@ -124,6 +131,8 @@ class Enrolment:
         """DELETE /v1/enrol: nothing is kept of it."""
         if self._task is None or self._task.done() or self._state is None:
             raise RequestError(409, "enrol", "nobody is teaching a phrase")
+        if self._state.state == "training":
+            raise _too_late()
         self._inference.attempt(None)
         self._task.cancel()
         self._state.keepable = False
@@ -163,17 +172,17 @@ class Enrolment:
         if ident and ident != state.id:
             raise RequestError(409, "id", "is of another enrolment than the one that goes on now")
         if state.state == "training":
-            raise RequestError(409, "take", "all takes are learnt from already: forget the phrase, and teach it again")
+            raise _too_late()
         return state, lesson
 
     async def _changed(self, state: State, lesson: Lesson) -> None:
         """Say which takes count now, and advise on them."""
         state.taken, state.takes = len(lesson.takes), [each.number for each in lesson.takes]
         state.keepable = lesson.keepable
-        takes, listened = list(lesson.takes), set(self._listened()) - {state.phrase}
+        takes, listened = lesson.advised_on, set(self._listened()) - {state.phrase}
         if self._model is not None:
             advice = await asyncio.to_thread(advise, self._model, takes, self._neighbours, listened)
-            if takes == lesson.takes:  # else whoever changed them advises
+            if takes == lesson.advised_on:  # else whoever changed them advises
                 state.advice = advice
         if self._state is state and state.state not in _ENDED:
             self._move(state, state.state, state.reason)
@@ -210,11 +219,13 @@ class Enrolment:
             return None
         others = await self._people.takes(state.profile, state.phrase)
         self._neighbours = await self._people.neighbours(state.profile, state.phrase)
-        lesson = self._lesson = Lesson(self._model.standard, others)
+        lesson, silent = Lesson(self._model.standard, others), 0
+        self._lesson = lesson
         while len(lesson.takes) < state.wanted:
-            if state.attempts >= TRIES * state.wanted:
+            if state.attempts >= TRIES * state.wanted or silent >= SILENT_TRIES:
                 self._move(state, "failed", f"given up after {state.attempts} attempts: {state.reason}")
                 return None
+            await self._people.may_go_on(state.profile)
             state.attempts += 1
             if speak:
                 self._move(state, "speaking", state.reason)
@@ -225,6 +236,7 @@ class Enrolment:
             outcome = await self._attempt()
             if outcome is None:
                 continue
+            silent = silent + 1 if outcome is Reason.SILENCE else 0
             refused = lesson.hear(outcome, state.attempts)
             state.state, state.reason = ("refused", refused.value) if refused else ("taken", "")
             await self._changed(state, lesson)
@@ -247,6 +259,11 @@ class Enrolment:
             return Reason.SILENCE  # the microphone went away meanwhile
         finally:
             self._waiting = None
+
+
+def _too_late() -> RequestError:
+    again = "forget the phrase (idiolect forget NAME --phrase PHRASE), and teach it again"
+    return RequestError(409, "take", f"all takes are learnt from already: {again}")
 
 
 def _settle(future: asyncio.Future[Taken | Reason | None], outcome: Taken | Reason | None) -> None:

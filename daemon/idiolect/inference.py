@@ -96,7 +96,8 @@ class Recent:
     def look(self, ident: str) -> Heard | None:
         """An event's, which stays."""
         with self._lock:
-            return self._heard.get(ident)
+            found = self._heard.get(ident)
+        return None if found is None or self._old(found) else found
 
     def clear(self) -> None:
         """Forget them all."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
 from idiolect.learning import aligning
 from idiolect.learning.advice import Neighbour
-from idiolect.learning.ledger import Manner
+from idiolect.learning.ledger import Manner, Source
 from idiolect.personal import Personal
 from idiolect.rights import Rights, in_use, told
 from idiolect.trust.lacking import YES
@@ -107,10 +107,9 @@ class People:
             made = learner.round_owed(profile) if purpose != HOUSEHOLD else Made(0, "base", None)
             return {"deleted": count, **told(made), **in_use(learner, profile)}
 
-        self._inference.forget()
         if self._personal.able:
-            return await self._personal.changed(made_up_for)
-        count, _ = await self._personal.keep(work)
+            return await self._forgetting(self._personal.changed(made_up_for))
+        count, _ = await self._forgetting(self._personal.keep(work))
         return {"deleted": count, **told(Made(0, "base", None))}
 
     async def erase(self, name: object, user: str, admin: bool) -> dict[str, object]:
@@ -122,12 +121,23 @@ class People:
                 _own(consents, person, user)
             return {"erased": consents.erase(person.profile)}
 
-        self._inference.forget()
         if self._personal.able:
-            return await self._personal.changed(lambda learner: work(learner.consents))
-        answer = await self._personal.keep(work)
+            return await self._forgetting(self._personal.changed(lambda learner: work(learner.consents)))
+        answer = await self._forgetting(self._personal.keep(work))
         await self._personal.unaddress()
         return answer
+
+    async def _forgetting(self, work: Awaitable[T]) -> T:
+        """The outcome of ``work``; what was heard of anybody is forgotten with it, unless it was refused."""
+        try:
+            done = await work
+        except RequestError:
+            raise
+        except BaseException:  # whoever asked hung up: it is done all the same
+            self._inference.forget()
+            raise
+        self._inference.forget()
+        return done
 
     # -- who speaks, and whether anything is learnt -------------------------------------------------------------
 
@@ -158,7 +168,7 @@ class People:
         """POST /v1/correct: what was meant by an event of the last minutes."""
         self._check_learning()
         meant = clean_phrase(phrase)
-        heard = self._take(event)
+        heard = self._look(event)
         understood, earlier = heard.event.detection.phrase, self._personal.of_earlier(heard.event.detection)
         if self._personal.lent(heard.event.detection):  # which says nothing of this person's own versions
             understood, earlier = "", True
@@ -171,44 +181,52 @@ class People:
                 raise RequestError(
                     422, "phrase", "is not known: teach it with `idiolect enroll`, or see `idiolect status`"
                 )
-            session = f"{int(heard.event.time // 3600):x}"
-            (number,) = learner.add(profile, "correction", meant, [heard.span[None]], session, understood)
+            number = self._learn_of(learner, heard, "correction", meant, understood)
             said = observe.Said(profile, understood, heard.span, meant)
             back = not earlier and observe.corrected(learner, said)
             return {**_kept(learner, profile, number), "rolled_back": back}
 
+        answer = await self._personal.changed(work)
         self._personal.uncount(heard)
-        return await self._personal.changed(work)
+        return answer
 
     async def confirm(self, event: str, user: str) -> dict[str, object]:
         """POST /v1/confirm: an event of the last minutes was understood as it was meant."""
         self._check_learning()
-        kept = self._inference.recent.look(event)
-        if kept is not None and self._personal.lent(kept.event.detection):
-            raise RequestError(409, "event", "is of a phrase that somebody else taught: teach it, too, as you say it")
-        heard = self._take(event)
+        heard = self._look(event)
         detection = heard.event.detection
+        if self._personal.lent(detection):
+            raise RequestError(409, "event", "is of a phrase that somebody else taught: teach it, too, as you say it")
         if detection.kind == "rejected":
             raise RequestError(422, "event", "was not understood: correct it instead")
 
         def work(learner: Learner) -> dict[str, object]:
             _own(learner.consents, learner.consents.by_profile(detection.profile), user)
-            session = f"{int(heard.event.time // 3600):x}"
-            (number,) = learner.add(detection.profile, "confirmation", detection.phrase, [heard.span[None]], session)
+            number = self._learn_of(learner, heard, "confirmation", detection.phrase)
             return _kept(learner, detection.profile, number)
 
         return await self._personal.changed(work)
 
-    def _take(self, event: str) -> Heard:
-        kept = self._inference.recent.look(event)
-        if kept is not None and kept.played:
-            raise RequestError(409, "playback", "was on then: nothing is learnt of what was heard meanwhile")
-        heard = self._inference.recent.take(event)
+    def _look(self, event: str) -> Heard:
+        """An event that may be learnt from; it is used up only when something is (``_learn_of``)."""
+        heard = self._inference.recent.look(event)
         if heard is None:
-            raise RequestError(404, "event", "is not in memory: only the last ten minutes are, and each only once")
+            raise _used_up()
+        if heard.played:
+            raise RequestError(409, "playback", "was on then: nothing is learnt of what was heard meanwhile")
         if heard.event.detection.profile == GUEST:
             raise RequestError(409, "event", "was a guest's, from whom nothing is learnt: idiolect profile NAME")
         return heard
+
+    def _learn_of(self, learner: Learner, heard: Heard, source: Source, phrase: str, understood: str = "") -> int:
+        """Keep an event as an example; its number. It is used up with that: nothing is learnt from twice."""
+        event, recent = heard.event, self._inference.recent
+        if recent.look(event.id) is None:  # somebody was faster
+            raise _used_up()
+        session = f"{int(event.time // 3600):x}"
+        (number,) = learner.add(event.detection.profile, source, phrase, [heard.span[None]], session, understood)
+        recent.take(event.id)
+        return number
 
     @staticmethod
     def _known(learner: Learner, profile: str) -> set[str]:
@@ -239,8 +257,8 @@ class People:
 
     async def forget(self, name: object, what: Mapping[str, object], user: str) -> dict[str, object]:
         """POST /v1/forget."""
-        self._inference.forget()
-        return await self._changed_about(name, lambda rights, person: rights.forget(person, what), user)
+        work = self._changed_about(name, lambda rights, person: rights.forget(person, what), user)
+        return await self._forgetting(work)
 
     async def export(self, name: object, passphrase: str, user: str) -> dict[str, object]:
         """POST /v1/export."""
@@ -286,18 +304,21 @@ class People:
         def work(learner: Learner) -> str:
             person = learner.consents.find(name)
             _own(learner.consents, person, user)
-            if "enrol" not in person.purposes:
-                raise RequestError(
-                    403, "profile", "has not agreed to enrol: idiolect consent grant NAME --purpose enrol"
-                )
+            _agreed_to_enrol(person)
             if phrase in learner.model.wake_words:
                 raise RequestError(422, "phrase", "is a wake word, which is the same for everybody: teach another")
+            if phrase in learner.model.classes and phrase not in learner.model.phrases:
+                raise RequestError(422, "phrase", "is a word that the model uses for itself: choose another")
             taught = {e.phrase for e in learner.ledger(person.profile).examples}
             if phrase not in taught and len(taught) >= MAX_PHRASES:
                 raise RequestError(409, "phrase", f"{MAX_PHRASES} phrases are taught already: forget one first")
             return person.profile
 
         return await self._personal.do(work)
+
+    async def may_go_on(self, profile: str) -> None:
+        """``RequestError`` when the person who is being taught from has withdrawn from that meanwhile, or is erased."""
+        await self._personal.do(lambda learner: _agreed_to_enrol(learner.consents.by_profile(profile)))
 
     async def takes(self, profile: str, phrase: str) -> list[list[np.ndarray]]:
         """The newest takes of each of the person's other phrases, as they are aligned."""
@@ -338,6 +359,10 @@ class People:
         return answer
 
 
+def _used_up() -> RequestError:
+    return RequestError(404, "event", "is not in memory: only the last ten minutes are, and each only once")
+
+
 def _kept(learner: Learner, profile: str, number: int) -> dict[str, object]:
     """For an example that came by the way: whether it will count, what is in use meanwhile, and that it has to wait."""
     verdict = learner.weigh(profile)
@@ -357,6 +382,11 @@ def clean_phrase(phrase: object) -> str:
         return visible_text(phrase if isinstance(phrase, str) else "").lower()
     except ValueError:
         raise RequestError(422, "phrase", f"must be text of 1 to {NAME_LENGTH} visible characters") from None
+
+
+def _agreed_to_enrol(person: Person) -> None:
+    if "enrol" not in person.purposes:
+        raise RequestError(403, "profile", "has not agreed to enrol: idiolect consent grant NAME --purpose enrol")
 
 
 def _own(consents: Consents, person: Person, user: str) -> None:

@@ -321,7 +321,7 @@ class Service:
         """The bundle's phrases and wake words that are listened for."""
         wish = self._config.listening
         wakes = self._bundle.wake_words if wish.wake_words == "all" else wish.wake_words
-        return {*wakes, *(self._bundle.commands if wish.phrases == "all" else wish.phrases)}
+        return {*wakes, *wish.always_on, *(self._bundle.commands if wish.phrases == "all" else wish.phrases)}
 
     def _listening(self) -> dict[str, object]:
         state = "paused" if self._pausing.active else self._inference.state

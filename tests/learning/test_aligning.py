@@ -56,7 +56,7 @@ def test_one_take_is_not_enough_and_the_newest_are_kept() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"cost": aligning.HIGHEST + 0.01}, {"cost": -0.01}, {"takes": (aligning.stored(take(1)),) * 4},
-     {"takes": (aligning.stored(take(1, 17)),)}, {"takes": (aligning.stored(take(1, 2)),)}],
+     {"takes": (aligning.stored(take(1, 43)),)}, {"takes": (aligning.stored(take(1, 2)),)}],
 )  # fmt: skip
 def test_1_takes_beyond_bounds_are_refused(change: dict[str, object]) -> None:
     good = aligning.aligned(row(), [near(take(1), n) for n in range(3)])

@@ -121,6 +121,17 @@ def test_advice_on_a_base_phrase_only_while_it_is_listened_for() -> None:
     assert advise(model(), taught(heard).takes, [], {"one"}) == []
 
 
+def test_nobody_is_told_to_do_without_a_wake_word() -> None:
+    heard = _taken(span("computer")[0], 1, LENGTH)
+    (found,) = advise(model(), taught(heard).takes, [], {"computer"})
+    assert found.wake
+    for named, other in ((True, '"computer"'), (False, "a phrase that the device knows by itself")):
+        told = found.told(named)
+        assert told["do"] == f"choose other words: {other} wakes the device, wherever it is said"
+    stop = advise(model(), taught(_taken(span("stop")[0], 1, LENGTH)).takes, [], {"stop"})[0]
+    assert 'take "stop" out of listening.phrases and listening.always_on' in str(stop.told(named=True)["do"])
+
+
 def test_a_base_phrase_with_more_behind_it_is_its_beginning() -> None:
     early = span("stop")[0]
     more = np.concatenate([early, invented(1)[0][-8:]])

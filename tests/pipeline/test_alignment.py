@@ -104,7 +104,7 @@ def test_the_standard_is_the_same_wherever_it_is_measured() -> None:
     assert Standard.of(np.zeros((0, 16, EMBEDDING))).spread.min() == 1.0
 
 
-@pytest.mark.parametrize(("length", "first", "count"), [(3, 15, 3), (8, 10, 8), (15, 3, 15), (16, 2, 16), (30, 1, 16)])
+@pytest.mark.parametrize(("length", "first", "count"), [(3, 15, 3), (8, 10, 8), (15, 3, 15), (16, 2, 16), (24, 1, 16)])
 def test_a_take_begins_where_the_utterance_did(length: int, first: int, count: int) -> None:
     span = np.arange(18)[:, None] + np.zeros((1, EMBEDDING))
     take = take_of(span, length)
@@ -118,3 +118,15 @@ def test_what_has_to_begin_with_the_utterance_begins_there_alone() -> None:
         heard = np.concatenate([frames(50, begun), take]) if begun else take
         costs = [aligner.push(each, fresh=step < 5)[0] for step, each in enumerate(heard)]
         assert (min(costs) < 0.15) == fits
+
+
+@pytest.mark.parametrize("length", [25, 36, 50])
+@pytest.mark.parametrize("pace", [0.7, 1.0, 1.3])
+def test_what_lasted_longer_than_a_window_goes_along_slowly_too(length: int, pace: float) -> None:
+    said = unit(np.repeat(frames(6, length // 4), 4, axis=0))  # an embedding reaches over several blocks
+    window = np.linspace(0, len(said) - 1, 16).round().astype(int)
+    take = unit(take_of(np.concatenate([said[:1], said[window], said[-1:]]), length))
+    assert len(take) == max(16, 2 * length // 3)
+    heard = np.concatenate([frames(62), stretched(said, pace), frames(63)])
+    assert costs([[take]], heard)[0] < 0.1
+    assert costs([[take]], np.concatenate([frames(62), frames(64, length), frames(63)]))[0] > 0.4

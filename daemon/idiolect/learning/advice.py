@@ -37,29 +37,38 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """``kind``: short, begins_like or near; ``base`` says that the other phrase is the model's own."""
+    """``kind``: short, begins_like or near; ``base`` says that the other phrase is the model's own.
+
+    ``wake`` says that it is a wake word, which nobody is told to do without.
+    """
 
     kind: str
     phrase: str = field(default="", repr=False)
     base: bool = False
+    wake: bool = False
 
     def told(self, named: bool) -> dict[str, str | bool]:
         """The advice in words; without the name of any phrase unless it may be ``named``."""
         phrase = self.phrase if named else ""
         other = f'"{phrase}"' if phrase else _UNNAMED[self.base]
         text, do = _TEXTS[self.kind, self.base]
+        do = _BESIDE_WAKE_WORD if self.wake else do
         words = {"text": text.format(other), "do": do.format(other)}
         return {"kind": self.kind, "phrase": phrase, "base": self.base, **words}
 
 
+_BESIDE_WAKE_WORD = "choose other words: {} wakes the device, wherever it is said"
 _UNNAMED = {True: "a phrase that the device knows by itself", False: "a phrase that somebody here has taught"}
 _TEXTS = {
     ("short", False): ("this phrase is very short", "teach a longer one, of two or more words"),
     ("begins_like", True): (
         "this phrase sounds at first like {}",
-        "begin with another word, or take {} out of listening.phrases",
+        "begin with another word, or take {} out of listening.phrases and listening.always_on",
     ),
-    ("near", True): ("this phrase sounds like {}", "choose other words, or take {} out of listening.phrases"),
+    ("near", True): (
+        "this phrase sounds like {}",
+        "choose other words, or take {} out of listening.phrases and listening.always_on",
+    ),
     ("near", False): ("this phrase sounds like {}", "choose another word, or teach both again, each in its own way"),
 }
 
@@ -85,7 +94,8 @@ def _base(model: Model, taken: Taken, listened: Collection[str]) -> list[Advice]
         over = np.flatnonzero(scores[:, column] >= model.limits[column])
         if name in listened and len(over):
             rest = taken.length - 1 - int(over[0])
-            found.append(Advice("begins_like" if rest >= REST else "near", name, base=True))
+            kind = "begins_like" if rest >= REST else "near"
+            found.append(Advice(kind, name, base=True, wake=name in model.wake_words))
     return found
 
 

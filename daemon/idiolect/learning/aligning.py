@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.learning.attempt import Reason
-from idiolect.pipeline.alignment import SHORTEST, Standard, costs, unit
+from idiolect.learning.ledger import MAX_LENGTH
+from idiolect.pipeline.alignment import SHORTEST, Standard, costs, most_frames, unit
 from idiolect.pipeline.alignment import take_of as cut
-from idiolect.values import WINDOW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from idiolect.pipeline.personal import Taught
 
 MOST = 3
-"""Takes of a phrase that are aligned with: its newest. Each costs up to 16 frames of time in a turn, and of space."""
+"""Takes of a phrase that are aligned with: its newest. Each costs its frames of time in a turn, and of space: up to 16,
+and more only where it lasted two seconds (``alignment.most_frames``)."""
 FEWEST = 2
 """Of one take nobody knows how it varies."""
 LIMIT = 0.21
@@ -34,7 +35,7 @@ HIGHEST = 0.53
 
 def within(row: Taught) -> bool:
     """Whether the takes of a phrase and their limit are such as ``aligned`` makes."""
-    sizes = all(SHORTEST <= len(take) <= WINDOW for take in row.takes)
+    sizes = all(SHORTEST <= len(take) <= most_frames(MAX_LENGTH) for take in row.takes)
     return len(row.takes) <= MOST and sizes and 0.0 <= row.cost <= HIGHEST
 
 

@@ -50,6 +50,12 @@ class Lesson:
         """Whether the last take was refused for a reason that its speaker may overrule."""
         return self._refused is not None
 
+    @property
+    def advised_on(self) -> list[Take]:
+        """The takes that count, and one that was just refused as too close: to what is for its speaker to know."""
+        refused = self._refused[0] if self._refused else None
+        return [*self.takes, *([refused] if refused and refused.why is Reason.CLOSE else [])]
+
     def hear(self, outcome: Taken | Reason, number: int) -> Reason | None:
         """Judge an attempt; why it is refused, or None: it counts, under this number."""
         self._refused = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idiolect.values import EMBEDDING
+from idiolect.values import EMBEDDING, WINDOW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,9 +61,30 @@ def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
     """The embeddings of an utterance of ``length`` blocks in an example (18, 96) that ends two blocks behind it.
 
     The first two blocks of an utterance are left out: their embeddings are of what was before it. A longer utterance
-    than a window was squeezed into one.
+    than a window was squeezed into one, and is drawn out again as far as speech needs to get through it.
     """
-    return span[1:17] if length > len(span) - 2 else span[max(0, len(span) - length) :]
+    if length <= len(span) - 2:
+        return span[max(0, len(span) - length) :]
+    return _drawn_out(span[1:17], most_frames(length))
+
+
+def most_frames(length: int) -> int:
+    """How many frames the take of an utterance of ``length`` blocks has at most.
+
+    With two of them for three blocks it may be said by a third more slowly than it was taught.
+    """
+    return max(WINDOW, 2 * length // 3)
+
+
+def _drawn_out(frames: NDArray[np.floating], count: int) -> NDArray[np.floating]:
+    """As many frames in the place of these, each between two of them."""
+    if count == len(frames):
+        return frames
+    place = np.linspace(0.0, len(frames) - 1.0, count)
+    low = np.minimum(place.astype(np.intp), len(frames) - 2)
+    part = (place - low).astype(np.float32)[:, None]
+    drawn: NDArray[np.floating] = frames[low] * (1 - part) + frames[low + 1] * part
+    return drawn
 
 
 class Takes:
