@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 
 from idiolect import boot
 from idiolect.client import Client
-from idiolect.client_wire import UnreachableError
+from idiolect.client.connection import UnreachableError
 from idiolect.config import Config, Trust
 from idiolect.errors import BundleError
 from tests import bundles

@@ -442,7 +442,7 @@ def test_a_file_that_cannot_be_had_is_named_without_a_traceback(run, arguments, 
     monkeypatch.chdir(folder)
     (folder / "there.json").write_text("{}")
     monkeypatch.setenv("IDIOLECT_SOCKET", str(run.path))
-    monkeypatch.setattr("idiolect.client.Client.export", lambda *_: {})
+    monkeypatch.setattr("idiolect.client.client.Client.export", lambda *_: {})
     assert cli.main(arguments) == 74
     assert said in capsys.readouterr().err
     assert (folder / "there.json").read_text() == "{}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import client as client_module
+from idiolect.client import client as client_module
 from idiolect.client import Client, NotPermittedError, RequestError, ServerEvent, UnreachableError
 from idiolect.control.hub import RING
 from tests.fake_daemon import running

@@ -256,7 +256,7 @@ def test_one_file_owns_a_library(house, library, owner):
 
 def test_cli_cannot_reach_a_heavy_library(house):
     reached = reach(house, "idiolect.cli")
-    assert {"idiolect.client", "idiolect.client_wire", "idiolect.errors"} <= reached
+    assert {"idiolect.client.client", "idiolect.client.connection", "idiolect.errors"} <= reached
     assert reached & NOT_IN_CLI == set()
 
 

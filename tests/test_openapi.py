@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from idiolect import client_types
-from idiolect.client_types import Status
+from idiolect.client import answers as client_types
+from idiolect.client.answers import Status
 from idiolect.control import api, limits
 from idiolect.learning.attempt import Taken
 from tests.people import invented

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from idiolect import cli_learn, client_wire, rights, structure
+from idiolect import cli_learn, rights, structure
+from idiolect.client import connection as client_wire
 from idiolect.configparse import Reading, read_tree
 from idiolect.control import api, wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError

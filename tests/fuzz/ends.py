@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from idiolect import client_wire, frames
+from idiolect import frames
+from idiolect.client import connection as client_wire
 from idiolect.host.worker import Worker, _Pipes
 from idiolect.learning.protocol import ANSWER_CAP, REQUEST_CAP, ask, read_replay, read_request, unpack
 from tests.fuzz import learnt

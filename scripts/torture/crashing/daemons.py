@@ -26,7 +26,7 @@ import yaml
 
 from idiolect.assembly import Recognizer, model_of
 from idiolect.client import Client
-from idiolect.client_wire import UnreachableError
+from idiolect.client.connection import UnreachableError
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import PURPOSES
 from idiolect.trust import bundle as bundle_files

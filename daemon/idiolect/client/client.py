@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import quote
 
-from idiolect import client_types as t
-from idiolect.client_wire import NoAnswerError, NotPermittedError, UnreachableError, exchange, explain, frames
+from idiolect.client import answers as t
+from idiolect.client.connection import NoAnswerError, NotPermittedError, UnreachableError, exchange, explain, frames
 from idiolect.errors import RequestError
 
 __all__ = ["Client", "NoAnswerError", "NotPermittedError", "RequestError", "ServerEvent", "UnreachableError", "explain"]
