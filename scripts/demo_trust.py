@@ -15,7 +15,7 @@ from typing import Any
 
 from idiolect.boot import slots
 from idiolect.client import Client, UnreachableError
-from idiolect.config import load
+from idiolect.config.schema import load
 from tests import boards
 from tests.speech import DIGITS
 from tests.swtpm import Swtpm

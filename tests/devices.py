@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.config import Config, Trust
+from idiolect.config.schema import Config, Trust
 from idiolect.custody import Custody, Model, View
 from idiolect.policykey import PolicyKeyReplacement
 from idiolect.provisioning import Provisioning, read_record

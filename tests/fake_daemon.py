@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idiolect.client import Client
-from idiolect.config import Control
+from idiolect.config.schema import Control
 from idiolect.control.hub import Hub
 from idiolect.control.metrics import Learnt, Measures, Process
 from idiolect.control.server import Limits, Server, control_server

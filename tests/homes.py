@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.config import Config, Idle
+from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
 from idiolect.custody import Custody, Model
 from idiolect.host.capture import BlockQueue

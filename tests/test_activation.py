@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from idiolect import boot
 from idiolect.client import Client
 from idiolect.client.connection import UnreachableError
-from idiolect.config import Config, Trust
+from idiolect.config.schema import Config, Trust
 from idiolect.errors import BundleError
 from tests import bundles
 

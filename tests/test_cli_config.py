@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import cli, cli_config, cli_doctor, configedit
-from idiolect.config import Person, load
-from idiolect.configfiles import installed_files
+from idiolect import cli, cli_config, cli_doctor
+from idiolect.config import rewrite as configedit
+from idiolect.config.files import installed_files
+from idiolect.config.schema import Person, load
 from idiolect.host import files
 from tests.test_config import as_nobody
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.client import client as client_module
 from idiolect.client import Client, NotPermittedError, RequestError, ServerEvent, UnreachableError
+from idiolect.client import client as client_module
 from idiolect.control.hub import RING
 from tests.fake_daemon import running
 from tests.test_openapi import operations

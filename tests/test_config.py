@@ -14,8 +14,8 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from idiolect.config import Person, as_dict, check_phrases, defaults, load, parse
-from idiolect.configfiles import MAIN, VENDOR, config_files, files_for, installed_files
+from idiolect.config.files import MAIN, VENDOR, config_files, files_for, installed_files
+from idiolect.config.schema import Person, as_dict, check_phrases, defaults, load, parse
 from idiolect.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -335,5 +335,5 @@ def test_long_phrases_do_not_collide() -> None:
 
 
 def test_no_numpy() -> None:
-    code = "import idiolect.config, sys; sys.exit('numpy' in sys.modules)"
+    code = "import idiolect.config.schema, sys; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0

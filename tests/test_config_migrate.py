@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from idiolect.config import SCHEMA, Config, Person, defaults, load, parse
-from idiolect.configedit import migrate
-from idiolect.configmigrate import STEPS
+from idiolect.config.migrate import STEPS
+from idiolect.config.rewrite import migrate
+from idiolect.config.schema import SCHEMA, Config, Person, defaults, load, parse
 from idiolect.errors import ConfigError
 
 OLD = "schema: 1\ncontrol:\n  people:\n    ann: [anna, root]\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from idiolect.config import Config, parse
+from idiolect.config.schema import Config, parse
 from idiolect.errors import ConfigError, Problem
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "examples" / "pi-speaker.yaml"

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-import idiolect.config
-from idiolect.config import as_dict, defaults, json_schema, load, parse
+import idiolect.config.schema
+from idiolect.config.schema import as_dict, defaults, json_schema, load, parse
 from idiolect.errors import ConfigError
 from idiolect.values import name_key, person_name
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = (*sorted(CONFIG.glob("*.yaml")), *sorted((CONFIG / "examples").glob("*.yaml")))
-SCHEMA_FILE = Path(idiolect.config.__file__).with_name("config.schema.json")
+SCHEMA_FILE = Path(idiolect.config.schema.__file__).with_name("config.schema.json")
 
 
 class Yaml12(yaml.SafeLoader):

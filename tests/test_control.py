@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from idiolect.client import Client, NotPermittedError, UnreachableError
-from idiolect.config import Roles
+from idiolect.config.schema import Roles
 from idiolect.control import shares
 from idiolect.control.listener import ListenError, open_listener
 from idiolect.control.peers import Peer, Role, role_of

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from idiolect import boot, lastgood
-from idiolect.config import Trust, load
+from idiolect.config.schema import Trust, load
 from idiolect.errors import BundleError, ConfigError
 from idiolect.host.slots import Slots
 from idiolect.lastgood import LastGood

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.config import Idle
+from idiolect.config.schema import Idle
 from idiolect.host import clock
 from idiolect.host.power import read_power
 from idiolect.host.pressure import Pressure, read_pressure

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from idiolect.config import parse
+from idiolect.config.schema import parse
 from idiolect.connections import Connections
 from idiolect.control import metrics
 from idiolect.host import worker

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from idiolect import doctor
 from idiolect.cli_output import plain
-from idiolect.config import as_dict, load, parse
-from idiolect.configkinds import escaped
+from idiolect.config.kinds import escaped
+from idiolect.config.schema import as_dict, load, parse
 from idiolect.consent import CONSENT, Consents, Pending
 from idiolect.errors import ConfigError, RequestError
 from idiolect.values import name_key, person_name

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from debbuild.lockfile import normal, parse
 from debbuild.package import LIMIT_MIB
 from idiolect.boot import read_verified
-from idiolect.config import load
+from idiolect.config.schema import load
 from idiolect.trust.keys import TrustedKeys, fingerprint, load_public
 from idiolect.trust.signing import load_private
 from tests import packages

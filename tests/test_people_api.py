@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.config import Config, Idle
+from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
 from idiolect.custody import Custody, Model
 from idiolect.enrolment import Enrolment

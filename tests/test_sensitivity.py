@@ -10,7 +10,7 @@ import pytest
 
 from bundlebuild.audio import read, to_int16
 from idiolect.assembly import Recognizer, bundle_directory, for_people, listening_for, read_bundle, with_taught
-from idiolect.config import Config, parse
+from idiolect.config.schema import Config, parse
 from idiolect.control.hub import Hub
 from idiolect.host.capture import BlockQueue
 from idiolect.inference import Inference, Names

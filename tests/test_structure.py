@@ -15,7 +15,7 @@ import pytest
 
 from idiolect import cli_learn, rights, structure
 from idiolect.client import connection as client_wire
-from idiolect.configparse import Reading, read_tree
+from idiolect.config.tree import Reading, read_tree
 from idiolect.control import api, wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
 from idiolect.host import keyfile, slots, stretch

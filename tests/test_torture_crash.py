@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from idiolect.config import Config
+from idiolect.config.schema import Config
 from idiolect.consent import CONSENT, Consents
 from idiolect.custody import Custody, Model
 from idiolect.provisioning import KEYFILE, factory_reset

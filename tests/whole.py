@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from idiolect.client import Client
-from idiolect.config import load
+from idiolect.config.schema import load
 from idiolect.host.systemd import Notifier
 from idiolect.service import Service
 from idiolect.starting import begin

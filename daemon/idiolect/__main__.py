@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from idiolect.config import MAY_FALL_BACK, load
-from idiolect.configfiles import MAIN, VENDOR, installed_files
+from idiolect.config.files import MAIN, VENDOR, installed_files
+from idiolect.config.schema import MAY_FALL_BACK, load
 from idiolect.errors import IdiolectError
 
 

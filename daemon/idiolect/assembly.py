@@ -28,7 +28,7 @@ from idiolect.values import name_key
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
 
 SENSITIVITY_SPAN = 4.0
 """Log-odds by which sensitivity 0 raises and 1 lowers every threshold, half of it each way."""
@@ -253,7 +253,7 @@ def _carried_model(before: Bundle) -> Model:
 
 def listening_for(config: Config, bundle: Bundle) -> Listening:
     """What the configuration asks for. ``ConfigError`` names every phrase that the bundle does not have."""
-    from idiolect.config import check_phrases
+    from idiolect.config.schema import check_phrases
 
     if problems := check_phrases(config, bundle.wake_words, bundle.commands):
         raise ConfigError(problems)

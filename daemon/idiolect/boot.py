@@ -22,7 +22,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from idiolect.config import NOT_SET, Trust, check_phrases, section_of
+from idiolect.config.schema import NOT_SET, Trust, check_phrases, section_of
 from idiolect.custody import Model
 from idiolect.errors import BundleError, Problem
 from idiolect.host import systemd
@@ -33,7 +33,7 @@ from idiolect.trust.phrases import offered
 from idiolect.trust.verify import Verified, verify
 
 if TYPE_CHECKING:
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from idiolect.values import counted
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
     from idiolect.host.slots import State
     from idiolect.trust.keys import TrustedKeys
     from idiolect.trust.verify import Verified

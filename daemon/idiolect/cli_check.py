@@ -17,7 +17,7 @@ from idiolect import cli_access
 from idiolect.errors import BundleError, Problem
 
 if TYPE_CHECKING:
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
 
 _STANDARD_SOCKET = Path("/run/idiolect/control.sock")
 _INSTALL = "install it: sudo idiolect bundle install DIR, and bundle: installed"
@@ -99,7 +99,7 @@ def _sockets(config: Config) -> Iterator[tuple[str, Path]]:
 
 def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
     """What the daemon reads: field, path, and what to do where it may not. What systemd hands to it is left out."""
-    from idiolect.config import Idle, Trust
+    from idiolect.config.schema import Idle, Trust
 
     if isinstance(config.bundle, Path):
         yield "bundle", config.bundle, f"{_INSTALL}; or {_ELSEWHERE}"
@@ -146,7 +146,7 @@ def _shut_out(config: Config) -> Problem | None:
 
 
 def _problem(config: Config, field: str, message: str) -> Problem:
-    from idiolect.config import NOT_SET, section_of
+    from idiolect.config.schema import NOT_SET, section_of
 
     place = config.places.get(field, NOT_SET)
     return Problem(place.source, place.line, field, message, section_of(field))

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from idiolect import cli_output as show
 from idiolect.cli_files import Add, emit, files_explained
 from idiolect.client import Client, NoAnswerError, NotPermittedError
-from idiolect.configfiles import MAIN, installed_files
-from idiolect.configkinds import parts
+from idiolect.config.files import MAIN, installed_files
+from idiolect.config.kinds import parts
 from idiolect.errors import ConfigError, Problem, RequestError
 
 if TYPE_CHECKING:
-    from idiolect.configedit import Migrated
-    from idiolect.configparse import Note
+    from idiolect.config.rewrite import Migrated
+    from idiolect.config.tree import Note
 
 
 def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
@@ -51,7 +51,7 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from idiolect.cli_check import examined, has_unit
-    from idiolect.config import load
+    from idiolect.config.schema import load
 
     notes: tuple[Problem, ...] = ()
     old: tuple[Note, ...] = ()
@@ -143,7 +143,7 @@ class _Plan:
 
 @files_explained
 def _migrate(options: argparse.Namespace) -> int:
-    from idiolect.config import SCHEMA
+    from idiolect.config.schema import SCHEMA
 
     files = [Path(file) for file in options.files] or installed_files(vendor=None)
     done, lines = [], []
@@ -179,8 +179,8 @@ def _plans(files: Sequence[Path]) -> list[_Plan]:
 
 
 def _plan(path: Path) -> _Plan:
-    from idiolect.configedit import migrate
-    from idiolect.configparse import Reading, named, read_file
+    from idiolect.config.rewrite import migrate
+    from idiolect.config.tree import Reading, named, read_file
 
     reading = Reading(named(path))
     old = read_file(path, reading)

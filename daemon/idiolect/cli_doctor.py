@@ -8,7 +8,7 @@ from pathlib import Path
 
 from idiolect import cli_units
 from idiolect.cli_files import CommandError
-from idiolect.configfiles import MAIN, files_for
+from idiolect.config.files import MAIN, files_for
 from idiolect.errors import ConfigError
 from idiolect.values import counted
 
@@ -102,7 +102,7 @@ def _tpm() -> list[dict[str, object]]:
 
 def _configuration(path: Path) -> dict[str, object]:
     from idiolect.cli_check import examined, has_unit
-    from idiolect.config import load
+    from idiolect.config.schema import load
 
     files: tuple[Path, ...] = (path,)
     try:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect import cli_output as show
-from idiolect.configfiles import MAIN, files_for
+from idiolect.config.files import MAIN, files_for
 from idiolect.errors import BundleError, IdiolectError
 
 if TYPE_CHECKING:
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
     from idiolect.host.files import Directory
     from idiolect.trust.verify import Verified
 
@@ -66,7 +66,7 @@ def opened(path: Path) -> Iterator[Directory]:
 
 def read_config(options: argparse.Namespace) -> Config:
     """What ``--config`` names, with the conf.d beside it; by default the layers of this machine."""
-    from idiolect.config import load
+    from idiolect.config.schema import load
 
     return load(files_for(Path(options.config)))
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from idiolect import cli_output as show
-from idiolect.client.answers import Learning
 from idiolect.client import Client
+from idiolect.client.answers import Learning
 from idiolect.values import counted
 
 Add = Callable[..., argparse.ArgumentParser]

@@ -18,7 +18,7 @@ from idiolect.errors import KeystoreError
 from idiolect.values import counted
 
 if TYPE_CHECKING:
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
     from idiolect.provisioning import Step
     from idiolect.trust.device import Device
 
@@ -155,7 +155,7 @@ def _daemon_stopped(config: Config) -> Iterator[None]:
 
     Nobody is asked through a socket of systemd's: that alone would start the daemon.
     """
-    from idiolect.config import Control
+    from idiolect.config.schema import Control
 
     if config.control.socket == Control().socket:
         with cli_units.stopped() as by_systemd:

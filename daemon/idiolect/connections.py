@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from idiolect.config import Config
-from idiolect.configconnect import Handoff, Metrics, Page, Wyoming
+from idiolect.config.connect import Handoff, Metrics, Page, Wyoming
+from idiolect.config.schema import Config
 from idiolect.control import api, metrics
 from idiolect.control.doors import OpenDoor
 from idiolect.control.hearing import Hearing

@@ -30,7 +30,7 @@ from idiolect.trust.vault import Vault
 from idiolect.values import counted
 
 if TYPE_CHECKING:
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from idiolect.config import Idle
+from idiolect.config.schema import Idle
 from idiolect.custody import Finding, View
 from idiolect.errors import LearningError
 from idiolect.host import clock

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from idiolect.config import Idle
+    from idiolect.config.schema import Idle
     from idiolect.host.power import Power
     from idiolect.host.pressure import Pressure
     from idiolect.host.resources import Resources

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idiolect.config import MAY_FALL_BACK, Config, as_dict, parse, section_of
+from idiolect.config.schema import MAY_FALL_BACK, Config, as_dict, parse, section_of
 from idiolect.errors import NONSENSE, ConfigError
 from idiolect.host.files import TooLarge, read_capped, write_durably
 

@@ -34,7 +34,7 @@ from idiolect.trust.keystore import CURRENT, NEXT, Released, Slot
 from idiolect.trust.vault import Vault
 
 if TYPE_CHECKING:
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
     from idiolect.custody import Model
     from idiolect.host.tpm import Tpm
 

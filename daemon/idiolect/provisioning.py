@@ -25,7 +25,7 @@ from idiolect.trust.secret import Secret
 from idiolect.trust.vault import Vault, discard
 
 if TYPE_CHECKING:
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
     from idiolect.host.tpm import Tpm
 
 KEYFILE, VAULT = "keystore.json", "vault.db"

@@ -29,8 +29,8 @@ from pathlib import Path
 from idiolect import __version__, assembly, doctor
 from idiolect.assembly import also_always, listening_for, model_of, with_taught
 from idiolect.box import Box
-from idiolect.config import Audio, Config, as_dict, load
-from idiolect.configfiles import installed_files
+from idiolect.config.files import installed_files
+from idiolect.config.schema import Audio, Config, as_dict, load
 from idiolect.connections import Connections
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import control_server

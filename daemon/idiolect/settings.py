@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from idiolect import assembly, boot, lastgood
-from idiolect.config import Audio, Config, check_phrases, load, replaced
+from idiolect.config.schema import Audio, Config, check_phrases, load, replaced
 from idiolect.errors import ConfigError, Problem, reason
 from idiolect.lastgood import LastGood
 from idiolect.starting import Start

@@ -22,7 +22,7 @@ from pathlib import Path
 from idiolect import boot, lastgood
 from idiolect.assembly import Recognizer, listening_for, succession_of
 from idiolect.boot import Chosen
-from idiolect.config import MAY_FALL_BACK, Config, replaced
+from idiolect.config.schema import MAY_FALL_BACK, Config, replaced
 from idiolect.custody import Model
 from idiolect.errors import BundleError, ConfigError, IdiolectError, reason
 from idiolect.host import quiet

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idiolect import idle, jobs
-from idiolect.config import Idle
+from idiolect.config.schema import Idle
 from idiolect.custody import Custody
 from idiolect.errors import LearningError, Preempted, RequestError, TrustError
 from idiolect.host import clock

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle
-from idiolect.config import Config, Idle
+from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
 from idiolect.custody import Custody, Model
 from idiolect.host.capture import BlockQueue

@@ -88,7 +88,7 @@ def _place(digit: str, clip: Samples, rng: np.random.Generator) -> Utterance:
 def open_share(bundle: str, spoken: Samples) -> float:
     """For which part of the blocks the encoder ran, on the daemon's default configuration."""
     from idiolect.assembly import Recognizer, bundle_directory, listening_for, read_bundle
-    from idiolect.config import load
+    from idiolect.config.schema import load
 
     model = read_bundle(bundle_directory(bundle))
     chain = Recognizer.from_bundle(model).chain(listening_for(load([]), model))

@@ -40,7 +40,7 @@ class Idiolect:
     def __init__(self, bundle: str = "builtin") -> None:
         from idiolect import __version__
         from idiolect.assembly import Recognizer, bundle_directory, listening_for, read_bundle
-        from idiolect.config import load
+        from idiolect.config.schema import load
 
         model = read_bundle(bundle_directory(bundle))
         self._chain = Recognizer.from_bundle(model).chain(listening_for(load([]), model))

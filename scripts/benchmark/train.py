@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmark import idle, learn
 from benchmark.daemon import UnixConnection
 from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
-from idiolect.config import Config
+from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.custody import Custody, Model
 from idiolect.host.worker import Worker

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.daemon import by_path
 from idiolect.boot import builtin
-from idiolect.config import Config, Trust
+from idiolect.config.schema import Config, Trust
 from idiolect.custody import Custody, Model
 from idiolect.host.files import Directory
 from idiolect.host.keyfile import FileKeystore

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from idiolect.config import parse
-from idiolect.configedit import migrate
+from idiolect.config.rewrite import migrate
+from idiolect.config.schema import parse
 from idiolect.consent import Person
 from idiolect.copies import SCHEMA
 from idiolect.errors import IdiolectError

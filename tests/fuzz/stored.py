@@ -147,7 +147,7 @@ def good_record() -> bytes:
     """A record as provisioning writes it."""
     from dataclasses import replace
 
-    from idiolect.config import Config
+    from idiolect.config.schema import Config
 
     state = folder() / "provisioned"
     state.mkdir()

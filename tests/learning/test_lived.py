@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle, wish_of, with_taught
-from idiolect.config import parse
+from idiolect.config.schema import parse
 from idiolect.errors import LearningError
 from idiolect.learning import ledger as ledgers
 from idiolect.learning import protocol, rounds, selftest, trainer

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from bundlebuild.audio import Audio
-from idiolect import assembly, config
+from idiolect import assembly
 from idiolect.assembly import Recognizer
+from idiolect.config import schema as config
 from idiolect.learning.model import Model
 from idiolect.pipeline.decoder import State
 from idiolect.pipeline.personal import Adapter, Household

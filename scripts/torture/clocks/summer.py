@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from idiolect import idle
-from idiolect.config import Idle
+from idiolect.config.schema import Idle
 from idiolect.host import clock
 from torture.clocks.turned import DAY, ClockedHome, Clocks
 

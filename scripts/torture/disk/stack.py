@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idiolect.config import Config
+from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.control.pairing_api import Session
 from idiolect.custody import Custody, Model, View

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
-from idiolect.config import Config
+from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.custody import Custody, Model
 from idiolect.errors import LearningError, RequestError

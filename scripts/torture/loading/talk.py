@@ -19,7 +19,7 @@ import numpy as np
 from benchmark import latency
 from benchmark.speech import BLOCK, RATE, Samples
 from idiolect.assembly import Recognizer, listening_for, with_taught
-from idiolect.config import Config, Listening
+from idiolect.config.schema import Config, Listening
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.personal import Adapter, Household
 from torture.loading.household import House

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from idiolect.configparse import FLAGS, NUMBER, Node, Place, Reading, describe, label
+from idiolect.config.tree import FLAGS, NUMBER, Node, Place, Reading, describe, label
 from idiolect.values import name_key, person_name
 
 Schema = dict[str, object]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from idiolect.configkinds import Choice, Flag, Number, Text
+from idiolect.config.kinds import Choice, Flag, Number, Text
 
 SOCKET = Text("an absolute path of at most 107 bytes, Linux's limit for sockets", r"/.*[^/]", 107, Path)
 _USER = Text('the name of a Unix user, or ""', r"(?:[A-Za-z_][0-9A-Za-z_.-]{0,30}\$?)?", 32)

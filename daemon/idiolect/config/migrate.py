@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from idiolect.configparse import NUMBER, Node, Note, Reading, shown
+from idiolect.config.tree import NUMBER, Node, Note, Reading, shown
 
 Entry = tuple[Node, Node]
 """A key of a map, and its value."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
 
-from idiolect.configconnect import SOCKET, Handoff, Metrics, Page, Wyoming
-from idiolect.configkinds import (
+from idiolect.config.connect import SOCKET, Handoff, Metrics, Page, Wyoming
+from idiolect.config.kinds import (
     Choice,
     Flag,
     Kind,
@@ -35,8 +35,8 @@ from idiolect.configkinds import (
     prefixes,
     unescaped,
 )
-from idiolect.configmigrate import understood
-from idiolect.configparse import Note, Place, Reading, label, named, read_file, read_tree, shown
+from idiolect.config.migrate import understood
+from idiolect.config.tree import Note, Place, Reading, label, named, read_file, read_tree, shown
 from idiolect.errors import ConfigError, Problem
 
 T = TypeVar("T")

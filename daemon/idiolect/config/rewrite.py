@@ -17,9 +17,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from idiolect.config import SCHEMA, parse
-from idiolect.configmigrate import instead, stamped, upgraded, written_for
-from idiolect.configparse import Node, Reading, read_tree
+from idiolect.config.migrate import instead, stamped, upgraded, written_for
+from idiolect.config.schema import SCHEMA, parse
+from idiolect.config.tree import Node, Reading, read_tree
 from idiolect.errors import ConfigError, Problem
 
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
