@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from idiolect.host.logind import Logind
+from idiolect.host.sensors.logind import Logind
 
 DAEMON = Path(__file__).parents[1] / "daemon"
 PATH, MANAGER = "/org/freedesktop/login1", "org.freedesktop.login1.Manager"

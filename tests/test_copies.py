@@ -11,7 +11,7 @@ from idiolect.control import copies
 from idiolect.control.copies import Copies
 from idiolect.control.server import Limits
 from idiolect.errors import RequestError
-from idiolect.structure import Source
+from idiolect.host.structure import Source
 from tests.fake_daemon import running
 
 HALF = (

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from idiolect.config.schema import Idle
 from idiolect.host import clock
-from idiolect.host.power import read_power
-from idiolect.host.pressure import Pressure, read_pressure
-from idiolect.host.resources import read_resources
-from idiolect.host.thermal import read_thermal
+from idiolect.host.sensors.power import read_power
+from idiolect.host.sensors.pressure import Pressure, read_pressure
+from idiolect.host.sensors.resources import read_resources
+from idiolect.host.sensors.thermal import read_thermal
 from idiolect.idle import DAY_MINUTES, Moment, Sensed, obstacles, within
 from tests.boards import Board, put
 

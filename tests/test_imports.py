@@ -129,7 +129,7 @@ OWNERS = {
     "h11": "idiolect.control.wire",
     "tpm2_pytss": "idiolect.host.tpm",
     "msgpack": "idiolect.learning.protocol",
-    "jeepney": "idiolect.host.logind",
+    "jeepney": "idiolect.host.sensors.logind",
     "systemd": "idiolect.host.systemd",
 }
 NOT_IN_CLI = {"numpy", "h11", "soxr", "ai_edge_litert", "tflite_runtime", "alsaaudio"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from idiolect.host import logind as logind_module
+from idiolect.host.sensors import logind as logind_module
 from tests.conftest import absent
 from tests.dbus import DAEMON, Bus, Watch, client, logind, names, play, watching
 
@@ -366,7 +366,7 @@ def test_a_machine_without_the_library_does_without(bus, monkeypatch):
 
 def test_without_a_bus_the_library_is_never_loaded(tmp_path):
     code = (
-        "import asyncio, contextlib, sys, pathlib; from idiolect.host.logind import Logind\n"
+        "import asyncio, contextlib, sys, pathlib; from idiolect.host.sensors.logind import Logind\n"
         f"logind = Logind(socket=pathlib.Path({str(tmp_path / 'nothing')!r}), retry_s=(0.01, 0.01))\n"
         "with contextlib.suppress(TimeoutError): asyncio.run(asyncio.wait_for(logind.run(), 0.1))\n"
         "print(logind.state, 'jeepney' in sys.modules)"

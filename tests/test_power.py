@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.host.power import read_power
-from idiolect.host.resources import read_resources
-from idiolect.host.thermal import read_thermal
+from idiolect.host.sensors.power import read_power
+from idiolect.host.sensors.resources import read_resources
+from idiolect.host.sensors.thermal import read_thermal
 from tests.boards import EIO, FOLDER, MEGABYTES, PIPE, Sysfs, put
 from tests.conftest import absent
 
@@ -254,7 +254,7 @@ def test_a_state_directory_that_is_missing_has_no_room(tmp_path):
 )
 def test_a_state_directory_takes_files_only_where_there_is_room(tmp_path, options, free, trouble):
     code = (
-        f"from pathlib import Path; from idiolect.host.resources import read_resources as read\n"
+        f"from pathlib import Path; from idiolect.host.sensors.resources import read_resources as read\n"
         f"found = read(Path('/'), Path({str(tmp_path)!r})); print(found.disk_free_mib, found.writable, found.trouble)"
     )
     script = f'mount -t tmpfs -o {options} none "$0" && exec "$1" -c "$2"'

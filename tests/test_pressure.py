@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.host.pressure import RULES, Pressure, Rule, Triggers, read_pressure
+from idiolect.host.sensors.pressure import RULES, Pressure, Rule, Triggers, read_pressure
 from tests.conftest import absent
 
 DAEMON = Path(__file__).parents[1] / "daemon"
@@ -149,7 +149,7 @@ def test_an_unprivileged_process_is_woken_too():
     need_triggers()
     if tuple(int(part) for part in os.uname().release.split(".")[:2]) < (6, 4):
         absent("a kernel before 6.4 arms no triggers for the unprivileged")
-    code = f"import sys; sys.path.insert(0, {str(DAEMON)!r}); import idiolect.host.pressure\n{UNPRIVILEGED}"
+    code = f"import sys; sys.path.insert(0, {str(DAEMON)!r}); import idiolect.host.sensors.pressure\n{UNPRIVILEGED}"
     with hogs():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     missing, woken = done.stdout.splitlines()

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from idiolect import cli_learn, rights, structure
+from idiolect import cli_learn, rights
 from idiolect.client import connection as client_wire
 from idiolect.config.tree import Reading, read_tree
 from idiolect.control import api, wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
-from idiolect.host import keyfile, slots, stretch
+from idiolect.host import keyfile, slots, stretch, structure
 from idiolect.learning import adapterfile, ledger, protocol, provenance
 from idiolect.trust import audit, canonical, documents, phrases, receipt, sealedcopy
 from idiolect.trust.passphrase import stretch as here

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.host import sysfs
-from idiolect.host.thermal import ThermalReader, read_thermal
+from idiolect.host.sensors import sysfs
+from idiolect.host.sensors.thermal import ThermalReader, read_thermal
 from tests.boards import EIO, FOLDER, MEGABYTES, PIPE, Sysfs, put
 
 DAEMON = Path(__file__).parents[1] / "daemon"

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import structure
 from idiolect.cli_output import voice_text
 from idiolect.client import Client
 from idiolect.client.answers import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
+from idiolect.host import structure
 from idiolect.trust.receipt import RETENTION
 from idiolect.values import counted, name_key
 

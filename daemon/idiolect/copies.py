@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from idiolect import structure
 from idiolect.errors import NONSENSE, RequestError
+from idiolect.host import structure
 from idiolect.learning.ledger import MAX_CLEAR, MAX_COPIES, MAX_LENGTH, MAX_WHOLE, PURPOSES, Example, Manner, Source
 from idiolect.pipeline.space import SPAN
 from idiolect.values import EMBEDDING, encodable

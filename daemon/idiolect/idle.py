@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from idiolect.config.schema import Idle
-    from idiolect.host.power import Power
-    from idiolect.host.pressure import Pressure
-    from idiolect.host.resources import Resources
-    from idiolect.host.thermal import Thermal
+    from idiolect.host.sensors.power import Power
+    from idiolect.host.sensors.pressure import Pressure
+    from idiolect.host.sensors.resources import Resources
+    from idiolect.host.sensors.thermal import Thermal
 
 DAY_MINUTES = 1440
 HYSTERESIS_C = 5.0

@@ -19,7 +19,7 @@ from idiolect.custody import Custody, Model, View
 from idiolect.errors import RequestError
 from idiolect.host import process
 from idiolect.host.capture import BlockQueue
-from idiolect.host.thermal import read_thermal
+from idiolect.host.sensors.thermal import read_thermal
 from idiolect.inference import Inference
 from idiolect.learner import Learner
 from idiolect.learning import rollout

@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from idiolect import copies, sharing, shelves, standing, structure, voices
+from idiolect import copies, sharing, shelves, standing, voices
 from idiolect.consent import ADAPTER, Person
 from idiolect.errors import RequestError, TrustError
+from idiolect.host import structure
 from idiolect.host.stretch import stretch
 from idiolect.learner import Learner, Made
 from idiolect.learning import adapterfile, rollout, trainer

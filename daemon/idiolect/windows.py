@@ -22,11 +22,11 @@ from idiolect.config.schema import Idle
 from idiolect.custody import Custody
 from idiolect.errors import LearningError, Preempted, RequestError, TrustError
 from idiolect.host import clock
-from idiolect.host.logind import Logind
-from idiolect.host.power import read_power
-from idiolect.host.pressure import Triggers, read_pressure
-from idiolect.host.resources import read_resources
-from idiolect.host.thermal import ThermalReader
+from idiolect.host.sensors.logind import Logind
+from idiolect.host.sensors.power import read_power
+from idiolect.host.sensors.pressure import Triggers, read_pressure
+from idiolect.host.sensors.resources import read_resources
+from idiolect.host.sensors.thermal import ThermalReader
 from idiolect.host.worker import Backend
 from idiolect.idle import Moment, Obstacle, Sensed
 from idiolect.jobs import Job

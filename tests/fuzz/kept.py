@@ -22,6 +22,7 @@ from idiolect.copies import SCHEMA
 from idiolect.errors import IdiolectError
 from idiolect.host import keyfile, slots
 from idiolect.host.clock import moment
+from idiolect.host.structure import Source
 from idiolect.learner import Made
 from idiolect.learning import health, provenance, rollout
 from idiolect.learning.health import Health
@@ -29,7 +30,6 @@ from idiolect.learning.ledger import Example
 from idiolect.pausing import PAUSE_FILE, Pausing
 from idiolect.personal import STATE_FILE, Personal
 from idiolect.rights import Rights
-from idiolect.structure import Source
 from idiolect.trust import bundle, receipt, sealedcopy
 from idiolect.trust.passphrase import stretch
 from idiolect.trust.verify import Verified

@@ -19,11 +19,11 @@ import numpy as np
 from idiolect.errors import SourceEnded
 from idiolect.host import microphone
 from idiolect.host.convert import AudioConverter
-from idiolect.host.power import read_power
-from idiolect.host.pressure import read_pressure
 from idiolect.host.recording import FileSource
-from idiolect.host.resources import read_resources
-from idiolect.host.thermal import ThermalReader
+from idiolect.host.sensors.power import read_power
+from idiolect.host.sensors.pressure import read_pressure
+from idiolect.host.sensors.resources import read_resources
+from idiolect.host.sensors.thermal import ThermalReader
 from idiolect.host.tpm_codes import explain
 from idiolect.values import BLOCK
 

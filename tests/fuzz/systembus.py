@@ -31,7 +31,7 @@ def _bus() -> tuple[Path, list[bytes]]:
 
 
 async def _watched(path: Path) -> None:
-    from idiolect.host.logind import Logind
+    from idiolect.host.sensors.logind import Logind
 
     logind = Logind(socket=path, retry_s=(1e6, 1e6))
     running = asyncio.ensure_future(logind.run())

@@ -15,8 +15,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect import structure
 from idiolect.errors import IdiolectError, RequestError
+from idiolect.host import structure
 
 _MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of one answer: more is no answer of ours. The longest is a person's copy."""

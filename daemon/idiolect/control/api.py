@@ -32,11 +32,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import NoReturn, Protocol
 
-from idiolect import structure
 from idiolect.control import box_api, idle_api, learn_api, metrics, pairing_api, trust_api
 from idiolect.control.hub import RING, Hub
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
+from idiolect.host import structure
 from idiolect.values import GUEST, MAX_PAUSE_S, encodable
 
 BODY_PARTS = 1000

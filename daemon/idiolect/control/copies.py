@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from idiolect.errors import RequestError
-from idiolect.structure import Source
+from idiolect.host.structure import Source
 
 PLACES = 8
 """Callers that wait or are served."""

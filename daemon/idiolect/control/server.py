@@ -42,7 +42,7 @@ from idiolect.control.serving import Acceptor, Seldom
 from idiolect.control.shares import Guest, Guests, Places, Stage
 from idiolect.control.wire import Request, Wire
 from idiolect.errors import RequestError
-from idiolect.structure import Source
+from idiolect.host.structure import Source
 
 if TYPE_CHECKING:
     import ssl  # only where it is used: it costs memory

@@ -22,9 +22,9 @@ from typing import Any
 
 from wyoming.event import Event, async_write_event, write_event
 
-from idiolect import structure
 from idiolect.control.limits import Rate
 from idiolect.errors import IdiolectError
+from idiolect.host import structure
 from idiolect.values import encodable
 
 HEADER_BYTES = 4_096

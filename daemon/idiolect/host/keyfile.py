@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idiolect import structure
 from idiolect.errors import KeystoreError
+from idiolect.host import structure
 from idiolect.host.files import DISK_STATES, TooLarge, read_capped, write_durably
 from idiolect.host.systemd import CREDSTORE, credentials
 from idiolect.trust.envelope import derive

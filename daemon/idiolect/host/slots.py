@@ -24,8 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from idiolect import structure
 from idiolect.errors import BundleError
+from idiolect.host import structure
 from idiolect.host.files import TooLarge, read_capped, sync_directory, write_durably
 
 FOLDER = "bundles"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from idiolect import structure
 from idiolect.errors import LearningError, VaultError
+from idiolect.host import structure
 from idiolect.host.worker import Worker
 from idiolect.trust.passphrase import KEY_BYTES
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from idiolect.host.sysfs import Look
+from idiolect.host.sensors.sysfs import Look
 from idiolect.trust import secret
 
 _SWAPS, _GROUPS, _VALUE = 16 << 10, 4 << 10, 64

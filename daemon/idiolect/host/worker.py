@@ -21,8 +21,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from idiolect import frames, structure
+from idiolect import frames
 from idiolect.errors import NONSENSE, LearningError, Preempted, WorkerFailed
+from idiolect.host import structure
 from idiolect.host.sandbox import IDLE, Layer
 
 WALL_S = 120.0

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idiolect import structure
 from idiolect.errors import NONSENSE, LearningError
+from idiolect.host import structure
 from idiolect.pipeline.alignment import SHORTEST, Standard
 from idiolect.pipeline.personal import Adapter, Shift, Taught
 from idiolect.values import EMBEDDING, encodable

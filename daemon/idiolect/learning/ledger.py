@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from idiolect import structure
 from idiolect.errors import NONSENSE, LearningError
+from idiolect.host import structure
 from idiolect.pipeline.space import SPAN
 from idiolect.values import EMBEDDING
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from idiolect import structure
 from idiolect.errors import NONSENSE, LearningError
+from idiolect.host import structure
 
 DOMAIN = b"idiolect/adapter/v1"
 """Prefix of what is signed, so that the signature means nothing elsewhere."""

@@ -29,8 +29,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from idiolect import structure
 from idiolect.errors import TrustError
+from idiolect.host import structure
 
 SCHEMA = "idiolect/audit/export/v1"
 SEGMENT = 256

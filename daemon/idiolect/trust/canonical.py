@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from idiolect import structure
 from idiolect.errors import BundleError
+from idiolect.host import structure
 from idiolect.trust.source import FORM, SIZE
 
 CAP = 64 << 10

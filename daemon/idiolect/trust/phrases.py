@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from idiolect import structure
 from idiolect.errors import NONSENSE, BundleError
+from idiolect.host import structure
 from idiolect.trust.verify import Verified
 
 PARTS = 1 << 17

@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from idiolect import structure
 from idiolect.errors import VaultError
+from idiolect.host import structure
 
 SCHEMA = "ISO/IEC TS 27560:2023 idiolect/1"
 CONTROLLER = "the household that runs this device"

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from idiolect.errors import NONSENSE, VaultError
-from idiolect.structure import Text
+from idiolect.host.structure import Text
 from idiolect.trust import passphrase as passphrases
 from idiolect.trust.passphrase import COST, MOST
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from idiolect.host.sysfs import Look
+from idiolect.host.sensors.sysfs import Look
 
 COLDEST, HOTTEST = -40_000, 150_000
 """Thousandths of a degree Celsius that are believed. Drivers say -273000 or -274000 for "no idea"."""

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect.host.sysfs import Look
+from idiolect.host.sensors.sysfs import Look
 
 _MEMINFO = 16 << 10
 """Bytes of /proc/meminfo at most: it has about 1500."""

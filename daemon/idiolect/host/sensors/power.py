@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idiolect.host.sysfs import Look
+from idiolect.host.sensors.sysfs import Look
 
 _CLASS = "sys/class/power_supply"
 _BATTERIES = ("Battery", "UPS")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from idiolect.host.sysfs import Look
+from idiolect.host.sensors.sysfs import Look
 
 _FOLDER = "proc/pressure"
 _FILE = 512
