@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idiolect.boot import slots
 from idiolect.client import Client, UnreachableError
 from idiolect.config.schema import load
+from idiolect.trust.bundle.choose import slots
 from tests import boards
 from tests.speech import DIGITS
 from tests.swtpm import Swtpm

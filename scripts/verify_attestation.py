@@ -43,8 +43,9 @@ def main() -> int:
     options = parse()
     environment.enter("verify_attestation", "./scripts/setup --demo-only")
     from idiolect.errors import IdiolectError
-    from idiolect.trust import approvals, audit
-    from idiolect.trust.documents import is_audit, verify_attestation, verify_audit
+    from idiolect.trust.bundle import approvals
+    from idiolect.trust.device.documents import is_audit, verify_attestation, verify_audit
+    from idiolect.trust.vault import audit
 
     try:
         with options.file.open("rb") as file:

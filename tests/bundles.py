@@ -10,11 +10,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from idiolect.assembly import bundle_directory
-from idiolect.trust import canonical, manifest, signing
-from idiolect.trust.approvals import Approval
-from idiolect.trust.keys import TrustedKeys, public_pem
-from idiolect.trust.source import Memory
-from idiolect.trust.verify import Verified, verify
+from idiolect.trust.bundle import canonical, manifest, signing
+from idiolect.trust.bundle.approvals import Approval
+from idiolect.trust.bundle.public_keys import TrustedKeys, public_pem
+from idiolect.trust.bundle.source import Memory
+from idiolect.trust.bundle.verify import Verified, verify
 
 BUILTIN = bundle_directory("builtin")
 

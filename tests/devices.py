@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from idiolect.config.schema import Config, Trust
-from idiolect.custody import Custody, Model, View
-from idiolect.policykey import PolicyKeyReplacement
-from idiolect.provisioning import Provisioning, read_record
-from idiolect.trust.keys import public_pem
-from idiolect.trust.vault import Vault
-from idiolect.trust.verify import Verified
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.bundle.verify import Verified
+from idiolect.trust.device.keys import Custody, Model, View
+from idiolect.trust.device.policy_key import PolicyKeyReplacement
+from idiolect.trust.device.provisioning import Provisioning, read_record
+from idiolect.trust.vault.vault import Vault
 from tests import bundles
 from tests.swtpm import Swtpm, missing
 

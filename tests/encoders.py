@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild import export
-from idiolect.trust import bundle as bundles
-from idiolect.trust import canonical, succession
-from idiolect.trust.manifest import FILE
-from idiolect.trust.succession import Affine
+from idiolect.trust.bundle import bundle as bundles
+from idiolect.trust.bundle import canonical
+from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle.manifest import FILE
+from idiolect.trust.bundle.predecessors import Affine
 from idiolect.values import EMBEDDING, WINDOW
 from tests.bundles import builtin, refit, unsigned
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 
 from idiolect.errors import TrustError
-from idiolect.host.tpm import Tpm
+from idiolect.trust.device.tpm import Tpm
 from tests.devices import TestDevice
 from tests.swtpm import Swtpm
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
-from idiolect.custody import Custody, Model
 from idiolect.host.capture import BlockQueue
 from idiolect.host.clock import Moment
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
-from idiolect.keysthread import Keys
 from idiolect.personal import Personal
+from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.device.vault_thread import Keys
 from idiolect.windows import Windows
 from tests.boards import Board
 from tests.people import invented, model, span

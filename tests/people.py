@@ -15,7 +15,7 @@ from idiolect.learning import adapterfile
 from idiolect.learning.model import Model
 from idiolect.pipeline.personal import Adapter
 from idiolect.pipeline.space import as_span
-from idiolect.trust.vault import Vault
+from idiolect.trust.vault.vault import Vault
 from tests.trust.vaults import Clock
 
 EVERYTHING = ("enrol", "adapt_corrections", "usage")

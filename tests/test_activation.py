@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from idiolect import boot
 from idiolect.client import Client
 from idiolect.client.connection import UnreachableError
 from idiolect.config.schema import Config, Trust
 from idiolect.errors import BundleError
+from idiolect.trust.bundle import choose as boot
 from tests import bundles
 
 DAEMON = Path(__file__).parents[1] / "daemon"

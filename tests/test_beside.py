@@ -20,7 +20,7 @@ from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.frontend import Frontend
 from idiolect.pipeline.hearing import LONGEST, UNSETTLED, resample_window
 from idiolect.pipeline.personal import Adapter, Household
-from idiolect.trust import bundle as bundles
+from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import BLOCK, GUEST, WINDOW
 from tests import encoders, speech
 from tests.bundles import builtin, unsigned

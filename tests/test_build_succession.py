@@ -13,7 +13,7 @@ pytest.importorskip("soundfile")
 from bundlebuild import base, cli, corpus, succession
 from bundlebuild.space import Spoken
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle, succession_of
-from idiolect.trust.succession import Affine
+from idiolect.trust.bundle.predecessors import Affine
 from tests import encoders
 from tests.bundles import builtin, write
 

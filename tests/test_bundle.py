@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from idiolect.assembly import Recognizer, listening, read_bundle, thresholds
 from idiolect.errors import BundleError
 from idiolect.pipeline.adapter import Head, Scorer
-from idiolect.trust import bundle as bundles
-from idiolect.trust import canonical
+from idiolect.trust.bundle import bundle as bundles
+from idiolect.trust.bundle import canonical
 from tests.bundles import BUILTIN, builtin, refit, signed, trusted, unsigned, write
 
 FILES = builtin()

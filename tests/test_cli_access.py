@@ -18,7 +18,7 @@ import yaml
 
 from idiolect import cli, cli_access
 from idiolect.cli_access import Who, parsed, unreadable, unwritable
-from idiolect.host.slots import Slots
+from idiolect.trust.bundle.slots import Slots
 from tests import bundles
 
 ROOT = Path(__file__).parents[1]

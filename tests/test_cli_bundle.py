@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from idiolect import cli
-from idiolect.host.slots import Slots
-from idiolect.trust import approvals
-from idiolect.trust.keys import fingerprint, load_public, public_pem
-from idiolect.trust.signing import load_private
+from idiolect.trust.bundle import approvals
+from idiolect.trust.bundle.public_keys import fingerprint, load_public, public_pem
+from idiolect.trust.bundle.signing import load_private
+from idiolect.trust.bundle.slots import Slots
 from tests.bundles import BUILTIN, builtin, key, signed, write
 from tests.fake_daemon import running
 

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import pytest
 
-from idiolect.custody import Custody
 from idiolect.errors import KeystoreError, RequestError
-from idiolect.host.tpm import Tpm
-from idiolect.host.tpm_keystore import MINIMUM, SLOTS
-from idiolect.policykey import PolicyKeyReplacement
-from idiolect.provisioning import KEYFILE, Provisioning, factory_reset, fleet_record, read_record
-from idiolect.trust.attestation import AttestationError
-from idiolect.trust.documents import verify_attestation, verify_audit
+from idiolect.trust.device.attestation import AttestationError
+from idiolect.trust.device.documents import verify_attestation, verify_audit
+from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.policy_key import PolicyKeyReplacement
+from idiolect.trust.device.provisioning import KEYFILE, Provisioning, factory_reset, fleet_record, read_record
+from idiolect.trust.device.tpm import Tpm
+from idiolect.trust.device.tpm_keystore import MINIMUM, SLOTS
 from tests import bundles
 from tests.devices import TestDevice, contents, model_of, needs_tpm, policy_pem, remember
 

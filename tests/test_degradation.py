@@ -13,10 +13,10 @@ from itertools import repeat
 
 import pytest
 
-from idiolect.custody import sentence
 from idiolect.errors import TrustError, VaultError
-from idiolect.provisioning import KEYFILE, VAULT
-from idiolect.trust.device import RECORD
+from idiolect.trust.device.identity import RECORD
+from idiolect.trust.device.keys import sentence
+from idiolect.trust.device.provisioning import KEYFILE, VAULT
 from tests import bundles
 from tests.devices import TestDevice, contents, forget, needs_tpm, recall, remember
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from idiolect import lastgood
-from idiolect.provisioning import VAULT
-from idiolect.trust.device import RECORD
-from idiolect.trust.keys import public_pem
+from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.device.identity import RECORD
+from idiolect.trust.device.provisioning import VAULT
 from tests import bundles
 from tests.alsa import require_wavmic
 from tests.devices import TestDevice, contents, needs_tpm, remember

@@ -23,7 +23,7 @@ from idiolect.learning.attempt import ALIKE
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.succession import EmbeddingMap
 from idiolect.rights import Rights
-from idiolect.trust import bundle as bundles
+from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import Detection, Event
 from tests import encoders
 from tests.bundles import builtin, unsigned

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from idiolect import lastgood
+from idiolect.trust.bundle import last_good as lastgood
 from tests import encoders, speech
 from tests.alsa import require_wavmic
 from tests.bundles import write

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idiolect import boot, lastgood
 from idiolect.config.schema import Trust, load
 from idiolect.errors import BundleError, ConfigError
-from idiolect.host.slots import Slots
-from idiolect.lastgood import LastGood
 from idiolect.starting import begin
-from idiolect.trust.keys import public_pem
+from idiolect.trust.bundle import choose as boot
+from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle.last_good import LastGood
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.bundle.slots import Slots
 from tests import bundles, speech
 from tests.alsa import require_wavmic
 from tests.test_service import Daemon

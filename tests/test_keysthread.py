@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from idiolect.keysthread import KeysThread
+from idiolect.trust.device.vault_thread import KeysThread
 
 
 def run(scenario):

@@ -13,8 +13,8 @@ import pytest
 from idiolect.assembly import read_bundle
 from idiolect.client import UnreachableError
 from idiolect.errors import RequestError
-from idiolect.trust import canonical
-from idiolect.trust.lacking import lacking
+from idiolect.trust.bundle import canonical
+from idiolect.trust.bundle.lacking import lacking
 from tests.bundles import builtin, refit, write
 from tests.whole import Whole, whole
 

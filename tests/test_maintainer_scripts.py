@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.host import tpm_keystore
+from idiolect.trust.device import tpm_keystore
 from tests.devices import TestDevice
 from tests.swtpm import Swtpm
 
@@ -225,7 +225,7 @@ def device_file(chip: Swtpm) -> Iterator[str]:
 
 
 def left_in(device: TestDevice) -> list[int]:
-    from idiolect.host.tpm import Tpm
+    from idiolect.trust.device.tpm import Tpm
 
     everything = (*tpm_keystore.SLOTS, tpm_keystore.MINIMUM, tpm_keystore.STORAGE_KEY, tpm_keystore.ATTESTATION_KEY)
     with Tpm(device.config.trust.tcti) as tpm:
@@ -250,7 +250,7 @@ def test_purge_deletes_the_secret_in_the_tpm(board: Board, provisioned: TestDevi
 
 
 def test_purge_finds_half_of_it_gone_already(board: Board, provisioned: TestDevice, tpm: Swtpm) -> None:
-    from idiolect.host.tpm import Tpm
+    from idiolect.trust.device.tpm import Tpm
 
     with Tpm(provisioned.config.trust.tcti) as chip:
         chip.undefine(tpm_keystore.MINIMUM)

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives import serialization
 
 from debbuild.lockfile import normal, parse
 from debbuild.package import LIMIT_MIB
-from idiolect.boot import read_verified
 from idiolect.config.schema import load
-from idiolect.trust.keys import TrustedKeys, fingerprint, load_public
-from idiolect.trust.signing import load_private
+from idiolect.trust.bundle.choose import read_verified
+from idiolect.trust.bundle.public_keys import TrustedKeys, fingerprint, load_public
+from idiolect.trust.bundle.signing import load_private
 from tests import packages
 from tests.packages import BUILD, PREFIX, ROOT, Package, build
 

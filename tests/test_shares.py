@@ -18,7 +18,7 @@ from idiolect.control.server import Limits, Server
 from idiolect.control.shared import Shared
 from idiolect.control.shares import KEPT, SHORT, URGENT, Guests, Places, Stage
 from idiolect.errors import RequestError
-from idiolect.trust import certificate
+from idiolect.trust.device import certificate
 from tests.fake_daemon import FakeDaemon
 
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from idiolect.errors import IdiolectError, RequestError
-from idiolect.trust import sealedcopy
+from idiolect.trust.vault import sealed_copy as sealedcopy
 from tests.alsa import require_wavmic
 from tests.sieges import SIEGES, besieged
 

@@ -18,10 +18,15 @@ from idiolect.client import connection as client_wire
 from idiolect.config.tree import Reading, read_tree
 from idiolect.control import api, wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
-from idiolect.host import keyfile, slots, stretch, structure
+from idiolect.host import stretch, structure
 from idiolect.learning import adapterfile, ledger, protocol, provenance
-from idiolect.trust import audit, canonical, documents, phrases, receipt, sealedcopy
-from idiolect.trust.passphrase import stretch as here
+from idiolect.trust import receipt
+from idiolect.trust.bundle import canonical, phrases, slots
+from idiolect.trust.device import documents
+from idiolect.trust.device import key_file as keyfile
+from idiolect.trust.vault import audit
+from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault.passphrase import stretch as here
 
 MIB = 1 << 20
 OBJECTS = b"[" + b"{}," * (16 * MIB // 3) + b"{}]"

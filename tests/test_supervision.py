@@ -15,11 +15,11 @@ import time
 import numpy as np
 import pytest
 
-from idiolect.custody import View
 from idiolect.errors import ConfigError, Problem, reason
 from idiolect.host.capture import BlockQueue
 from idiolect.host.systemd import Notifier, SystemdError, message_id
 from idiolect.supervision import Condition, Supervision, describe
+from idiolect.trust.device.keys import View
 from idiolect.values import BLOCK, Captured, MicrophoneHealth
 from tests.alsa import require_wavmic
 from tests.test_service import Daemon, room

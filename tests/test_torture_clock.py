@@ -22,7 +22,7 @@ from idiolect.pairing import CODE_S, SESSION_S, Pairing
 from idiolect.personal import Personal
 from idiolect.rights import Rights
 from idiolect.trust.receipt import RETENTION
-from idiolect.trust.rotation import Meter
+from idiolect.trust.vault.rotation import Meter
 from idiolect.values import MAX_PAUSE_S, Detection, Event
 from tests.homes import DAY, Home, story
 from torture import clock as torture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from idiolect.config.schema import Config
 from idiolect.consent import CONSENT, Consents
-from idiolect.custody import Custody, Model
-from idiolect.provisioning import KEYFILE, factory_reset
+from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.device.provisioning import KEYFILE, factory_reset
 from tests.swtpm import missing
 from tests.trust import crashes
 from tests.trust.vaults import House

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import custody as custodies
 from idiolect.errors import VaultError
 from idiolect.personal import Personal
-from idiolect.provisioning import KEYFILE, VAULT
-from idiolect.trust.device import RECORD, Device
+from idiolect.trust.device import keys as custodies
+from idiolect.trust.device.identity import RECORD, Device
+from idiolect.trust.device.provisioning import KEYFILE, VAULT
 from tests import bundles
 from tests.devices import TestDevice, contents, forget, recall, remember
 from tests.homes import Home, story

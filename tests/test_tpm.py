@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from idiolect.custody import PASSING
-from idiolect.trust.approvals import POLICY_REF, approve, policy_authorize, tpm_name
-from idiolect.trust.keys import public_pem
-from idiolect.trust.secret import Secret
+from idiolect.trust.bundle.approvals import POLICY_REF, approve, policy_authorize, tpm_name
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.device.keys import PASSING
+from idiolect.trust.vault.secret import Secret
 from tests.devices import needs_tpm
 
 pytestmark = needs_tpm
@@ -45,7 +45,7 @@ RESOURCE_MANAGERS = (0, 11 << 16, 12 << 16)
     ],
 )
 def test_every_code_has_a_state_a_sentence_and_a_next_step(layer, rc, state, telling):
-    from idiolect.host.tpm_codes import explain
+    from idiolect.trust.device.tpm_answers import explain
 
     error = explain(layer | rc)
     assert (error.state, telling in str(error), bool(error.fix)) == (state, True, True), str(error)
@@ -54,7 +54,7 @@ def test_every_code_has_a_state_a_sentence_and_a_next_step(layer, rc, state, tel
 
 @pytest.mark.parametrize("rc", [0xA000A, 0xA0008, 0x60001, 0x7000C])
 def test_what_does_not_come_from_a_tpm_means_that_there_is_none(rc):
-    from idiolect.host.tpm_codes import UNREACHABLE, explain
+    from idiolect.trust.device.tpm_answers import UNREACHABLE, explain
 
     error = explain(rc)
     assert (error.state, error.code) == ("absent", UNREACHABLE)
@@ -62,14 +62,14 @@ def test_what_does_not_come_from_a_tpm_means_that_there_is_none(rc):
 
 
 def test_what_is_no_structure_of_a_tpm_was_damaged_on_the_disk():
-    from idiolect.host.tpm_codes import explain
+    from idiolect.trust.device.tpm_answers import explain
 
     error = explain(0x9000B)
     assert (error.state, "device record is damaged" in str(error)) == ("damaged", True)
 
 
 def test_no_code_at_all_leads_to_an_unknown_state():
-    from idiolect.host.tpm_codes import explain
+    from idiolect.trust.device.tpm_answers import explain
 
     found = {explain(rc).state for rc in range(1, 1 << 12)}
     assert found <= STATES
@@ -96,12 +96,12 @@ class Stubborn:
 def slept(monkeypatch):
     """How long it waited, instead of waiting."""
     waits = []
-    monkeypatch.setattr("idiolect.host.tpm.time.sleep", waits.append)
+    monkeypatch.setattr("idiolect.trust.device.tpm.time.sleep", waits.append)
     return waits
 
 
 def test_a_busy_tpm_is_asked_again_with_growing_waits(slept):
-    from idiolect.host.tpm import PATIENCE, TpmError, _patiently
+    from idiolect.trust.device.tpm import PATIENCE, TpmError, _patiently
 
     call = Stubborn(0x922, len(PATIENCE))
     assert _patiently(call) == "answer"
@@ -111,7 +111,7 @@ def test_a_busy_tpm_is_asked_again_with_growing_waits(slept):
 
 
 def test_what_will_not_pass_is_not_asked_again(slept):
-    from idiolect.host.tpm import TpmError, _patiently
+    from idiolect.trust.device.tpm import TpmError, _patiently
 
     call = Stubborn(0x18B, 1)
     with pytest.raises(TpmError) as refusal:
@@ -120,7 +120,7 @@ def test_what_will_not_pass_is_not_asked_again(slept):
 
 
 def test_moving_pcrs_cost_no_waiting_and_have_an_end(slept):
-    from idiolect.host.tpm import PCR_TRIES, TpmError, _patiently
+    from idiolect.trust.device.tpm import PCR_TRIES, TpmError, _patiently
 
     assert _patiently(Stubborn(0x128, PCR_TRIES)) == "answer"
     call = Stubborn(0x128, 10**6)
@@ -139,8 +139,8 @@ def short(coordinate):
 
 @pytest.mark.parametrize("coordinate", ["x", "y"])
 def test_a_policy_key_with_a_leading_zero_opens_too(tpm, coordinate):
-    from idiolect.host.tpm import Tpm
-    from idiolect.host.tpm_values import Authorization
+    from idiolect.trust.device.tpm import Tpm
+    from idiolect.trust.device.tpm_values import Authorization
 
     key = short(coordinate)
     approval = approve(key, 14, bytes(32), b"m" * 32)

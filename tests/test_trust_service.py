@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from idiolect.client import Client, UnreachableError
-from idiolect.host.slots import Slots
-from idiolect.provisioning import fleet_record
-from idiolect.trust.keys import public_pem
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.bundle.slots import Slots
+from idiolect.trust.device.provisioning import fleet_record
 from tests import bundles
 from tests.devices import TestDevice, needs_tpm, policy_pem
 from tests.swtpm import Swtpm

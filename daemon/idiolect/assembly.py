@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.boot import BUILTIN, builtin, read_verified
 from idiolect.errors import BundleError, ConfigError
 from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
@@ -20,9 +19,10 @@ from idiolect.pipeline.decoder import Listening, State, Thresholds, blocks, rais
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.personal import TAUGHT_OPEN, TAUGHT_THRESHOLD
 from idiolect.pipeline.space import Space
-from idiolect.trust.bundle import Bundle, load
-from idiolect.trust.keys import TrustedKeys
-from idiolect.trust.manifest import PREVIOUS
+from idiolect.trust.bundle.bundle import Bundle, load
+from idiolect.trust.bundle.choose import BUILTIN, builtin, read_verified
+from idiolect.trust.bundle.manifest import PREVIOUS
+from idiolect.trust.bundle.public_keys import TrustedKeys
 from idiolect.values import name_key
 
 if TYPE_CHECKING:

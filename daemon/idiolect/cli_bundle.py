@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
     from idiolect.config.schema import Config
-    from idiolect.host.slots import State
-    from idiolect.trust.keys import TrustedKeys
-    from idiolect.trust.verify import Verified
+    from idiolect.trust.bundle.public_keys import TrustedKeys
+    from idiolect.trust.bundle.slots import State
+    from idiolect.trust.bundle.verify import Verified
 
 
 def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
@@ -65,7 +65,7 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
 @files_explained
 def _verify(options: argparse.Namespace) -> int:
     from idiolect.host.files import read_keys
-    from idiolect.trust.verify import CHECKS, verify
+    from idiolect.trust.bundle.verify import CHECKS, verify
 
     keys, policy = read_keys(Path(options.keys)), _policy(options.policy_key)
     results = dict.fromkeys(CHECKS, "not reached")
@@ -87,8 +87,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _check_approver(verified: Verified, policy: EllipticCurvePublicKey) -> None:
     """Whether a device that is provisioned with this policy key will get its keys: the TPM's check, made early."""
-    from idiolect.trust import approvals
-    from idiolect.trust.keys import fingerprint
+    from idiolect.trust.bundle import approvals
+    from idiolect.trust.bundle.public_keys import fingerprint
 
     mine = [each for each in verified.approvals if each.key == fingerprint(policy)]
     if not mine or not all(approvals.check(each, policy) for each in mine):
@@ -114,9 +114,9 @@ def _check_lines(answer: dict[str, Any]) -> list[str]:
 
 @files_explained
 def _install(options: argparse.Namespace) -> int:
-    from idiolect.boot import slots
     from idiolect.host.files import read_keys
-    from idiolect.trust.verify import verify
+    from idiolect.trust.bundle.choose import slots
+    from idiolect.trust.bundle.verify import verify
 
     config = read_config(options)
     store = slots(config)
@@ -145,7 +145,7 @@ def _next_steps(config: Config) -> list[str]:
 
 @files_explained
 def _list(options: argparse.Namespace) -> int:
-    from idiolect.boot import slots, trusted_keys
+    from idiolect.trust.bundle.choose import slots, trusted_keys
 
     config = read_config(options)
     store, keys = slots(config), trusted_keys(config)
@@ -161,7 +161,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _slot(path: Path, keys: TrustedKeys | None) -> dict[str, Any]:
-    from idiolect.trust.verify import verify
+    from idiolect.trust.bundle.verify import verify
 
     try:
         with opened(path) as source:
@@ -181,8 +181,8 @@ def _signer(fingerprint: str) -> str:
 
 @files_explained
 def _rollback(options: argparse.Namespace) -> int:
-    from idiolect.boot import slots, trusted_keys
-    from idiolect.trust.verify import verify
+    from idiolect.trust.bundle.choose import slots, trusted_keys
+    from idiolect.trust.bundle.verify import verify
 
     config = read_config(options)
     store, keys = slots(config), trusted_keys(config)
@@ -226,7 +226,7 @@ def _as_owner(state_dir: Path) -> Iterator[None]:
 
 
 def _policy(path: str | None) -> EllipticCurvePublicKey | None:
-    from idiolect.trust.keys import FILE_CAP, load_public
+    from idiolect.trust.bundle.public_keys import FILE_CAP, load_public
 
     return load_public(Path(path).name, read(path, FILE_CAP)) if path else None
 

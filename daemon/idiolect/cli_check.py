@@ -39,7 +39,7 @@ def has_unit() -> bool:
 
 def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Found:
     """Everything that is found. With ``as_unit`` the daemon is taken for one that systemd starts from ``files``."""
-    from idiolect.boot import obstacles
+    from idiolect.trust.bundle.choose import obstacles
 
     unit = cli_access.unit() if as_unit else None
     closed = (*_files_closed(files, unit), *_closed(config, unit)) if unit else ()
@@ -116,7 +116,7 @@ def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
 
 def _current_slot(config: Config) -> Path | None:
     """Where the installed bundle lies, as far as this user may know."""
-    from idiolect.boot import INSTALLED, slots
+    from idiolect.trust.bundle.choose import INSTALLED, slots
 
     try:
         name = slots(config).state().current if config.bundle == INSTALLED else None
@@ -135,7 +135,7 @@ def _written(config: Config) -> Iterator[tuple[str, Path]]:
 
 def _shut_out(config: Config) -> Problem | None:
     """What is said where this user may not look into the bundle, as only root and the daemon may."""
-    from idiolect.boot import BUILTIN, INSTALLED
+    from idiolect.trust.bundle.choose import BUILTIN, INSTALLED
 
     if os.geteuid() == 0 or config.bundle == BUILTIN:
         return None

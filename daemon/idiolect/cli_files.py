@@ -18,7 +18,7 @@ from idiolect.errors import BundleError, IdiolectError
 if TYPE_CHECKING:
     from idiolect.config.schema import Config
     from idiolect.host.files import Directory
-    from idiolect.trust.verify import Verified
+    from idiolect.trust.bundle.verify import Verified
 
 DEFAULT_CONFIG = str(MAIN)
 SHORT = 16
@@ -90,7 +90,7 @@ def described(verified: Verified) -> dict[str, Any]:
 
 def lacks(verified: Verified) -> list[dict[str, str]]:
     """What a bundle lacks, for ``--json``."""
-    from idiolect.trust.lacking import lacking
+    from idiolect.trust.bundle.lacking import lacking
 
     return [{"part": each.part, "detail": each.detail, "fix": each.fix} for each in lacking(verified.files)]
 

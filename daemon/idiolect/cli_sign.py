@@ -24,8 +24,8 @@ from idiolect.cli_files import (
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-    from idiolect.trust.approvals import Approval
-    from idiolect.trust.verify import Verified
+    from idiolect.trust.bundle.approvals import Approval
+    from idiolect.trust.bundle.verify import Verified
 
 _BUILTIN = "builtin"
 _PASSWORD_CAP = 1024
@@ -58,8 +58,8 @@ def sign_options(sign: argparse.ArgumentParser) -> None:
 def keygen(options: argparse.Namespace) -> int:
     """`idiolect bundle keygen`."""
     from idiolect.host.files import write_durably
-    from idiolect.trust import signing
-    from idiolect.trust.keys import fingerprint, load_public
+    from idiolect.trust.bundle import signing
+    from idiolect.trust.bundle.public_keys import fingerprint, load_public
 
     directory, files = Path(options.directory), signing.keygen(_password(options))
     for name in files:
@@ -82,7 +82,7 @@ def keygen(options: argparse.Namespace) -> int:
 @files_explained
 def sign(options: argparse.Namespace) -> int:
     """`idiolect bundle sign`."""
-    from idiolect.trust import signing
+    from idiolect.trust.bundle import signing
 
     password = _password(options)
     policy = [_private(path, password) for path in options.policy_key]
@@ -105,7 +105,7 @@ def sign(options: argparse.Namespace) -> int:
 
 def _directories(options: argparse.Namespace) -> tuple[Path, Path]:
     if options.directory == _BUILTIN:
-        from idiolect.boot import builtin
+        from idiolect.trust.bundle.choose import builtin
 
         source = builtin()
         if not options.out:
@@ -120,7 +120,7 @@ def _directories(options: argparse.Namespace) -> tuple[Path, Path]:
 
 def _payload(path: Path) -> dict[str, bytes]:
     """Manifest and payload of a bundle that is whole, signed or not."""
-    from idiolect.trust.verify import verify
+    from idiolect.trust.bundle.verify import verify
 
     with opened(path) as source:
         return dict(verify(source, None, allow_unsigned=True).files)
@@ -128,7 +128,7 @@ def _payload(path: Path) -> dict[str, bytes]:
 
 def _upgrade(path: str, policy: Sequence[EllipticCurvePrivateKey]) -> list[Approval]:
     """The approvals of a signed bundle that these policy keys made."""
-    from idiolect.trust import approvals
+    from idiolect.trust.bundle import approvals
 
     with opened(Path(path)) as source:
         found = approvals.parse(source.read(approvals.FILE, approvals.CAP))
@@ -142,7 +142,7 @@ def _upgrade(path: str, policy: Sequence[EllipticCurvePrivateKey]) -> list[Appro
 def _write(signed: Verified, before: dict[str, bytes], out: Path) -> None:
     """Whatever changed, the signature last: before it is there, what is there passes for nothing."""
     from idiolect.host.files import write_durably
-    from idiolect.trust import oms
+    from idiolect.trust.bundle import signature as oms
 
     out.mkdir(parents=True, exist_ok=True)  # with the umask's mode: a signed bundle is no secret
     for name in sorted(signed.files, key=lambda name: name == oms.FILE):
@@ -172,8 +172,8 @@ def _password(options: argparse.Namespace) -> bytes | None:
 
 
 def _private(path: str, password: bytes | None) -> EllipticCurvePrivateKey:
-    from idiolect.trust.keys import FILE_CAP
-    from idiolect.trust.signing import load_private
+    from idiolect.trust.bundle.public_keys import FILE_CAP
+    from idiolect.trust.bundle.signing import load_private
 
     return load_private(Path(path).name, read(path, FILE_CAP), password)
 

@@ -19,8 +19,8 @@ from idiolect.values import counted
 
 if TYPE_CHECKING:
     from idiolect.config.schema import Config
-    from idiolect.provisioning import Step
-    from idiolect.trust.device import Device
+    from idiolect.trust.device.identity import Device
+    from idiolect.trust.device.provisioning import Step
 
 POLICY_KEY = Path("/usr/share/idiolect/policy.pem")
 """Where a package that its vendor signed has the public key of who approves models."""
@@ -77,7 +77,7 @@ def _auth_options(parser: argparse.ArgumentParser) -> None:
 
 @files_explained
 def _provision(options: argparse.Namespace) -> int:
-    from idiolect.provisioning import fleet_record
+    from idiolect.trust.device.provisioning import fleet_record
 
     config = read_config(options)
     with _daemon_stopped(config):
@@ -91,7 +91,7 @@ def _provision(options: argparse.Namespace) -> int:
 
 
 def _provisioned(config: Config, options: argparse.Namespace) -> Device:
-    from idiolect.provisioning import Provisioning
+    from idiolect.trust.device.provisioning import Provisioning
 
     policy_key = options.policy_key or (str(POLICY_KEY) if config.keystore == "tpm" and POLICY_KEY.exists() else None)
     key = read(policy_key, _KEY_CAP) if policy_key else b""
@@ -110,9 +110,9 @@ def _provisioned(config: Config, options: argparse.Namespace) -> Device:
 
 
 def _replacement(config: Config, key: bytes, options: argparse.Namespace) -> Any:
-    from idiolect.boot import chosen_model
-    from idiolect.policykey import PolicyKeyReplacement
-    from idiolect.provisioning import read_record
+    from idiolect.trust.bundle.choose import chosen_model
+    from idiolect.trust.device.policy_key import PolicyKeyReplacement
+    from idiolect.trust.device.provisioning import read_record
 
     device = read_record(Path(config.state_dir))
     if not key:
@@ -134,7 +134,7 @@ def _run(steps: Iterator[Step], options: argparse.Namespace) -> None:
 
 @files_explained
 def _reset(options: argparse.Namespace) -> int:
-    from idiolect.provisioning import factory_reset
+    from idiolect.trust.device.provisioning import factory_reset
 
     config = read_config(options)
     if not options.yes:
@@ -201,7 +201,7 @@ def _audit_verify(options: argparse.Namespace) -> int:
     if options.file is None:
         answer = Client(options.socket).verify_audit()
         return emit(options, answer, [f"OK: {counted(answer['count'], 'entry', 'entries')}, head {answer['head']}"])
-    from idiolect.trust.documents import verify_audit
+    from idiolect.trust.device.documents import verify_audit
 
     if options.ak and not options.nonce:
         raise CommandError("--ak needs the --nonce that the export was asked with: without it an old one would pass")

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from idiolect.config.schema import Idle
-from idiolect.custody import Finding, View
 from idiolect.errors import LearningError
 from idiolect.host import clock
 from idiolect.host.process import Confinement
@@ -19,7 +18,8 @@ from idiolect.host.sandbox import ESSENTIAL, Layer
 from idiolect.host.swap import Swapping
 from idiolect.host.worker import Worker
 from idiolect.idle import Sensed
-from idiolect.trust.lacking import Lack
+from idiolect.trust.bundle.lacking import Lack
+from idiolect.trust.device.keys import Finding, View
 from idiolect.values import MicrophoneHealth, counted
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from idiolect.learning.succession import NOTHING, Succession
 from idiolect.learning.trainer import When, prepare
 from idiolect.records import LastRound, Records, Retired
 from idiolect.trust.receipt import RETENTION
-from idiolect.trust.vault import Change
+from idiolect.trust.vault.vault import Change
 
 log = logging.getLogger(__name__)
 

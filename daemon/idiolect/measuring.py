@@ -15,7 +15,6 @@ from pathlib import Path
 
 from idiolect import __version__
 from idiolect.control.metrics import Learnt, Measures, Process
-from idiolect.custody import Custody, Model, View
 from idiolect.errors import RequestError
 from idiolect.host import process
 from idiolect.host.capture import BlockQueue
@@ -24,7 +23,8 @@ from idiolect.inference import Inference
 from idiolect.learner import Learner
 from idiolect.learning import rollout
 from idiolect.personal import Personal
-from idiolect.trust.audit import MAX_ENTRIES, Entry
+from idiolect.trust.device.keys import Custody, Model, View
+from idiolect.trust.vault.audit import MAX_ENTRIES, Entry
 from idiolect.values import MicrophoneHealth
 from idiolect.windows import Windows
 

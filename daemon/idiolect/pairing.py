@@ -34,7 +34,7 @@ from idiolect.control.limits import Bucket, Rate
 from idiolect.control.pairing_api import Session
 from idiolect.errors import RequestError
 from idiolect.personal import Personal
-from idiolect.trust import certificate
+from idiolect.trust.device import certificate
 from idiolect.values import is_id, name_key
 
 log = logging.getLogger(__name__)

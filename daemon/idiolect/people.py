@@ -24,7 +24,7 @@ from idiolect.learning.advice import Neighbour
 from idiolect.learning.ledger import Manner, Source
 from idiolect.personal import Personal
 from idiolect.rights import Rights, in_use, told
-from idiolect.trust.lacking import YES
+from idiolect.trust.bundle.lacking import YES
 from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
 
 MAX_PHRASES = 100

@@ -24,7 +24,6 @@ from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
 from idiolect.host.worker import Backend
 from idiolect.inference import Heard, Inference
-from idiolect.keysthread import Keys
 from idiolect.learner import Learner
 from idiolect.learning import adapterfile
 from idiolect.learning.lived import Wish
@@ -35,6 +34,7 @@ from idiolect.pipeline.beside import Carried
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.personal import Adapter, Household
 from idiolect.records import DAY_S
+from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import GUEST, Detection, Event, counted, name_key
 
 log = logging.getLogger(__name__)

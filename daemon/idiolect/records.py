@@ -44,10 +44,10 @@ from idiolect.learning.ledger import PURPOSES, Example, Ledger, Manner, Source
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.learning.succession import NOTHING, Earlier, Succession
-from idiolect.provisioning import ADAPTER_KEY
-from idiolect.trust.change import MAX_DAY
+from idiolect.trust.device.provisioning import ADAPTER_KEY
 from idiolect.trust.receipt import RETENTION
-from idiolect.trust.vault import Change, Record
+from idiolect.trust.vault.change import MAX_DAY
+from idiolect.trust.vault.vault import Change, Record
 
 log = logging.getLogger(__name__)
 

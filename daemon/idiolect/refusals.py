@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from idiolect.custody import View
 from idiolect.errors import RequestError
+from idiolect.trust.device.keys import View
 
 NO_SPACE = "has no statistics to learn with"
 NEW_BUNDLE = "install a bundle that has them: ./scripts/build_bundle.py takes them along from the one that is shipped"

@@ -21,7 +21,7 @@ from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
 from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.records import DAY_S
-from idiolect.trust import sealedcopy
+from idiolect.trust.vault import sealed_copy as sealedcopy
 from idiolect.values import counted
 
 PARTS, AROUND = 1 << 16, 5 << 19

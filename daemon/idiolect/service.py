@@ -36,7 +36,6 @@ from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import control_server
 from idiolect.control.shared import Shared
 from idiolect.control.turning_away import turn_away
-from idiolect.custody import Custody, View, sentence
 from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError, reason
 from idiolect.host import process, systemd
@@ -47,7 +46,6 @@ from idiolect.host.swap import read_swapping
 from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
-from idiolect.keysthread import Keys
 from idiolect.learning.lived import Wish
 from idiolect.measuring import Measuring, Moment
 from idiolect.pairing import Pairing
@@ -60,6 +58,8 @@ from idiolect.settings import Settings, as_problems
 from idiolect.starting import Start, begin
 from idiolect.streams import Streams
 from idiolect.supervision import Condition, Supervision, where
+from idiolect.trust.device.keys import Custody, View, sentence
+from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Event, MicrophoneHealth
 from idiolect.windows import Windows
 

@@ -16,7 +16,7 @@ from idiolect.errors import RequestError
 if TYPE_CHECKING:
     from idiolect.consent import Person
     from idiolect.records import Records
-    from idiolect.trust.vault import Change
+    from idiolect.trust.vault.vault import Change
 
 
 def phrases(records: Records, profile: str) -> dict[str, str]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from idiolect.learning.provenance import Sealed
     from idiolect.pipeline.personal import Adapter
     from idiolect.records import Records
-    from idiolect.trust.vault import Change
+    from idiolect.trust.vault.vault import Change
 
 log = logging.getLogger(__name__)
 

@@ -19,19 +19,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idiolect import boot, lastgood
 from idiolect.assembly import Recognizer, listening_for, succession_of
-from idiolect.boot import Chosen
 from idiolect.config.schema import MAY_FALL_BACK, Config, replaced
-from idiolect.custody import Model
 from idiolect.errors import BundleError, ConfigError, IdiolectError, reason
 from idiolect.host import quiet
-from idiolect.lastgood import LastGood
 from idiolect.learning.succession import Succession
 from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening
-from idiolect.trust import bundle
-from idiolect.trust.bundle import Bundle
+from idiolect.trust.bundle import bundle
+from idiolect.trust.bundle import choose as boot
+from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle.bundle import Bundle
+from idiolect.trust.bundle.choose import Chosen
+from idiolect.trust.bundle.last_good import LastGood
+from idiolect.trust.device.keys import Model
 
 log = logging.getLogger(__name__)
 

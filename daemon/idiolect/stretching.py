@@ -12,7 +12,7 @@ from dataclasses import astuple
 from idiolect import frames
 from idiolect.errors import NONSENSE, LearningError
 from idiolect.host import sandbox, stretch
-from idiolect.trust import passphrase
+from idiolect.trust.vault import passphrase
 from idiolect.worker import read, write
 
 

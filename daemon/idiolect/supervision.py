@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect.custody import View
 from idiolect.host.capture import BlockQueue
 from idiolect.host.systemd import Notifier
+from idiolect.trust.device.keys import View
 from idiolect.values import MicrophoneHealth
 
 _FEEDS = 5

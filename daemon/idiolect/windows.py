@@ -19,7 +19,6 @@ from pathlib import Path
 
 from idiolect import idle, jobs
 from idiolect.config.schema import Idle
-from idiolect.custody import Custody
 from idiolect.errors import LearningError, Preempted, RequestError, TrustError
 from idiolect.host import clock
 from idiolect.host.sensors.logind import Logind
@@ -32,6 +31,7 @@ from idiolect.idle import Moment, Obstacle, Sensed
 from idiolect.jobs import Job
 from idiolect.learner import Learner
 from idiolect.personal import Personal
+from idiolect.trust.device.keys import Custody
 
 log = logging.getLogger(__name__)
 

@@ -24,14 +24,14 @@ import numpy as np
 from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
-from idiolect.custody import Custody, Model
 from idiolect.host.capture import BlockQueue
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
-from idiolect.keysthread import Keys
 from idiolect.people import People
 from idiolect.personal import Personal
 from idiolect.pipeline.space import as_span
+from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event
 from idiolect.windows import Windows
 

@@ -27,10 +27,10 @@ from benchmark.daemon import UnixConnection
 from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.config.schema import Config
 from idiolect.consent import Consents
-from idiolect.custody import Custody, Model
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
 from idiolect.learning.ledger import MAX_EXAMPLES
+from idiolect.trust.device.keys import Custody, Model
 
 DIGITS = 40
 PEOPLE = 9

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.daemon import by_path
-from idiolect.boot import builtin
 from idiolect.config.schema import Config, Trust
-from idiolect.custody import Custody, Model
 from idiolect.host.files import Directory
-from idiolect.host.keyfile import FileKeystore
-from idiolect.host.tpm_keystore import TpmKeystore
-from idiolect.provisioning import Provisioning, read_record
-from idiolect.trust import signing
-from idiolect.trust.keys import TrustedKeys
-from idiolect.trust.keystore import Keystore, Slot
-from idiolect.trust.vault import Vault
-from idiolect.trust.verify import Verified, verify
+from idiolect.trust.bundle import signing
+from idiolect.trust.bundle.choose import builtin
+from idiolect.trust.bundle.public_keys import TrustedKeys
+from idiolect.trust.bundle.verify import Verified, verify
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.device.provisioning import Provisioning, read_record
+from idiolect.trust.device.tpm_keystore import TpmKeystore
+from idiolect.trust.vault.keystore import Keystore, Slot
+from idiolect.trust.vault.vault import Vault
 
 STARTS = 10
 ROTATIONS = 6

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idiolect.trust.phrases import Phrase
+from idiolect.trust.bundle.phrases import Phrase
 
 from . import augment, calibrate, corpus, export, finish, guard, harvest, space, train, voices, words
 from .arguments import DEFAULT_ROUNDS

@@ -19,10 +19,10 @@ import numpy as np
 from idiolect.assembly import Recognizer, bundle_directory, read_bundle, succession_of
 from idiolect.errors import IdiolectError
 from idiolect.pipeline.space import NAMES
-from idiolect.trust.bundle import Bundle
-from idiolect.trust.manifest import PREVIOUS_CAPS
-from idiolect.trust.phrases import Phrase
-from idiolect.trust.succession import Affine, map_files, previous_files
+from idiolect.trust.bundle.bundle import Bundle
+from idiolect.trust.bundle.manifest import PREVIOUS_CAPS
+from idiolect.trust.bundle.phrases import Phrase
+from idiolect.trust.bundle.predecessors import Affine, map_files, previous_files
 
 from . import base, corpus, export, finish, inherit, measure, own, space, succession, voices
 from .arguments import parse

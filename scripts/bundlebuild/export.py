@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from idiolect.trust.canonical import encode as canonical
-from idiolect.trust.phrases import Phrase
+from idiolect.trust.bundle.canonical import encode as canonical
+from idiolect.trust.bundle.phrases import Phrase
 
 from .head import Array
 from .words import BACKGROUND, UNKNOWN

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idiolect.trust.canonical import encode as canonical
+from idiolect.trust.bundle.canonical import encode as canonical
 from idiolect.values import BLOCK, WINDOW
 
 from . import augment

@@ -14,7 +14,7 @@ import numpy as np
 
 from idiolect.assembly import bundle_directory, read_bundle
 from idiolect.pipeline.space import NAMES, Space
-from idiolect.trust import bundle
+from idiolect.trust.bundle import bundle
 
 from . import augment, guard, harvest, space
 from .audio import RATE

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from idiolect.learning.succession import EmbeddingMap
 from idiolect.pipeline.space import RIVAL, Space
-from idiolect.trust.succession import Affine
+from idiolect.trust.bundle.predecessors import Affine
 
 from .space import STEPS, Array, Spoken
 from .words import BACKGROUND, UNKNOWN

@@ -78,7 +78,7 @@ def install(target: Target, root: Path, wheels: Mapping[str, Path], asked: Signi
 def _say_lacks(place: Path) -> None:
     """Warn of what the model lacks: who builds the package can still mend it."""
     code = (
-        "import sys; from pathlib import Path; from idiolect.trust.lacking import lacking;"
+        "import sys; from pathlib import Path; from idiolect.trust.bundle.lacking import lacking;"
         "files = {path.name: path.read_bytes() for path in Path(sys.argv[1]).iterdir()};"
         "print('\\n'.join(map(str, lacking(files))))"
     )
@@ -141,7 +141,7 @@ class _Idiolect:
 
     def public(self, key: Path, password: Path | None) -> str:
         code = (
-            "import sys; from pathlib import Path; from idiolect.trust.signing import load_private;"
+            "import sys; from pathlib import Path; from idiolect.trust.bundle.signing import load_private;"
             "from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat;"
             "word = Path(sys.argv[2]).read_bytes().split(b'\\n')[0].removesuffix(b'\\r') if sys.argv[2] else None;"
             "key = load_private('key', Path(sys.argv[1]).read_bytes(), word).public_key();"

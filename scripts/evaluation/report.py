@@ -8,7 +8,7 @@ from typing import Any
 from bundlebuild.words import BACKGROUND, DIGITS, UNKNOWN
 from idiolect.assembly import listening
 from idiolect.pipeline.adapter import Head
-from idiolect.trust.bundle import Bundle
+from idiolect.trust.bundle.bundle import Bundle
 
 from .embed import Heard
 from .tasks import SC12, Confusion, decide_digit, decide_sc12, posteriors, wake_events

@@ -48,9 +48,9 @@ def arguments() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     harness.help_first(arguments)
 
-from idiolect.host import tpm_keystore as scheme  # noqa: E402
-from idiolect.provisioning import read_record  # noqa: E402
-from idiolect.trust.verify import Verified  # noqa: E402
+from idiolect.trust.bundle.verify import Verified  # noqa: E402
+from idiolect.trust.device import tpm_keystore as scheme  # noqa: E402
+from idiolect.trust.device.provisioning import read_record  # noqa: E402
 from tests import bundles  # noqa: E402
 from tests.devices import TestDevice, policy_pem, recall  # noqa: E402
 from tests.swtpm import Swtpm, missing  # noqa: E402

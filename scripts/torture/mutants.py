@@ -9,7 +9,7 @@ here is spent once.
 
     .venv/bin/python scripts/torture/mutants.py --json FILE                       # trust/ and learning/, all
     .venv/bin/python scripts/torture/mutants.py --sample 1500 --seed 1 --json FILE
-    .venv/bin/python scripts/torture/mutants.py --only trust/verify.py --keep /tmp/map.json
+    .venv/bin/python scripts/torture/mutants.py --only trust/bundle/verify.py --keep /tmp/map.json
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import TrustError, VaultError
-from idiolect.trust import audit
+from idiolect.trust.vault import audit
 from tests.trust.vaults import House, furnished
 
 

@@ -15,9 +15,9 @@ import pytest
 from idiolect.assembly import read_bundle
 from idiolect.errors import BundleError
 from idiolect.host.files import Directory
-from idiolect.trust.manifest import CAPS, OPTIONAL_CAPS
-from idiolect.trust.source import Memory
-from idiolect.trust.verify import verify
+from idiolect.trust.bundle.manifest import CAPS, OPTIONAL_CAPS
+from idiolect.trust.bundle.source import Memory
+from idiolect.trust.bundle.verify import verify
 from tests.bundles import signed, trusted, write
 
 FILES = signed(2).files

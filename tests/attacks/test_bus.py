@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from idiolect.trust.attestation import attest_data
-from idiolect.trust.secret import Secret
+from idiolect.trust.device.attestation import attest_data
+from idiolect.trust.vault.secret import Secret
 from tests import bundles
 from tests.devices import TestDevice, forget, needs_tpm, remember, withdraw
 from tests.swtpm import Swtpm

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from idiolect.errors import KeystoreError
-from idiolect.host import tpm_keystore as scheme
-from idiolect.host.tpm import PCR_TRIES, SLOT_ATTRIBUTES, Tpm
-from idiolect.host.tpm_codes import SIGNATURE, TpmError
-from idiolect.host.tpm_values import Authorization, Sealed
-from idiolect.provisioning import read_record
-from idiolect.trust import approvals
-from idiolect.trust.secret import Secret
+from idiolect.trust.bundle import approvals
+from idiolect.trust.device import tpm_keystore as scheme
+from idiolect.trust.device.provisioning import read_record
+from idiolect.trust.device.tpm import PCR_TRIES, SLOT_ATTRIBUTES, Tpm
+from idiolect.trust.device.tpm_answers import SIGNATURE, TpmError
+from idiolect.trust.device.tpm_values import Authorization, Sealed
+from idiolect.trust.vault.secret import Secret
 from tests import bundles
 from tests.devices import TestDevice, contents, forget, model_of, needs_tpm, policy_pem, recall, remember
 
@@ -52,7 +52,7 @@ def with_approvals(bundle, *forged):
 
 def view_of(device, model):
     """What a start with that model leads to, and that it writes nothing."""
-    from idiolect.custody import Custody
+    from idiolect.trust.device.keys import Custody
 
     before = contents(device.state)
     custody = Custody(device.config, model)
@@ -349,7 +349,7 @@ def test_a_tpm_filled_up_by_another_program_is_busy_and_nothing_is_lost(device, 
     from tpm2_pytss.constants import TPM2_CAP
 
     fill, kind, code = full
-    monkeypatch.setattr("idiolect.host.tpm.PATIENCE", (0.01, 0.01))
+    monkeypatch.setattr("idiolect.trust.device.tpm.PATIENCE", (0.01, 0.01))
     with ESAPI(tpm.tcti) as esys, pytest.raises(TSS2_Exception):
         fill(esys)  # and leave them behind, as a program does that crashed
     view = device.refused(bundles.signed(), "busy", f"other programs fill it ({code})")

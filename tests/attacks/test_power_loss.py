@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from idiolect.errors import KeystoreError
-from idiolect.policykey import PolicyKeyReplacement
-from idiolect.provisioning import Provisioning, factory_reset, read_record
+from idiolect.trust.device.policy_key import PolicyKeyReplacement
+from idiolect.trust.device.provisioning import Provisioning, factory_reset, read_record
 from tests import bundles
 from tests.devices import TestDevice, forget, model_of, needs_tpm, policy_pem, recall, remember
 from tests.faults import Scene

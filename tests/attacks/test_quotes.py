@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idiolect.provisioning import read_record
-from idiolect.trust import attestation
-from idiolect.trust.attestation import AttestationError, Signed, attest_data, parse_quote, verify_quote
-from idiolect.trust.audit import AuditError
-from idiolect.trust.documents import verify_attestation, verify_audit
-from idiolect.trust.keys import public_pem
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.device import attestation
+from idiolect.trust.device.attestation import AttestationError, Signed, attest_data, parse_quote, verify_quote
+from idiolect.trust.device.documents import verify_attestation, verify_audit
+from idiolect.trust.device.provisioning import read_record
+from idiolect.trust.vault.audit import AuditError
 from tests import bundles
 from tests.devices import TestDevice, needs_tpm
 from tests.swtpm import Swtpm

@@ -11,15 +11,15 @@ from contextlib import closing
 
 import pytest
 
-from idiolect.host import tpm_keystore as scheme
-from idiolect.host.tpm import Tpm
-from idiolect.host.tpm_codes import TpmError
-from idiolect.host.tpm_values import Authorization, Sealed
-from idiolect.provisioning import VAULT, Provisioning, factory_reset, read_record
-from idiolect.trust import envelope, roots
-from idiolect.trust.approvals import POLICY_REF
-from idiolect.trust.opening import Wrap
-from idiolect.trust.secret import Secret
+from idiolect.trust.bundle.approvals import POLICY_REF
+from idiolect.trust.device import tpm_keystore as scheme
+from idiolect.trust.device.provisioning import VAULT, Provisioning, factory_reset, read_record
+from idiolect.trust.device.tpm import Tpm
+from idiolect.trust.device.tpm_answers import TpmError
+from idiolect.trust.device.tpm_values import Authorization, Sealed
+from idiolect.trust.vault import envelope, roots
+from idiolect.trust.vault.opening import Wrap
+from idiolect.trust.vault.secret import Secret
 from tests import bundles
 from tests.devices import KIND, PROFILE, PURPOSE, TestDevice, needs_tpm, policy_pem, remember
 

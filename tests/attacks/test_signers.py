@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from idiolect.errors import BundleError
-from idiolect.trust import approvals, canonical, oms
-from idiolect.trust.keys import TrustedKeys, fingerprint, hint, public_pem
-from idiolect.trust.source import Memory
-from idiolect.trust.verify import verify
+from idiolect.trust.bundle import approvals, canonical
+from idiolect.trust.bundle import signature as oms
+from idiolect.trust.bundle.public_keys import TrustedKeys, fingerprint, hint, public_pem
+from idiolect.trust.bundle.source import Memory
+from idiolect.trust.bundle.verify import verify
 from tests.bundles import builtin, key, sign, signed, trusted
 
 FILES = signed(2).files

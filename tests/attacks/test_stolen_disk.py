@@ -11,13 +11,13 @@ from contextlib import closing
 
 import pytest
 
-from idiolect.host.keyfile import FileKeystore
-from idiolect.host.tpm_keystore import TpmKeystore
-from idiolect.provisioning import KEYFILE, VAULT, read_record
-from idiolect.trust import roots
-from idiolect.trust.device import RECORD
-from idiolect.trust.envelope import Unopened
-from idiolect.trust.opening import Wrap
+from idiolect.trust.device.identity import RECORD
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.device.provisioning import KEYFILE, VAULT, read_record
+from idiolect.trust.device.tpm_keystore import TpmKeystore
+from idiolect.trust.vault import roots
+from idiolect.trust.vault.envelope import Unopened
+from idiolect.trust.vault.opening import Wrap
 from tests import bundles
 from tests.devices import TestDevice, contents, erase, forget, needs_tpm, remember, withdraw
 from tests.swtpm import Swtpm

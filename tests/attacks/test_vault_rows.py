@@ -187,7 +187,7 @@ def test_after_a_rekey_todays_keys_do_not_open_a_forgotten_record(house):
     """Not even with the wraps of today put into the old copy and all checks left out."""
     old = copy_of(house, "old")
     ((box,),) = old.sql("SELECT box FROM records WHERE profile = ? AND purpose = 'enrol' AND id = '01'", ANN)
-    from idiolect.trust import envelope, roots
+    from idiolect.trust.vault import envelope, roots
 
     with house.open() as vault:
         before = vault._ledger.shelves[ANN].keys["enrol"].generation

@@ -20,7 +20,6 @@ from idiolect.config.schema import parse
 from idiolect.consent import Person
 from idiolect.copies import SCHEMA
 from idiolect.errors import IdiolectError
-from idiolect.host import keyfile, slots
 from idiolect.host.clock import moment
 from idiolect.host.structure import Source
 from idiolect.learner import Made
@@ -30,9 +29,12 @@ from idiolect.learning.ledger import Example
 from idiolect.pausing import PAUSE_FILE, Pausing
 from idiolect.personal import STATE_FILE, Personal
 from idiolect.rights import Rights
-from idiolect.trust import bundle, receipt, sealedcopy
-from idiolect.trust.passphrase import stretch
-from idiolect.trust.verify import Verified
+from idiolect.trust import receipt
+from idiolect.trust.bundle import bundle, slots
+from idiolect.trust.bundle.verify import Verified
+from idiolect.trust.device import key_file as keyfile
+from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault.passphrase import stretch
 from idiolect.values import EMBEDDING
 from tests.bundles import signed
 from tests.fuzz import learnt

@@ -24,7 +24,7 @@ from idiolect.host.sensors.power import read_power
 from idiolect.host.sensors.pressure import read_pressure
 from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import ThermalReader
-from idiolect.host.tpm_codes import explain
+from idiolect.trust.device.tpm_answers import explain
 from idiolect.values import BLOCK
 
 _SUPPLY = "sys/class/power_supply"

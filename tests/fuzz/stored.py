@@ -9,11 +9,13 @@ from functools import cache
 from pathlib import Path
 
 from idiolect.errors import IdiolectError, TrustError
-from idiolect.host.keyfile import FileKeystore
-from idiolect.provisioning import Provisioning
-from idiolect.trust import attestation, audit, device, documents
-from idiolect.trust.opening import open_vault
-from idiolect.trust.vault import Vault
+from idiolect.trust.device import attestation, documents
+from idiolect.trust.device import identity as device
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.device.provisioning import Provisioning
+from idiolect.trust.vault import audit
+from idiolect.trust.vault.opening import open_vault
+from idiolect.trust.vault.vault import Vault
 from tests.bundles import key
 from tests.fuzz.machine import folder
 from tests.trust.vaults import ANN, House
@@ -127,7 +129,7 @@ def quote(data: bytes) -> None:
 
 
 def _ak() -> bytes:
-    from idiolect.trust.keys import public_pem
+    from idiolect.trust.bundle.public_keys import public_pem
 
     return public_pem(key("attestation").public_key())
 

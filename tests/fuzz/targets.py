@@ -9,9 +9,12 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from idiolect.errors import IdiolectError
-from idiolect.trust import approvals, canonical, keys, manifest, oms, succession
-from idiolect.trust.source import Memory
-from idiolect.trust.verify import verify
+from idiolect.trust.bundle import approvals, canonical, manifest
+from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle import public_keys as keys
+from idiolect.trust.bundle import signature as oms
+from idiolect.trust.bundle.source import Memory
+from idiolect.trust.bundle.verify import verify
 from tests.bundles import key, signed, trusted
 from tests.fuzz import ends, fields, kept, learnt, machine, sounds, stored, systembus, web
 from tests.fuzz.engine import Target

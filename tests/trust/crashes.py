@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust.keystore import Slot
-from idiolect.trust.secret import Secret
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault.keystore import Slot
+from idiolect.trust.vault.secret import Secret
 from tests.trust.vaults import House, Keys
 
 DIED = 9

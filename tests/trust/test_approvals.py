@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idiolect.errors import BundleError
-from idiolect.trust import approvals, canonical
-from idiolect.trust.approvals import approve, check, extended, fit, for_boot, policy_authorize, policy_pcr, tpm_name
-from idiolect.trust.keys import fingerprint, public_pem
+from idiolect.trust.bundle import approvals, canonical
+from idiolect.trust.bundle.approvals import (
+    approve,
+    check,
+    extended,
+    fit,
+    for_boot,
+    policy_authorize,
+    policy_pcr,
+    tpm_name,
+)
+from idiolect.trust.bundle.public_keys import fingerprint, public_pem
 from tests.bundles import key
 
 ZERO, M, N = bytes(32), b"m" * 32, b"n" * 32

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.trust import audit
+from idiolect.trust.vault import audit
 from tests.trust.vaults import House
 
 
@@ -155,7 +155,7 @@ def test_a_nonce_has_a_cap():
 
 
 def test_verifying_loads_the_standard_library_alone():
-    code = "import sys, idiolect.trust.audit; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = "import sys, idiolect.trust.vault.audit; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     daemon = Path(__file__).parents[2] / "daemon"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=daemon)
     assert not set(done.stdout.split()) & {"cryptography", "sqlite3", "numpy"}

@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idiolect.errors import BundleError
-from idiolect.trust import canonical
-from idiolect.trust.canonical import MAX_DEPTH, MAX_ENTRIES, MAX_INTEGER, NotCanonicalError, encode, parse, strict
+from idiolect.trust.bundle import canonical
+from idiolect.trust.bundle.canonical import (
+    MAX_DEPTH,
+    MAX_ENTRIES,
+    MAX_INTEGER,
+    NotCanonicalError,
+    encode,
+    parse,
+    strict,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-MAX_INTEGER, MAX_INTEGER) | st.text(max_size=20),

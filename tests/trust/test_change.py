@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from idiolect.trust import schema
-from idiolect.trust.vault import Vault
+from idiolect.trust.vault import schema
+from idiolect.trust.vault.vault import Vault
 from tests.trust.vaults import ANN, BEN, DAY, House, contents, furnished, put
 
 

@@ -13,10 +13,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from idiolect.errors import KeystoreError, VaultError
-from idiolect.trust import attestation, audit, canonical, certificate, device, documents, sealedcopy
-from idiolect.trust.attestation import AttestationError, Signed, attest_data
-from idiolect.trust.device import Device, SealedKey
-from idiolect.trust.keys import public_pem
+from idiolect.trust.bundle import canonical
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.device import attestation, certificate, documents
+from idiolect.trust.device import identity as device
+from idiolect.trust.device.attestation import AttestationError, Signed, attest_data
+from idiolect.trust.device.identity import Device, SealedKey
+from idiolect.trust.vault import audit
+from idiolect.trust.vault import sealed_copy as sealedcopy
 from tests.attacks.test_quotes import PCR, SoftwareKey
 from tests.bundles import key
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.trust import envelope
-from idiolect.trust.secret import Secret
+from idiolect.trust.vault import envelope
+from idiolect.trust.vault.secret import Secret
 
 KEY = Secret(b"k" * 32)
 part = st.one_of(st.binary(max_size=8), st.text(max_size=4), st.integers(0, 2**64 - 1))

@@ -6,10 +6,10 @@ import os
 import pytest
 
 from idiolect.errors import KeystoreError
-from idiolect.host import keyfile
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust.keystore import CURRENT, NEXT, Keystore, Slot
-from idiolect.trust.secret import Secret
+from idiolect.trust.device import key_file as keyfile
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault.keystore import CURRENT, NEXT, Keystore, Slot
+from idiolect.trust.vault.secret import Secret
 
 
 @pytest.fixture

@@ -15,33 +15,27 @@ import numpy as np
 import pytest
 
 from idiolect.errors import BundleError
-from idiolect.trust import (
+from idiolect.trust.bundle import (
     approvals,
-    attestation,
-    audit,
     bundle,
     canonical,
-    device,
-    documents,
-    envelope,
-    keys,
-    keystore,
     manifest,
-    oms,
     phrases,
-    roots,
-    rotation,
-    schema,
-    sealedcopy,
     signing,
     source,
-    succession,
-    verify,
-)  # fmt: skip
-from idiolect.trust.audit import Mark
-from idiolect.trust.keys import public_pem
-from idiolect.trust.roots import DataKey, Shelf, State
-from idiolect.trust.secret import Secret
+    verify,  # fmt: skip
+)
+from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle import public_keys as keys
+from idiolect.trust.bundle import signature as oms
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.device import attestation, documents
+from idiolect.trust.device import identity as device
+from idiolect.trust.vault import audit, envelope, keystore, roots, rotation, schema
+from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault.audit import Mark
+from idiolect.trust.vault.roots import DataKey, Shelf, State
+from idiolect.trust.vault.secret import Secret
 from tests.bundles import builtin, key
 
 KIB, MIB = 1024, 1024 * 1024

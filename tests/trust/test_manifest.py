@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from idiolect.errors import BundleError
-from idiolect.trust import canonical, manifest
+from idiolect.trust.bundle import canonical, manifest
 from tests.bundles import builtin
 
 RAW = builtin()["manifest.json"]

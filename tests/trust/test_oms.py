@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from idiolect.errors import BundleError
-from idiolect.trust import oms
-from idiolect.trust.keys import TrustedKeys, hint, public_pem
-from idiolect.trust.verify import verify
+from idiolect.trust.bundle import signature as oms
+from idiolect.trust.bundle.public_keys import TrustedKeys, hint, public_pem
+from idiolect.trust.bundle.verify import verify
 from tests.bundles import builtin, key, sign, signed, trusted, write
 from tests.conftest import absent
 
@@ -207,7 +207,7 @@ def test_an_ignore_list_of_ours_excuses_nothing():
     bundle = sign(builtin())
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in bundle.files.items() if name != "model.sig"}
     del digests["head.bin"]
-    from idiolect.trust.source import Memory
+    from idiolect.trust.bundle.source import Memory
 
     raw = oms.sign(KEY, "x", digests)
     assert b"ignore_paths" in oms.parse(raw).payload

@@ -10,16 +10,16 @@ import sqlite3
 import pytest
 
 from idiolect.errors import KeystoreError, VaultError
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust import audit, keystore, schema
-from idiolect.trust import change as change_
-from idiolect.trust import opening as opening_
-from idiolect.trust import vault as vaults_
-from idiolect.trust.audit import AuditError
-from idiolect.trust.keystore import Slot
-from idiolect.trust.rotation import Ring
-from idiolect.trust.secret import Secret
-from idiolect.trust.vaultfile import discard, draft_of, mapped_os
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault import audit, keystore, schema
+from idiolect.trust.vault import change as change_
+from idiolect.trust.vault import opening as opening_
+from idiolect.trust.vault import vault as vaults_
+from idiolect.trust.vault.audit import AuditError
+from idiolect.trust.vault.file import discard, draft_of, mapped_os
+from idiolect.trust.vault.keystore import Slot
+from idiolect.trust.vault.rotation import Ring
+from idiolect.trust.vault.secret import Secret
 from tests.trust.vaults import ANN, House, add, furnished, put
 
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import VaultError
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust import schema
-from idiolect.trust.keystore import CURRENT, NEXT, Slot
-from idiolect.trust.rotation import COST, FULL_CREDIT, Meter
-from idiolect.trust.secret import Secret
-from idiolect.trust.vault import Vault
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault import schema
+from idiolect.trust.vault.keystore import CURRENT, NEXT, Slot
+from idiolect.trust.vault.rotation import COST, FULL_CREDIT, Meter
+from idiolect.trust.vault.secret import Secret
+from idiolect.trust.vault.vault import Vault
 from tests.trust.crashes import every_crash
 from tests.trust.vaults import ANN, BEN, DAY, Clock, House, Keys, add, contents, furnished, put
 
@@ -203,8 +203,8 @@ moves = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(moves)
 def test_credit_comes_from_time_that_passed_and_from_the_highest_wall_time_only(steps):
-    from idiolect.trust.audit import Mark
-    from idiolect.trust.roots import State
+    from idiolect.trust.vault.audit import Mark
+    from idiolect.trust.vault.roots import State
 
     clock = Clock()
     spent, passed, highest = 0, 0, clock.wall
@@ -232,7 +232,7 @@ def test_credit_comes_from_time_that_passed_and_from_the_highest_wall_time_only(
 
 
 def test_no_time_gives_no_credit_and_a_second_one():
-    from idiolect.trust.vaultfile import first_state
+    from idiolect.trust.vault.file import first_state
 
     clock = Clock()
     meter = Meter(lambda: clock.wall, lambda: clock.steady)

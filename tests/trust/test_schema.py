@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from idiolect.errors import VaultError
-from idiolect.trust import schema
+from idiolect.trust.vault import schema
 from tests.trust.vaults import House, contents, furnished
 
 

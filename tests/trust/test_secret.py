@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.trust.secret import Secret
+from idiolect.trust.vault.secret import Secret
 
 
 def test_it_holds_what_it_was_given_and_nothing_after_wiping():

@@ -7,12 +7,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from idiolect.errors import BundleError
-from idiolect.trust import approvals, signing
-from idiolect.trust.approvals import check, extended, for_boot
-from idiolect.trust.keys import KeyFileError, fingerprint, load_public
-from idiolect.trust.signing import Plan, keygen, load_private
-from idiolect.trust.source import Memory
-from idiolect.trust.verify import verify
+from idiolect.trust.bundle import approvals, signing
+from idiolect.trust.bundle.approvals import check, extended, for_boot
+from idiolect.trust.bundle.public_keys import KeyFileError, fingerprint, load_public
+from idiolect.trust.bundle.signing import Plan, keygen, load_private
+from idiolect.trust.bundle.source import Memory
+from idiolect.trust.bundle.verify import verify
 from tests.bundles import builtin, key, refit, sign, signed, trusted
 
 

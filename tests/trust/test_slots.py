@@ -10,8 +10,8 @@ import pytest
 
 from idiolect.errors import BundleError
 from idiolect.host import files as files_
-from idiolect.host import slots as slots_
-from idiolect.host.slots import Slots, State
+from idiolect.trust.bundle import slots as slots_
+from idiolect.trust.bundle.slots import Slots, State
 
 A, B, C = ({"manifest.json": each * 100, "head.bin": each * 5000} for each in (b"a", b"b", b"c"))
 NA, NB, NC = "a" * 16, "b" * 16, "c" * 16

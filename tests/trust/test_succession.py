@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from idiolect.assembly import succession_of
 from idiolect.errors import BundleError
-from idiolect.trust import bundle as bundles
-from idiolect.trust import canonical, succession
-from idiolect.trust.manifest import FILE
-from idiolect.trust.source import Memory
-from idiolect.trust.succession import MAX_GAIN, NUMBERS, Affine
-from idiolect.trust.verify import verify
+from idiolect.trust.bundle import bundle as bundles
+from idiolect.trust.bundle import canonical
+from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle.manifest import FILE
+from idiolect.trust.bundle.predecessors import MAX_GAIN, NUMBERS, Affine
+from idiolect.trust.bundle.source import Memory
+from idiolect.trust.bundle.verify import verify
 from idiolect.values import EMBEDDING
 from tests import encoders
 from tests.bundles import builtin, refit, sign, trusted, unsigned

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from idiolect.errors import KeystoreError, TrustError, VaultError
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust import schema
-from idiolect.trust.keystore import Released
-from idiolect.trust.vault import Counts, Vault, discard
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault import schema
+from idiolect.trust.vault.keystore import Released
+from idiolect.trust.vault.vault import Counts, Vault, discard
 from tests.trust.vaults import ANN, BEN, House, add, contents, furnished, put
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from idiolect.errors import KeystoreError, VaultError
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust import vaultfile
-from idiolect.trust.keystore import Released, Slot
-from idiolect.trust.rotation import COST, FULL_CREDIT
-from idiolect.trust.secret import Secret
-from idiolect.trust.vault import Vault
-from idiolect.trust.vaultfile import discard, draft_of, first_state
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault import file as vaultfile
+from idiolect.trust.vault.file import discard, draft_of, first_state
+from idiolect.trust.vault.keystore import Released, Slot
+from idiolect.trust.vault.rotation import COST, FULL_CREDIT
+from idiolect.trust.vault.secret import Secret
+from idiolect.trust.vault.vault import Vault
 from tests.trust.vaults import House, Keys, furnished
 
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from idiolect.errors import BundleError
-from idiolect.trust import approvals, canonical, manifest, oms
-from idiolect.trust import verify as verify_
-from idiolect.trust.keys import TrustedKeys, fingerprint
-from idiolect.trust.source import Memory
-from idiolect.trust.verify import CHECKS, verify
+from idiolect.trust.bundle import approvals, canonical, manifest
+from idiolect.trust.bundle import signature as oms
+from idiolect.trust.bundle import verify as verify_
+from idiolect.trust.bundle.public_keys import TrustedKeys, fingerprint
+from idiolect.trust.bundle.source import Memory
+from idiolect.trust.bundle.verify import CHECKS, verify
 from tests.bundles import builtin, key, refit, sign, signed, trusted
 
 FILES = signed(2, after=(1,)).files

@@ -8,12 +8,12 @@ import shutil
 import pytest
 
 from idiolect.errors import TrustError, VaultError
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust import vault as vaults_
-from idiolect.trust.keystore import Released, Slot
-from idiolect.trust.rotation import Ring
-from idiolect.trust.secret import Secret
-from idiolect.trust.vault import Vault
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault import vault as vaults_
+from idiolect.trust.vault.keystore import Released, Slot
+from idiolect.trust.vault.rotation import Ring
+from idiolect.trust.vault.secret import Secret
+from idiolect.trust.vault.vault import Vault
 from tests.trust.vaults import ANN, BEN, DAY, House, Keys, add, furnished, put
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idiolect.errors import KeystoreError
-from idiolect.host.keyfile import FileKeystore
-from idiolect.trust.keystore import Slot
-from idiolect.trust.vault import Vault
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.vault.keystore import Slot
+from idiolect.trust.vault.vault import Vault
 
 ANN, BEN = "aa" * 8, "bb" * 8
 DAY = 86_400

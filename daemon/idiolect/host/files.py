@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from idiolect.errors import BundleError
-from idiolect.trust.source import SIZE, irregular, missing, too_large, unreadable
+from idiolect.trust.bundle.source import SIZE, irregular, missing, too_large, unreadable
 
 if TYPE_CHECKING:
-    from idiolect.trust.keys import TrustedKeys
+    from idiolect.trust.bundle.public_keys import TrustedKeys
 
 
 MAX_ENTRIES = 1024
@@ -101,7 +101,10 @@ def read_keys(directory: Path, prefix: str = "") -> TrustedKeys:
 
     With a ``prefix`` only the files that begin with it count, as systemd names what it copied from a directory.
     """
-    from idiolect.trust.keys import KeyFileError, TrustedKeys  # cryptography: not for everybody who reads files
+    from idiolect.trust.bundle.public_keys import (  # cryptography: not for everybody who reads files
+        KeyFileError,
+        TrustedKeys,
+    )
 
     try:
         with Directory(directory) as source:

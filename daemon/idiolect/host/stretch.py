@@ -8,7 +8,7 @@ import sys
 from idiolect.errors import LearningError, VaultError
 from idiolect.host import structure
 from idiolect.host.worker import Worker
-from idiolect.trust.passphrase import KEY_BYTES
+from idiolect.trust.vault.passphrase import KEY_BYTES
 
 REQUEST_CAP = 16 << 10
 WALL_S = 30.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from idiolect.host.sensors.sysfs import Look
-from idiolect.trust import secret
+from idiolect.trust.vault import secret
 
 _SWAPS, _GROUPS, _VALUE = 16 << 10, 4 << 10, 64
 """Bytes at most of /proc/swaps, /proc/self/cgroup, and of one value of a control group."""

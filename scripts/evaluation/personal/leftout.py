@@ -24,7 +24,7 @@ from idiolect.assembly import Recognizer, model_of
 from idiolect.learning.model import Model
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.space import Space
-from idiolect.trust.bundle import Bundle
+from idiolect.trust.bundle.bundle import Bundle
 from idiolect.values import WINDOW
 
 PASSES = 8.0

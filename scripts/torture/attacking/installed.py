@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.client import Client
-from idiolect.host.slots import Slots
-from idiolect.trust.keys import public_pem
+from idiolect.trust.bundle.public_keys import public_pem
+from idiolect.trust.bundle.slots import Slots
 from tests import bundles, speech
 from tests.alsa.wavmic import PluginError, WavMic, build
 from tests.devices import TestDevice

@@ -25,12 +25,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from idiolect.host import tpm_keystore
-from idiolect.host.keyfile import FileKeystore
-from idiolect.provisioning import ADAPTER_KEY, KEYFILE, VAULT, read_record
-from idiolect.trust.keystore import Keystore, Released
-from idiolect.trust.roots import kek
-from idiolect.trust.vault import Vault
+from idiolect.trust.device import tpm_keystore
+from idiolect.trust.device.key_file import FileKeystore
+from idiolect.trust.device.provisioning import ADAPTER_KEY, KEYFILE, VAULT, read_record
+from idiolect.trust.vault.keystore import Keystore, Released
+from idiolect.trust.vault.roots import kek
+from idiolect.trust.vault.vault import Vault
 from tests import bundles
 from torture.attacking import memory_search as search
 from torture.attacking.installed import Installed, Lacking, become, children, interpreter

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from idiolect.consent import Consents
 from idiolect.errors import IdiolectError
 from idiolect.pairing import ALPHABET, CODE_LENGTH, TRIES, Pairing
-from idiolect.trust import envelope, sealedcopy
-from idiolect.trust.secret import Secret
+from idiolect.trust.vault import envelope
+from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault.secret import Secret
 from tests import bundles
 from tests.people import Household
 from tests.trust.vaults import House
@@ -243,8 +244,8 @@ def _consents(home: Household) -> Iterator[Refusal]:
 
 def _signatures() -> Iterator[Refusal]:
     """Bundles: both halves of what decides are public, so that a difference tells nothing."""
-    from idiolect.trust.source import Memory
-    from idiolect.trust.verify import verify
+    from idiolect.trust.bundle.source import Memory
+    from idiolect.trust.bundle.verify import verify
 
     files, trusted = bundles.signed().files, bundles.trusted()
     spoiled = {**files, "model.sig": bundles.sign(bundles.builtin(), by="stranger").files["model.sig"]}

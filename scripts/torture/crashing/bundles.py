@@ -7,8 +7,8 @@ from functools import cache
 
 from idiolect.assembly import Recognizer, model_of, succession_of
 from idiolect.learning.succession import Succession
-from idiolect.trust import bundle as bundle_files
-from idiolect.trust.verify import Verified
+from idiolect.trust.bundle import bundle as bundle_files
+from idiolect.trust.bundle.verify import Verified
 from tests import bundles, encoders
 from torture.crashing.check import Boot
 

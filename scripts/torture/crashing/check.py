@@ -34,12 +34,12 @@ from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.learning.succession import NOTHING, Succession
 from idiolect.learning.trainer import When
-from idiolect.provisioning import ADAPTER_KEY, KEYFILE, VAULT
 from idiolect.records import USAGE_DAYS
-from idiolect.trust import audit
-from idiolect.trust.device import RECORD
+from idiolect.trust.device.identity import RECORD
+from idiolect.trust.device.provisioning import ADAPTER_KEY, KEYFILE, VAULT
 from idiolect.trust.receipt import RETENTION, Receipt, parse
-from idiolect.trust.vault import Vault
+from idiolect.trust.vault import audit
+from idiolect.trust.vault.vault import Vault
 from torture.crashing.story import Finding, Found, Person, State
 
 KINDS = {

@@ -29,7 +29,7 @@ from idiolect.client import Client
 from idiolect.client.connection import UnreachableError
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import PURPOSES
-from idiolect.trust import bundle as bundle_files
+from idiolect.trust.bundle import bundle as bundle_files
 from tests import bundles
 from tests.devices import TestDevice
 from torture.crashing import check

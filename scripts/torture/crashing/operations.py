@@ -12,12 +12,12 @@ from typing import Any
 from idiolect import observe
 from idiolect.consent import Consents
 from idiolect.consent import Person as Agreed
-from idiolect.custody import Custody
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
 from idiolect.learning.ledger import PURPOSES
 from idiolect.rights import Rights
-from idiolect.trust import schema
+from idiolect.trust.device.keys import Custody
+from idiolect.trust.vault import schema
 from torture.crashing.check import Boot
 from torture.crashing.choosing import Choosing, Doing, in_use
 from torture.crashing.story import MARK, TAKES, TURNED, UNKNOWN, WORDS, Example, Person, State, take

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from idiolect.consent import ADAPTER, CONSENT
 from idiolect.learning.provenance import Sealed, unseal
-from idiolect.provisioning import ADAPTER_KEY, KEYFILE, VAULT
-from idiolect.trust.vault import Vault
+from idiolect.trust.device.provisioning import ADAPTER_KEY, KEYFILE, VAULT
+from idiolect.trust.vault.vault import Vault
 from torture.crashing.board import Board
 from torture.crashing.bundles import boot
 from torture.crashing.daemons import House

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 from idiolect.host import worker
-from idiolect.host.keyfile import FileKeystore
+from idiolect.trust.device.key_file import FileKeystore
 from tests.faults import CHANGES, Fault, installed
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
 from idiolect.errors import TrustError
-from idiolect.trust.vault import Vault
-from idiolect.trust.verify import Verified
+from idiolect.trust.bundle.verify import Verified
+from idiolect.trust.vault.vault import Vault
 from tests import devices
 from tests.devices import TestDevice
 from tests.faults import Fault, installed

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from idiolect.custody import Custody
 from idiolect.errors import IdiolectError, WorkerFailed
-from idiolect.provisioning import read_record
-from idiolect.trust.verify import Verified
+from idiolect.trust.bundle.verify import Verified
+from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.provisioning import read_record
 from tests.devices import TestDevice
 from torture.crashing import check
 from torture.crashing.check import Boot

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import IdiolectError, TrustError
-from idiolect.provisioning import KEYFILE, VAULT, factory_reset
-from idiolect.trust.audit import SEGMENT
-from idiolect.trust.device import RECORD
-from idiolect.trust.vault import Vault
+from idiolect.trust.device.identity import RECORD
+from idiolect.trust.device.provisioning import KEYFILE, VAULT, factory_reset
+from idiolect.trust.vault.audit import SEGMENT
+from idiolect.trust.vault.vault import Vault
 from torture.disk import cuts
 from torture.disk.shim import FAULTS, READ, Disk, Fault
 from torture.disk.stack import DRAFTS, FILES, SECRETS, Operation, Remembering, Stack, furnish

@@ -9,9 +9,9 @@ from typing import Any
 
 from idiolect.consent import Consents
 from idiolect.errors import TrustError
-from idiolect.host import keyfile
-from idiolect.trust import change, schema, vault
-from idiolect.trust.vault import Vault
+from idiolect.trust.device import key_file as keyfile
+from idiolect.trust.vault import change, schema, vault
+from idiolect.trust.vault.vault import Vault
 from torture.disk.bench import Bench
 from torture.disk.shim import FAULTS
 from torture.disk.stack import OPERATIONS, Stack

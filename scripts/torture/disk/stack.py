@@ -18,18 +18,18 @@ from typing import Any
 from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.control.pairing_api import Session
-from idiolect.custody import Custody, Model, View
 from idiolect.host.capture import BlockQueue, Capture
 from idiolect.host.sandbox import Layer
-from idiolect.host.slots import FOLDER, Slots
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
 from idiolect.observe import observe
 from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
-from idiolect.provisioning import factory_reset
 from idiolect.rights import Rights
-from idiolect.trust.vault import Vault
+from idiolect.trust.bundle.slots import FOLDER, Slots
+from idiolect.trust.device.keys import Custody, Model, View
+from idiolect.trust.device.provisioning import factory_reset
+from idiolect.trust.vault.vault import Vault
 from tests.people import invented, model, span
 
 DAY = 86_400

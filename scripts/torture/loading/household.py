@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.config.schema import Config
 from idiolect.consent import Consents
-from idiolect.custody import Custody, Model
 from idiolect.errors import LearningError, RequestError
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
@@ -29,9 +28,10 @@ from idiolect.learning.ledger import MAX_EXAMPLES
 from idiolect.people import MAX_PHRASES
 from idiolect.pipeline.personal import Adapter
 from idiolect.pipeline.space import as_span
-from idiolect.provisioning import VAULT
 from idiolect.rights import Rights
-from idiolect.trust.bundle import Bundle
+from idiolect.trust.bundle.bundle import Bundle
+from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.device.provisioning import VAULT
 
 AWAY = 2.0
 """How far taught phrases lie from what anybody says, in standard deviations: the gate lets none in that is near."""
