@@ -36,10 +36,10 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "daemon")]
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle  # noqa: E402
 from idiolect.learning import trainer  # noqa: E402
 from idiolect.learning.ledger import Example, Ledger  # noqa: E402
-from idiolect.pipeline.space import as_span  # noqa: E402
+from idiolect.listening.pipeline.space import as_span  # noqa: E402
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, model_of, read_bundle  # noqa: E402
 from idiolect.values import BLOCK  # noqa: E402
 
 SCORE_TOLERANCE = 0.05

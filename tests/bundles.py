@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from idiolect.assembly import bundle_directory
+from idiolect.listening.recognizer import bundle_directory
 from idiolect.trust.bundle import canonical, manifest, signing
 from idiolect.trust.bundle.approvals import Approval
 from idiolect.trust.bundle.public_keys import TrustedKeys, public_pem

@@ -20,7 +20,7 @@ from idiolect.control.hub import Hub
 from idiolect.control.metrics import Learnt, Measures, Process
 from idiolect.control.server import Limits, Server, control_server
 from idiolect.errors import RequestError
-from idiolect.tally import Tally
+from idiolect.listening.counters import Tally
 from idiolect.values import Detection, Event
 
 HASTY = Limits(request_s=0.4, answer_s=0.4, connection_s=0.8, write_s=0.4, heartbeat_s=0.1)

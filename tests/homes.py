@@ -4,13 +4,13 @@ import asyncio
 import threading
 from dataclasses import replace
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
-from idiolect.host.capture import BlockQueue
 from idiolect.host.clock import Moment
 from idiolect.host.worker import Worker
-from idiolect.inference import Inference, Names
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.personal import Personal
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.vault_thread import Keys

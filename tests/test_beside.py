@@ -10,16 +10,16 @@ from bundlebuild.audio import read, to_int16
 from bundlebuild.corpus import speech_span
 from bundlebuild.features import Embedder
 from bundlebuild.space import span_of
-from idiolect.assembly import Recognizer, listening, model_of, with_taught
 from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
-from idiolect.pipeline.adapter import Scorer
-from idiolect.pipeline.beside import Beside, Carried
-from idiolect.pipeline.decoder import State
-from idiolect.pipeline.encoder import Encoder
-from idiolect.pipeline.frontend import Frontend
-from idiolect.pipeline.hearing import LONGEST, UNSETTLED, resample_window
-from idiolect.pipeline.personal import Adapter, Household
+from idiolect.listening.pipeline.decoder import State
+from idiolect.listening.pipeline.earlier import Beside, Carried
+from idiolect.listening.pipeline.encoder import Encoder
+from idiolect.listening.pipeline.frontend import Frontend
+from idiolect.listening.pipeline.head import Scorer
+from idiolect.listening.pipeline.hearing import LONGEST, UNSETTLED, resample_window
+from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.recognizer import Recognizer, listening, model_of, with_taught
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import BLOCK, GUEST, WINDOW
 from tests import encoders, speech

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idiolect.assembly import Recognizer, bundle_directory, read_bundle
-from idiolect.pipeline.adapter import Head
+from idiolect.listening.pipeline.head import Head
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 

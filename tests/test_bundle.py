@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idiolect.assembly import Recognizer, listening, read_bundle, thresholds
 from idiolect.errors import BundleError
-from idiolect.pipeline.adapter import Head, Scorer
+from idiolect.listening.pipeline.head import Head, Scorer
+from idiolect.listening.recognizer import Recognizer, listening, read_bundle, thresholds
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.trust.bundle import canonical
 from tests.bundles import BUILTIN, builtin, refit, signed, trusted, unsigned, write

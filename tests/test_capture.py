@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from idiolect.errors import MicrophoneAbsent, MicrophoneBusy, SourceEnded
-from idiolect.host import capture as capture_module
-from idiolect.host.capture import BlockQueue, Capture, SourceInfo
-from idiolect.host.microphone import AlsaMicrophone, open_source
+from idiolect.listening.audio import capture as capture_module
+from idiolect.listening.audio.capture import BlockQueue, Capture, SourceInfo
+from idiolect.listening.audio.microphone import AlsaMicrophone, open_source
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 from tests.alsa import WavMic, require_wavmic
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idiolect.host.convert import AudioConverter, level_dbfs
+from idiolect.listening.audio.convert import AudioConverter, level_dbfs
 from idiolect.values import BLOCK, SAMPLE_RATE
 
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect import shelves, standing
-from idiolect.assembly import Recognizer, model_of, succession_of
 from idiolect.consent import ADAPTER
 from idiolect.errors import WorkerFailed
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
 from idiolect.learning import adapterfile, ledger, rollout
 from idiolect.learning.admission import admit
-from idiolect.learning.attempt import ALIKE
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.succession import EmbeddingMap
+from idiolect.listening.attempt import ALIKE
+from idiolect.listening.recognizer import Recognizer, model_of, succession_of
 from idiolect.rights import Rights
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import Detection, Event

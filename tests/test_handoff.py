@@ -20,13 +20,13 @@ from wyoming.client import AsyncClient
 from wyoming.event import Event
 from wyoming.ping import Ping
 
-from idiolect.assembly import listening
 from idiolect.control.handoff import HandoffServer
 from idiolect.control.hub import Hub
 from idiolect.control.listener import make_listener
-from idiolect.control.tap import LONGEST_S, TurnTap
-from idiolect.host.capture import BlockQueue
-from idiolect.inference import Inference, Names
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.recognizer import listening
+from idiolect.listening.turns import LONGEST_S, TurnTap
 from idiolect.values import BLOCK, Captured, Detection
 from tests import speech
 from tests.wyoming_talk import hung_up, recognizer, spoken, streams, until

@@ -123,9 +123,9 @@ WORLD_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 # Library -> the one file that may import it.
 OWNERS = {
-    "ai_edge_litert": "idiolect.pipeline.encoder",
-    "tflite_runtime": "idiolect.pipeline.encoder",
-    "alsaaudio": "idiolect.host.microphone",
+    "ai_edge_litert": "idiolect.listening.pipeline.encoder",
+    "tflite_runtime": "idiolect.listening.pipeline.encoder",
+    "alsaaudio": "idiolect.listening.audio.microphone",
     "h11": "idiolect.control.wire",
     "tpm2_pytss": "idiolect.trust.device.tpm",
     "msgpack": "idiolect.learning.protocol",
@@ -266,7 +266,7 @@ def test_cli_cannot_reach_a_heavy_library(house):
         ("idiolect.cli", NOT_IN_CLI),
         ("idiolect.client", NOT_IN_CLI | {"yaml", "cryptography", "argparse"}),
         ("idiolect.values", NOT_IN_CLI),
-        ("idiolect.pipeline.chain", {"h11", "socket"}),
+        ("idiolect.listening.pipeline.chain", {"h11", "socket"}),
     ],
 )
 def test_importing_loads_nothing_heavy(module, heavy):
@@ -280,13 +280,17 @@ def test_importing_loads_nothing_heavy(module, heavy):
 @pytest.mark.parametrize(
     ("name", "source", "fault"),
     [
-        ("idiolect.pipeline.gate", "def f():\n    import time", "idiolect.pipeline.gate imports time"),
+        (
+            "idiolect.listening.pipeline.gate",
+            "def f():\n    import time",
+            "idiolect.listening.pipeline.gate imports time",
+        ),
         ("idiolect.learning.ledger", "from os.path import join", "idiolect.learning.ledger imports os"),
-        ("idiolect.pipeline.chain", "x = open('y')", "idiolect.pipeline.chain calls open()"),
+        ("idiolect.listening.pipeline.chain", "x = open('y')", "idiolect.listening.pipeline.chain calls open()"),
         (
             "idiolect.trust.device.tpm",
             "from ..pipeline import chain",
-            "idiolect.trust.device.tpm imports idiolect.pipeline.chain",
+            "idiolect.trust.device.tpm imports idiolect.listening.pipeline.chain",
         ),
         ("idiolect.control.api", "from idiolect import service", "idiolect.control.api imports idiolect.service"),
         ("idiolect.newcomer", "", "idiolect.newcomer: say in MAY_IMPORT what newcomer may import"),
@@ -298,7 +302,10 @@ def test_importing_loads_nothing_heavy(module, heavy):
     ],
 )
 def test_the_reader_sees_a_crossed_line(name, source, fault):
-    fake = {n: Module(n) for n in ("idiolect", "idiolect.pipeline", "idiolect.pipeline.chain", "idiolect.service")}
+    fake = {
+        n: Module(n)
+        for n in ("idiolect", "idiolect.listening.pipeline", "idiolect.listening.pipeline.chain", "idiolect.service")
+    }
     fake[name] = parse(name, source)
     assert fault in [*layer_faults(fake), *purity_faults(fake)]
 

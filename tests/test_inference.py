@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from idiolect import inference as inference_module
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.control.hub import Hub
-from idiolect.host.capture import BlockQueue
-from idiolect.inference import PATIENCE, Inference, Names
+from idiolect.listening import inference as inference_module
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import PATIENCE, Inference, Names
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 from tests import speech
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.assembly import read_bundle
 from idiolect.client import UnreachableError
 from idiolect.errors import RequestError
+from idiolect.listening.recognizer import read_bundle
 from idiolect.trust.bundle import canonical
 from idiolect.trust.bundle.lacking import lacking
 from tests.bundles import builtin, refit, write

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from bundlebuild.audio import read, to_int16
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.control.hub import Hub
-from idiolect.host.capture import BlockQueue
-from idiolect.inference import Inference, Names
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import BLOCK, GUEST, Captured
 from tests import speech
 from tests.alsa import require_wavmic

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
-from idiolect.pipeline.personal import Adapter
+from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
 from tests.conftest import absent
 
 pytest.importorskip("soundfile")

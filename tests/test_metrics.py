@@ -21,9 +21,9 @@ from idiolect.config.schema import parse
 from idiolect.connections import Connections
 from idiolect.control import metrics
 from idiolect.host import worker
-from idiolect.host.capture import BlockQueue
-from idiolect.host.microphone import MicrophoneError
 from idiolect.learning import guard, rollout
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.audio.microphone import MicrophoneError
 from idiolect.measuring import Measuring, Moment
 from idiolect.values import MicrophoneHealth
 from tests import speech

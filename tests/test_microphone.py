@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from idiolect.errors import MicrophoneAbsent, MicrophoneBusy, MicrophoneError, MicrophoneFormat, MicrophoneStalled
-from idiolect.host import microphone as microphone_module
-from idiolect.host.microphone import AlsaMicrophone, list_devices, open_source
+from idiolect.listening.audio import microphone as microphone_module
+from idiolect.listening.audio.microphone import AlsaMicrophone, list_devices, open_source
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 from tests.alsa import WavMic, require_wavmic
 from tests.alsa.wavmic import build

@@ -17,7 +17,7 @@ import yaml
 from idiolect.client import answers as client_types
 from idiolect.client.answers import Status
 from idiolect.control import api, limits
-from idiolect.learning.attempt import Taken
+from idiolect.listening.attempt import Taken
 from tests.people import invented
 from tests.whole import whole
 

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from idiolect.host.outages import BURST, EVERY_S, Outages
+from idiolect.listening.audio.outages import BURST, EVERY_S, Outages
 from idiolect.values import MicrophoneHealth
 
 GONE = MicrophoneHealth("absent", "hw:1: no such device", "plug it in")
@@ -101,7 +101,7 @@ def test_one_that_comes_and_goes_fills_no_journal_and_the_end_is_told(journal: J
 
 
 def test_what_could_not_be_said_at_once_is_said_later(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idiolect.host.outages.EVERY_S", 0.05)
+    monkeypatch.setattr("idiolect.listening.audio.outages.EVERY_S", 0.05)
 
     async def flap() -> None:
         journal.outages = Outages()

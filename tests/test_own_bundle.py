@@ -13,10 +13,10 @@ import pytest
 
 from bundlebuild import corpus, inherit
 from bundlebuild.audio import read_wav_bytes, to_int16
-from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.learning import guard as gate
-from idiolect.pipeline.personal import Adapter, Taught
-from idiolect.pipeline.space import NAMES
+from idiolect.listening.pipeline.household import Adapter, Taught
+from idiolect.listening.pipeline.space import NAMES
+from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
 from tests.alsa import require_wavmic
 from tests.test_people_live import Home
 

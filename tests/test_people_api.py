@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
 from idiolect.enrolment import Enrolment
 from idiolect.errors import RequestError
-from idiolect.host.capture import BlockQueue
 from idiolect.host.clock import Moment
 from idiolect.host.worker import Worker
-from idiolect.inference import Inference, Names
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.people import People
 from idiolect.personal import Personal
 from idiolect.trust.device.keys import Custody, Model

@@ -10,15 +10,15 @@ import pytest
 
 from bundlebuild.audio import read, to_int16
 from idiolect import cli
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.box import Box
 from idiolect.control.hub import Hub
 from idiolect.errors import RequestError
-from idiolect.host.capture import BlockQueue
-from idiolect.inference import PLAYBACK_MORE, Inference, Names
-from idiolect.learning.attempt import Taken
+from idiolect.listening.attempt import Taken
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import PLAYBACK_MORE, Inference, Names
+from idiolect.listening.pipeline.decoder import State, raised
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.people import People
-from idiolect.pipeline.decoder import State, raised
 from idiolect.values import BLOCK, Captured
 from tests import speech
 from tests.alsa import require_wavmic

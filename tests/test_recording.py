@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from idiolect.errors import MicrophoneAbsent, MicrophoneFormat, SourceEnded
-from idiolect.host.recording import FifoSource, FileSource
+from idiolect.listening.audio.recording import FifoSource, FileSource
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 
 

@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 
 from bundlebuild.audio import read, to_int16
-from idiolect.assembly import Recognizer, bundle_directory, for_people, listening_for, read_bundle, with_taught
 from idiolect.config.schema import Config, parse
 from idiolect.control.hub import Hub
-from idiolect.host.capture import BlockQueue
-from idiolect.inference import Inference, Names
-from idiolect.pipeline.decoder import Decoder, Listening, State, Thresholds
-from idiolect.pipeline.personal import Adapter, Household
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.pipeline.decoder import Decoder, Listening, State, Thresholds
+from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.recognizer import (
+    Recognizer,
+    bundle_directory,
+    for_people,
+    listening_for,
+    read_bundle,
+    with_taught,
+)
 from idiolect.values import BLOCK, GUEST, Captured
 from tests import speech
 from tests.alsa import require_wavmic

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idiolect.assembly import bundle_directory
 from idiolect.client import Client, UnreachableError
+from idiolect.listening.recognizer import bundle_directory
 from tests import speech
 from tests.alsa import require_wavmic
 from tests.alsa.wavmic import WavMic
@@ -332,7 +332,7 @@ def test_a_dead_thread_ends_the_process(daemon, tmp_path):
     d = daemon(room(1))
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
-        "import idiolect.inference as i\n"
+        "import idiolect.listening.inference as i\n"
         "def process(self, block): raise RuntimeError('what was heard: a secret')\n"
         "i.Inference._process = process\n"
     )

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmark import idle
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.errors import MicrophoneAbsent
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import Captured
 from tests import speech
 from tests.alsa import require_wavmic

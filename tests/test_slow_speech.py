@@ -5,8 +5,8 @@ import pytest
 
 from bundlebuild.augment import stretch
 from bundlebuild.corpus import speech_span
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.pipeline.adapter import Scorer
+from idiolect.listening.pipeline.head import Scorer
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from tests import speech
 
 

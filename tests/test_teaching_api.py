@@ -15,8 +15,8 @@ import pytest
 
 from idiolect import cli_learn, enrolment
 from idiolect.errors import RequestError
-from idiolect.learning.attempt import Reason, Taken
 from idiolect.learning.ledger import Manner
+from idiolect.listening.attempt import Reason, Taken
 from idiolect.values import Detection, Event
 from tests.people import invented
 from tests.test_people_api import ME, house  # noqa: F401 - a fixture

@@ -11,11 +11,11 @@ import time
 import numpy as np
 import pytest
 
-from idiolect.assembly import listening
 from idiolect.control.hub import Hub
-from idiolect.host.capture import BlockQueue
-from idiolect.inference import Inference, Names
-from idiolect.pipeline.chain import MEMORY
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.pipeline.chain import MEMORY
+from idiolect.listening.recognizer import listening
 from idiolect.values import BLOCK, Captured
 from tests import speech
 from tests.wyoming_talk import recognizer
@@ -207,7 +207,7 @@ def test_while_the_gate_is_shut_no_sound_but_the_held_blocks_is_kept():
 
 
 def test_sound_is_forgotten_when_the_microphone_is_released(monkeypatch):
-    monkeypatch.setattr("idiolect.inference._WAIT_S", 0.05)
+    monkeypatch.setattr("idiolect.listening.inference._WAIT_S", 0.05)
     queue = BlockQueue(64)
     chain = recognizer().chain(listening(recognizer().bundle))
     inference = Inference(chain, queue, Hub(), Names(), lambda: None)

@@ -14,10 +14,10 @@ import pytest
 from idiolect import idle, pausing
 from idiolect.errors import RequestError
 from idiolect.host import clock
-from idiolect.host.capture import BlockQueue, Capture
 from idiolect.host.clock import Moment, Stretch
-from idiolect.inference import AGE_S, Recent
 from idiolect.learner import Learner
+from idiolect.listening.audio.capture import BlockQueue, Capture
+from idiolect.listening.inference import AGE_S, Recent
 from idiolect.pairing import CODE_S, SESSION_S, Pairing
 from idiolect.personal import Personal
 from idiolect.rights import Rights

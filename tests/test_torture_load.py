@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.pipeline.personal import Household
+from idiolect.listening.pipeline.household import Household
 from tests.alsa import wavmic
 from torture.loading import order, plot, talk
 from torture.loading.board import board, quota

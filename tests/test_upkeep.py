@@ -148,7 +148,7 @@ async def test_an_adapter_that_became_worse_in_use_is_taken_back_by_itself(tmp_p
 def _clear(learner):
     """Spans of other people that the base model understands."""
     from idiolect.learning import guard
-    from idiolect.pipeline.space import offset_windows
+    from idiolect.listening.pipeline.space import offset_windows
 
     spans = [span(label, n)[0] for label in ("yes", "no", "left", "right") for n in range(6)]
     heard = learner.model.hear(offset_windows(np.stack(spans)))

@@ -9,11 +9,11 @@ import pytest
 
 from bundlebuild.audio import read, to_int16
 from bundlebuild.augment import stretch
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle, with_taught
-from idiolect.learning.attempt import Attempt, Taken
 from idiolect.learning.ledger import Manner
-from idiolect.pipeline.decoder import State, Thresholds
-from idiolect.pipeline.personal import Household as Heard
+from idiolect.listening.attempt import Attempt, Taken
+from idiolect.listening.pipeline.decoder import State, Thresholds
+from idiolect.listening.pipeline.household import Household as Heard
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle, with_taught
 from idiolect.values import BLOCK, GUEST
 from tests import speech
 from tests.people import Household

@@ -15,11 +15,11 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping
 from wyoming.wake import Detect, Detection
 
-from idiolect.assembly import listening, with_taught
 from idiolect.control.hub import Hub, StateChange
 from idiolect.control.wyoming_wire import Limits
-from idiolect.pipeline.personal import Adapter, Household
-from idiolect.streams import LEAD
+from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.recognizer import listening, with_taught
+from idiolect.listening.streams import LEAD
 from idiolect.values import BLOCK, WINDOW
 from idiolect.values import Detection as Found
 from idiolect.values import Event as Happening

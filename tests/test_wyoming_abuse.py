@@ -25,7 +25,7 @@ from idiolect.control.backlog import MOST, TURN
 from idiolect.control.limits import Bucket, Rate
 from idiolect.control.wyoming import Refusals
 from idiolect.control.wyoming_wire import CONNECTIONS, EventError, Limits, Wire
-from idiolect.pipeline.chain import Chain
+from idiolect.listening.pipeline.chain import Chain
 from tests import speech
 from tests.test_wyoming import transcript
 from tests.wyoming_talk import client, hung_up, say, serving, story, streams, until, words

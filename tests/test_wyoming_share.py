@@ -21,11 +21,11 @@ from wyoming.ping import Ping
 from wyoming.wake import Detect
 
 from idiolect.control.backlog import LEAST, MOST, TURN, Backlog, Job, Piece, Turns
-from idiolect.control.hearing import Sound
 from idiolect.control.limits import Rate
 from idiolect.control.wyoming import SEND_BYTES
 from idiolect.control.wyoming_wire import Limits
-from idiolect.pipeline.encoderpool import REPLAYED
+from idiolect.listening.pipeline.encoder_pool import REPLAYED
+from idiolect.listening.sound import Sound
 from tests.wyoming_talk import client, idle, leave, say, serving, spoken, story, streams, until
 
 LOUD = (np.random.default_rng(3).standard_normal(32_000) * 3_000).astype("<i2").tobytes()

@@ -12,11 +12,11 @@ from wyoming.client import AsyncClient
 from wyoming.event import Event
 from wyoming.ping import Ping
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.control.hub import Hub
 from idiolect.control.listener import make_listener
 from idiolect.control.wyoming import WyomingServer
-from idiolect.streams import Streams
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
+from idiolect.listening.streams import Streams
 from tests import speech
 
 PATIENCE_S = 10.0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from idiolect.control.hub import Hub, StateChange
-from idiolect.inference import Inference
+from idiolect.listening.inference import Inference
 
 
 class Box:

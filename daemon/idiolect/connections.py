@@ -13,13 +13,13 @@ from idiolect.config.connect import Handoff, Metrics, Page, Wyoming
 from idiolect.config.schema import Config
 from idiolect.control import api, metrics
 from idiolect.control.doors import OpenDoor
-from idiolect.control.hearing import Hearing
 from idiolect.control.limits import USUAL, Rates
 from idiolect.control.listener import Listener, ListenError, make_listener
 from idiolect.control.page import PageServer
 from idiolect.control.peers import Role
 from idiolect.control.server import Server
-from idiolect.control.tap import Tap
+from idiolect.listening.sound import Hearing
+from idiolect.listening.turns import Tap
 
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound="Counted")

@@ -13,7 +13,7 @@ import numpy as np
 from idiolect.errors import NONSENSE, RequestError
 from idiolect.host import structure
 from idiolect.learning.ledger import MAX_CLEAR, MAX_COPIES, MAX_LENGTH, MAX_WHOLE, PURPOSES, Example, Manner, Source
-from idiolect.pipeline.space import SPAN
+from idiolect.listening.pipeline.space import SPAN
 from idiolect.values import EMBEDDING, encodable
 
 SCHEMA = "idiolect/person/v1"

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import IdiolectError, RequestError
 from idiolect.host import prompt
-from idiolect.inference import Inference
 from idiolect.learning.advice import Advice, Neighbour, advise
-from idiolect.learning.attempt import Reason, Taken
 from idiolect.learning.ledger import Manner
 from idiolect.learning.lesson import Lesson
 from idiolect.learning.model import Model
+from idiolect.listening.attempt import Reason, Taken
+from idiolect.listening.inference import Inference
 from idiolect.people import People, clean_phrase
 from idiolect.personal import Personal
 

@@ -15,14 +15,14 @@ from idiolect.errors import LearningError, RequestError, TrustError
 from idiolect.learning import adapterfile, guard, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.rollout import Signal, State
-from idiolect.pipeline.space import offset_windows
+from idiolect.listening.pipeline.space import offset_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.learner import Learner
     from idiolect.learning.model import Heard
-    from idiolect.pipeline.personal import Adapter
+    from idiolect.listening.pipeline.household import Adapter
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from idiolect.errors import NONSENSE
 from idiolect.host import clock
-from idiolect.host.capture import Capture
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
+from idiolect.listening.audio.capture import Capture
 
 log = logging.getLogger(__name__)
 

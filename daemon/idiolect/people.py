@@ -17,11 +17,11 @@ import numpy as np
 from idiolect import observe, refusals, sharing
 from idiolect.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.errors import RequestError
-from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
 from idiolect.learning import aligning
 from idiolect.learning.advice import Neighbour
 from idiolect.learning.ledger import Manner, Source
+from idiolect.listening.inference import Heard, Inference
 from idiolect.personal import Personal
 from idiolect.rights import Rights, in_use, told
 from idiolect.trust.bundle.lacking import YES

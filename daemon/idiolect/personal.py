@@ -23,16 +23,16 @@ from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
 from idiolect.host.worker import Backend
-from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner
 from idiolect.learning import adapterfile
 from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
 from idiolect.learning.succession import NOTHING, Earlier, Succession
+from idiolect.listening.inference import Heard, Inference
+from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.encoder import Encoder
+from idiolect.listening.pipeline.household import Adapter, Household
 from idiolect.observe import Said, observe
-from idiolect.pipeline.beside import Carried
-from idiolect.pipeline.encoder import Encoder
-from idiolect.pipeline.personal import Adapter, Household
 from idiolect.records import DAY_S
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import GUEST, Detection, Event, counted, name_key

@@ -26,8 +26,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from idiolect import __version__, assembly, doctor
-from idiolect.assembly import also_always, listening_for, model_of, with_taught
+from idiolect import __version__, doctor
 from idiolect.box import Box
 from idiolect.config.files import installed_files
 from idiolect.config.schema import Audio, Config, as_dict, load
@@ -39,24 +38,26 @@ from idiolect.control.turning_away import turn_away
 from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError, reason
 from idiolect.host import process, systemd
-from idiolect.host.capture import BlockQueue, Capture, Source
-from idiolect.host.microphone import list_devices, open_source
-from idiolect.host.outages import Outages
 from idiolect.host.swap import read_swapping
 from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
-from idiolect.inference import Inference, Names
 from idiolect.learning.lived import Wish
+from idiolect.listening import recognizer as assembly
+from idiolect.listening.audio.capture import BlockQueue, Capture, Source
+from idiolect.listening.audio.microphone import list_devices, open_source
+from idiolect.listening.audio.outages import Outages
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.household import Household
+from idiolect.listening.recognizer import also_always, listening_for, model_of, with_taught
+from idiolect.listening.starting import Start, begin
+from idiolect.listening.streams import Streams
 from idiolect.measuring import Measuring, Moment
 from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
 from idiolect.people import People
 from idiolect.personal import Personal
-from idiolect.pipeline.beside import Carried
-from idiolect.pipeline.personal import Household
 from idiolect.settings import Settings, as_problems
-from idiolect.starting import Start, begin
-from idiolect.streams import Streams
 from idiolect.supervision import Condition, Supervision, where
 from idiolect.trust.device.keys import Custody, View, sentence
 from idiolect.trust.device.vault_thread import Keys

@@ -32,7 +32,7 @@ from idiolect.learning.trainer import When
 if TYPE_CHECKING:
     from idiolect.learner import Learner
     from idiolect.learning.provenance import Sealed
-    from idiolect.pipeline.personal import Adapter
+    from idiolect.listening.pipeline.household import Adapter
     from idiolect.records import Records
     from idiolect.trust.vault.vault import Change
 

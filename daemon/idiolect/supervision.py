@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect.host.capture import BlockQueue
 from idiolect.host.systemd import Notifier
+from idiolect.listening.audio.capture import BlockQueue
 from idiolect.trust.device.keys import View
 from idiolect.values import MicrophoneHealth
 

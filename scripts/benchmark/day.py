@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
-from idiolect.host.capture import BlockQueue
 from idiolect.host.worker import Worker
-from idiolect.inference import Inference, Names
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.inference import Inference, Names
+from idiolect.listening.pipeline.space import as_span
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, model_of, read_bundle
 from idiolect.people import People
 from idiolect.personal import Personal
-from idiolect.pipeline.space import as_span
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event

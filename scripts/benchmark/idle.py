@@ -81,7 +81,7 @@ class _Running:
 def measure(folder: Path, seconds: float, *, patience: int | None = None) -> Figures:
     """Let a daemon with the default configuration and no client listen to a quiet room for so long, after settling.
 
-    ``folder`` is scratch space; ``patience`` replaces ``idiolect.inference.PATIENCE``, 1 being no naps.
+    ``folder`` is scratch space; ``patience`` replaces ``idiolect.listening.inference.PATIENCE``, 1 being no naps.
     """
     wav = folder / "room.wav"
     speech.write_wav(wav, speech.hiss(60.0, -70.0))
@@ -186,7 +186,7 @@ def _listening(folder: Path, wav: Path, more: dict[str, Any], patience: int | No
         "log_level": "warning",
     }
     config.write_text(json.dumps(settings | more))  # JSON is YAML
-    set_patience = f"import idiolect.inference as i; i.PATIENCE = {patience}; " if patience else ""
+    set_patience = f"import idiolect.listening.inference as i; i.PATIENCE = {patience}; " if patience else ""
     start = f"{set_patience}import sys; from idiolect.__main__ import main; sys.exit(main())"
     variables = mic.environment | {"PYTHONPATH": str(ROOT / "daemon"), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", start, "--config", str(config)]

@@ -87,8 +87,8 @@ def _place(digit: str, clip: Samples, rng: np.random.Generator) -> Utterance:
 
 def open_share(bundle: str, spoken: Samples) -> float:
     """For which part of the blocks the encoder ran, on the daemon's default configuration."""
-    from idiolect.assembly import Recognizer, bundle_directory, listening_for, read_bundle
     from idiolect.config.schema import load
+    from idiolect.listening.recognizer import Recognizer, bundle_directory, listening_for, read_bundle
 
     model = read_bundle(bundle_directory(bundle))
     chain = Recognizer.from_bundle(model).chain(listening_for(load([]), model))
@@ -101,7 +101,7 @@ def open_share(bundle: str, spoken: Samples) -> float:
 
 def measure(bundle: str, spoken: list[Utterance]) -> Latencies:
     """Run every utterance through a fresh stream that listens for all phrases at any time."""
-    from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
+    from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 
     model = read_bundle(bundle_directory(bundle))
     chain = Recognizer.from_bundle(model).chain(listening(model, always=True))

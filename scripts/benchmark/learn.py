@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect import frames
-from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.host.worker import Worker
 from idiolect.learning import adapterfile, protocol
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.learning.trainer import When
-from idiolect.pipeline.personal import Adapter, Household, Shift, Taught
-from idiolect.pipeline.space import as_span
+from idiolect.listening.pipeline.household import Adapter, Household, Shift, Taught
+from idiolect.listening.pipeline.space import as_span
+from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
 
 PEOPLE, PHRASES, EXAMPLES = 4, 20, 500
 LENGTH = 14

@@ -39,8 +39,8 @@ class Idiolect:
 
     def __init__(self, bundle: str = "builtin") -> None:
         from idiolect import __version__
-        from idiolect.assembly import Recognizer, bundle_directory, listening_for, read_bundle
         from idiolect.config.schema import load
+        from idiolect.listening.recognizer import Recognizer, bundle_directory, listening_for, read_bundle
 
         model = read_bundle(bundle_directory(bundle))
         self._chain = Recognizer.from_bundle(model).chain(listening_for(load([]), model))
@@ -62,7 +62,14 @@ class IdiolectAtHome(Idiolect):
 
     def __init__(self, bundle: str = "builtin") -> None:
         from benchmark.learn import household
-        from idiolect.assembly import Recognizer, bundle_directory, listening, model_of, read_bundle, with_taught
+        from idiolect.listening.recognizer import (
+            Recognizer,
+            bundle_directory,
+            listening,
+            model_of,
+            read_bundle,
+            with_taught,
+        )
 
         super().__init__(bundle)
         content = read_bundle(bundle_directory(bundle))

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from idiolect.assembly import Recognizer, bundle_directory, read_bundle, succession_of
 from idiolect.errors import IdiolectError
-from idiolect.pipeline.space import NAMES
+from idiolect.listening.pipeline.space import NAMES
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle, succession_of
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.trust.bundle.manifest import PREVIOUS_CAPS
 from idiolect.trust.bundle.phrases import Phrase

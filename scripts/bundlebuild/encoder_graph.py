@@ -268,7 +268,7 @@ def calibration_sequences(data: Path) -> list[NDArray[np.float32]]:
     """
     import soundfile
 
-    from idiolect.pipeline.frontend import Frontend
+    from idiolect.listening.pipeline.frontend import Frontend
 
     orders = sorted((data / "coffee_orders" / "clean").glob("*.flac"))[::9][:40]
     sequences = []

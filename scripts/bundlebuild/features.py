@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.host import quiet
-from idiolect.pipeline.encoder import Encoder
-from idiolect.pipeline.frontend import Frontend
-from idiolect.pipeline.hearing import LONGEST, resample_window
+from idiolect.listening.audio import quiet
+from idiolect.listening.pipeline.encoder import Encoder
+from idiolect.listening.pipeline.frontend import Frontend
+from idiolect.listening.pipeline.hearing import LONGEST, resample_window
 from idiolect.values import BLOCK, EMBEDDING, WINDOW
 
 from .augment import Placed

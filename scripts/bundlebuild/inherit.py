@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idiolect.assembly import bundle_directory, read_bundle
-from idiolect.pipeline.space import NAMES, Space
+from idiolect.listening.pipeline.space import NAMES, Space
+from idiolect.listening.recognizer import bundle_directory, read_bundle
 from idiolect.trust.bundle import bundle
 
 from . import augment, guard, harvest, space

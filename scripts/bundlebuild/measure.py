@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect.assembly import Recognizer, listening
-from idiolect.host import quiet
-from idiolect.pipeline.chain import Chain
+from idiolect.listening.audio import quiet
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.recognizer import Recognizer, listening
 
 from . import calibrate, corpus
 from .audio import RATE, read, to_int16

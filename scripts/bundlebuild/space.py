@@ -1,4 +1,4 @@
-"""The statistics of the personal space (``idiolect.pipeline.space``), in closed form from labelled clips.
+"""The statistics of the personal space (``idiolect.listening.pipeline.space``), in closed form from labelled clips.
 
     Every clip gives the windows of five steps around the end of its speech; the middle three count here. Windows are
     standardised, reduced to DIMENSIONS principal components and whitened by the pooled covariance within words

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.learning.succession import EmbeddingMap
-from idiolect.pipeline.space import RIVAL, Space
+from idiolect.listening.pipeline.space import RIVAL, Space
 from idiolect.trust.bundle.predecessors import Affine
 
 from .space import STEPS, Array, Spoken

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bundlebuild.audio import RATE, read, to_int16
 from bundlebuild.augment import level
-from idiolect.assembly import Recognizer, listening
+from idiolect.listening.recognizer import Recognizer, listening
 
 MUSIC = Path("/usr/share/asterisk/moh")
 """Debian's asterisk-moh-opsound-wav: five pieces of music, 8 kHz."""

@@ -22,8 +22,8 @@ from evaluation.lived import figures as lived_figures
 from evaluation.lived import run as lived
 from evaluation.personal import people, pictures, run
 from evaluation.report import Figures
-from idiolect.assembly import Recognizer, bundle_directory, read_bundle
 from idiolect.errors import IdiolectError
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bundlebuild.words import BACKGROUND, DIGITS, UNKNOWN
-from idiolect.assembly import listening
-from idiolect.pipeline.adapter import Head
+from idiolect.listening.pipeline.head import Head
+from idiolect.listening.recognizer import listening
 from idiolect.trust.bundle.bundle import Bundle
 
 from .embed import Heard

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild.words import BACKGROUND, COMMANDS, DIGITS, UNKNOWN
-from idiolect.pipeline.adapter import Head
-from idiolect.pipeline.decoder import Decoder, Listening
-from idiolect.pipeline.hearing import UNSETTLED
+from idiolect.listening.pipeline.decoder import Decoder, Listening
+from idiolect.listening.pipeline.head import Head
+from idiolect.listening.pipeline.hearing import UNSETTLED
 from idiolect.values import BLOCK, WINDOW
 
 Array = NDArray[np.float32]

@@ -53,7 +53,7 @@ if __name__ == "__main__":
 
 import numpy as np  # noqa: E402
 
-from idiolect.assembly import Recognizer, bundle_directory, read_bundle  # noqa: E402
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle  # noqa: E402
 from idiolect.values import BLOCK, SAMPLE_RATE  # noqa: E402
 from tests.alsa.wavmic import PluginError, build  # noqa: E402
 from torture.audio import leaks  # noqa: E402

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from idiolect.errors import SourceEnded
-from idiolect.host import microphone
-from idiolect.host.convert import AudioConverter
-from idiolect.host.recording import FileSource
 from idiolect.host.sensors.power import read_power
 from idiolect.host.sensors.pressure import read_pressure
 from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import ThermalReader
+from idiolect.listening.audio import microphone
+from idiolect.listening.audio.convert import AudioConverter
+from idiolect.listening.audio.recording import FileSource
 from idiolect.trust.device.tpm_answers import explain
 from idiolect.values import BLOCK
 

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import numpy as np
 
-from idiolect.control.hearing import Heard, Known, Sound
 from idiolect.control.hub import Hub
 from idiolect.control.wire import Pieces
+from idiolect.listening.sound import Heard, Known, Sound
 from idiolect.values import BLOCK, Detection, Event
 from tests.fuzz.engine import MARK
 from tests.fuzz.stage import converse, kept, play, settled, unopened
@@ -50,13 +50,13 @@ class Hears:
         """Anything counts."""
 
     async def start(self, sound: Sound) -> None:
-        from idiolect.streams import check_sound
+        from idiolect.listening.streams import check_sound
 
         check_sound(sound)
         self._sound = sound
 
     async def feed(self, data: bytes, timestamp: int | None) -> None:
-        from idiolect.streams import as_16_bit
+        from idiolect.listening.streams import as_16_bit
 
         assert len(as_16_bit(data, self._sound.width)) % (2 * self._sound.channels) == 0
         self._fed += 1

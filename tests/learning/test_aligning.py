@@ -11,10 +11,10 @@ import pytest
 
 from idiolect.errors import LearningError
 from idiolect.learning import adapterfile, aligning, guard, ledger, trainer
-from idiolect.learning.attempt import Reason
 from idiolect.learning.ledger import Example, Ledger
-from idiolect.pipeline.alignment import Standard, costs, unit
-from idiolect.pipeline.personal import Adapter, Household, Taught
+from idiolect.listening.attempt import Reason
+from idiolect.listening.pipeline.alignment import Standard, costs, unit
+from idiolect.listening.pipeline.household import Adapter, Household, Taught
 from idiolect.values import EMBEDDING
 from tests.people import invented, model
 

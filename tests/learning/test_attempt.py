@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bundlebuild.augment import stretch
-from idiolect.learning.attempt import PATIENCE, Attempt, Reason, Taken, alike, level, repeated
-from idiolect.pipeline.hearing import LONGEST
+from idiolect.listening.attempt import PATIENCE, Attempt, Reason, Taken, alike, level, repeated
+from idiolect.listening.pipeline.hearing import LONGEST
 from idiolect.values import BLOCK
 from tests import speech
 

@@ -16,8 +16,8 @@ from idiolect.learning import ledger as ledgers
 from idiolect.learning.admission import SAME, SUSPECTS, admit
 from idiolect.learning.ledger import DAY_CAP, SESSION_CAP, Example, Ledger
 from idiolect.learning.rollout import Signal, State, Version
-from idiolect.pipeline.adapter import Scorer
-from idiolect.pipeline.personal import Adapter, Household, Shift, Taught, softmax
+from idiolect.listening.pipeline.head import Scorer
+from idiolect.listening.pipeline.household import Adapter, Household, Shift, Taught, softmax
 from idiolect.values import GUEST
 from tests.people import invented, model, span
 

@@ -12,8 +12,8 @@ from idiolect.learning import adapterfile, prototypes, trainer
 from idiolect.learning import ledger as ledgers
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
-from idiolect.pipeline.personal import Shift
-from idiolect.pipeline.space import Space
+from idiolect.listening.pipeline.household import Shift
+from idiolect.listening.pipeline.space import Space
 from tests.people import invented, model, span
 
 SIZE = len(model().classes)

@@ -18,7 +18,7 @@ from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.selftest import UNSEEN, Slice
-from idiolect.pipeline.personal import PRIOR_SPAN, Adapter, Shift, Taught
+from idiolect.listening.pipeline.household import PRIOR_SPAN, Adapter, Shift, Taught
 from tests.people import invented, model, span
 
 UNIT = np.eye(8, dtype=np.float32)

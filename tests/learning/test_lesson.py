@@ -8,8 +8,8 @@ import pytest
 from idiolect.enrolment import State
 from idiolect.learning import aligning
 from idiolect.learning.advice import Advice, Neighbour, advise
-from idiolect.learning.attempt import Reason, Taken
 from idiolect.learning.lesson import COSTS, Lesson
+from idiolect.listening.attempt import Reason, Taken
 from tests.people import invented, model, span
 
 LENGTH = 12

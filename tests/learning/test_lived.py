@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle, wish_of, with_taught
 from idiolect.config.schema import parse
 from idiolect.errors import LearningError
 from idiolect.learning import ledger as ledgers
 from idiolect.learning import protocol, rounds, selftest, trainer
-from idiolect.learning.attempt import AFTER, BEFORE, Attempt, Taken
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.lived import Lived, Wish, utterance_of
 from idiolect.learning.trainer import When
-from idiolect.pipeline.decoder import State
-from idiolect.pipeline.personal import Household
+from idiolect.listening.attempt import AFTER, BEFORE, Attempt, Taken
+from idiolect.listening.pipeline.decoder import State
+from idiolect.listening.pipeline.household import Household
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle, wish_of, with_taught
 from idiolect.values import BLOCK, GUEST
 from tests import speech
 from tests.people import model, span

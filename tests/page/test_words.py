@@ -10,8 +10,8 @@ import pytest
 
 from idiolect import notices, rights
 from idiolect.learning import admission, guard, rollout
-from idiolect.learning.attempt import Reason
-from idiolect.pipeline.decoder import State
+from idiolect.listening.attempt import Reason
+from idiolect.listening.pipeline.decoder import State
 from idiolect.trust.receipt import HOW, RETENTION
 
 PAGE = Path(rights.__file__).parent / "page"

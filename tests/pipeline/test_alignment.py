@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from idiolect.pipeline.alignment import LATE, NEVER, Aligner, Standard, Takes, costs, take_of, unit
+from idiolect.listening.pipeline.alignment import LATE, NEVER, Aligner, Standard, Takes, costs, take_of, unit
 from idiolect.values import EMBEDDING
 
 PLAIN = Standard(np.zeros(EMBEDDING, np.float32), np.ones(EMBEDDING, np.float32))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.pipeline.chain import MEMORY
-from idiolect.pipeline.decoder import State
-from idiolect.pipeline.hearing import resample_window
+from idiolect.listening.pipeline.chain import MEMORY
+from idiolect.listening.pipeline.decoder import State
+from idiolect.listening.pipeline.hearing import resample_window
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import BLOCK
 from tests import speech
 

@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 
-from idiolect.pipeline.decoder import (
-    TURNS,
-    UTTERANCE_GAP,
-    Decoder,
-    Listening,
-    Signal,
-    State,
-    blocks,
-)
+from idiolect.listening.pipeline.decoder import TURNS, UTTERANCE_GAP, Decoder, Listening, Signal, State, blocks
 
 CLASSES = ("computer", "stop", "seven", "unknown", "background")
 COMPUTER, STOP, SEVEN, UNKNOWN, BACKGROUND = range(5)

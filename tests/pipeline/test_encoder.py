@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idiolect.assembly import bundle_directory
 from idiolect.errors import BundleError
-from idiolect.pipeline.encoder import WARM_UP, Encoder
-from idiolect.pipeline.frontend import Frontend
+from idiolect.listening.pipeline.encoder import WARM_UP, Encoder
+from idiolect.listening.pipeline.frontend import Frontend
+from idiolect.listening.recognizer import bundle_directory
 from tests import speech
 
 FLOAT = Path(__file__).parents[2] / "scripts" / "bundlebuild" / "encoder_float.tflite"

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.errors import BundleError
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.encoder import Encoder
-from idiolect.pipeline.encoderpool import REPLAYED, EncoderPool
-from idiolect.pipeline.frontend import Frontend
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.encoder import Encoder
+from idiolect.listening.pipeline.encoder_pool import REPLAYED, EncoderPool
+from idiolect.listening.pipeline.frontend import Frontend
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import BLOCK
 from tests import speech
 
@@ -46,7 +46,7 @@ def test_twenty_streams_in_any_order_get_what_an_encoder_of_their_own_would_give
 
 def test_fewer_steps_than_the_encoder_remembers_would_not_do(talk, monkeypatch):
     """What the test above can see: an encoder that was brought back one block short gives something else."""
-    monkeypatch.setattr("idiolect.pipeline.encoderpool.REPLAYED", REPLAYED - 1)
+    monkeypatch.setattr("idiolect.listening.pipeline.encoder_pool.REPLAYED", REPLAYED - 1)
     pool = EncoderPool(INT8, 1)
     one, other = pool.stream(), pool.stream()
     said = []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from idiolect.pipeline.frontend import CONTEXT, FFT_LENGTH, FRAME_LENGTH, Frontend, mel_filters
+from idiolect.listening.pipeline.frontend import CONTEXT, FFT_LENGTH, FRAME_LENGTH, Frontend, mel_filters
 from tests import speech
 
 

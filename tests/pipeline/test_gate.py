@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from idiolect.pipeline.gate import HANG, Gate
+from idiolect.listening.pipeline.gate import HANG, Gate
 from tests import speech
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from idiolect.pipeline import parts
-from idiolect.pipeline.alignment import costs, unit
+from idiolect.listening.pipeline import parts
+from idiolect.listening.pipeline.alignment import costs, unit
 from idiolect.values import EMBEDDING
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from idiolect.pipeline import weighing
-from idiolect.pipeline.decoder import Decoder, Listening, State
+from idiolect.listening.pipeline import weighing
+from idiolect.listening.pipeline.decoder import Decoder, Listening, State
 
 CLASSES = ("computer", "stop", "one", "lights please", "lights off", "_background_")
 COMPUTER, STOP, ONE, PLEASE, OFF, BACKGROUND = range(6)

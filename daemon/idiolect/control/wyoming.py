@@ -41,7 +41,6 @@ from wyoming.event import Event
 from wyoming.ping import Pong
 from wyoming.wake import Detection, NotDetected
 
-from idiolect.control.hearing import Heard, Hearing, Sound, SoundError, Stream
 from idiolect.control.hub import Hub, LaggedError
 from idiolect.control.listener import Listener
 from idiolect.control.peers import peer_of
@@ -49,6 +48,7 @@ from idiolect.control.serving import Acceptor, Seldom
 from idiolect.control.wyoming_guests import Guest, Pace, Places
 from idiolect.control.wyoming_info import info, speaks
 from idiolect.control.wyoming_wire import EventError, Limits, Wire, text, whole
+from idiolect.listening.sound import Heard, Hearing, Sound, SoundError, Stream
 
 log = logging.getLogger(__name__)
 

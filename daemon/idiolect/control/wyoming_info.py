@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info, WakeModel, WakeProgram
 
-from idiolect.control.hearing import Hearing
+from idiolect.listening.sound import Hearing
 
 PROGRAM = "idiolect"
 _DEVICE = "wake words and phrases, heard on this device"

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning.attempt import alike
 from idiolect.learning.ledger import WEIGHTS, Example, Ledger, weights
+from idiolect.listening.attempt import alike
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.learning import aligning
-from idiolect.pipeline.alignment import costs
-from idiolect.pipeline.decoder import SMOOTHING
-from idiolect.pipeline.personal import softmax
+from idiolect.listening.pipeline.alignment import costs
+from idiolect.listening.pipeline.decoder import SMOOTHING
+from idiolect.listening.pipeline.household import softmax
 from idiolect.values import WINDOW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from idiolect.learning.attempt import Taken
     from idiolect.learning.lesson import Take
     from idiolect.learning.model import Model
+    from idiolect.listening.attempt import Taken
 
 FEW_BLOCKS = 6
 """Blocks (0.48 s) of sound up to which a phrase is short: there is little in it to know it by."""

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning.attempt import Reason
 from idiolect.learning.ledger import MAX_LENGTH
-from idiolect.pipeline.alignment import SHORTEST, Standard, costs, most_frames, unit
-from idiolect.pipeline.alignment import take_of as cut
+from idiolect.listening.attempt import Reason
+from idiolect.listening.pipeline.alignment import SHORTEST, Standard, costs, most_frames, unit
+from idiolect.listening.pipeline.alignment import take_of as cut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.learning.ledger import Example
     from idiolect.learning.model import Model
-    from idiolect.pipeline.personal import Taught
+    from idiolect.listening.pipeline.household import Taught
 
 MOST = 3
 """Takes of a phrase that are aligned with: its newest. Each costs its frames of time in a turn, and of space: up to 16,

@@ -19,7 +19,7 @@ import numpy as np
 
 from idiolect.errors import NONSENSE, LearningError
 from idiolect.host import structure
-from idiolect.pipeline.space import SPAN
+from idiolect.listening.pipeline.space import SPAN
 from idiolect.values import EMBEDDING
 
 if TYPE_CHECKING:

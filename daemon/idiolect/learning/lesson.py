@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from idiolect.learning import aligning
-from idiolect.learning.attempt import Reason, Taken, repeated
+from idiolect.listening.attempt import Reason, Taken, repeated
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from idiolect.pipeline.alignment import Standard
+    from idiolect.listening.pipeline.alignment import Standard
 
 COSTS = {
     Reason.UNLIKE: "kept, and recognised less surely: your takes of this phrase differ",

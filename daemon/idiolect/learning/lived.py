@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning.attempt import AFTER, BEFORE
-from idiolect.pipeline.decoder import UTTERANCE_GAP, Listening
-from idiolect.pipeline.hearing import Hearing, Still
-from idiolect.pipeline.personal import TAUGHT_THRESHOLD, Adapter, Household
-from idiolect.pipeline.weighing import PAUSE
+from idiolect.listening.attempt import AFTER, BEFORE
+from idiolect.listening.pipeline.decoder import UTTERANCE_GAP, Listening
+from idiolect.listening.pipeline.hearing import Hearing, Still
+from idiolect.listening.pipeline.household import TAUGHT_THRESHOLD, Adapter, Household
+from idiolect.listening.pipeline.weighing import PAUSE
 from idiolect.values import GUEST, WINDOW
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.alignment import Standard
-from idiolect.pipeline.personal import softmax
-from idiolect.pipeline.space import offset_windows
+from idiolect.listening.pipeline.alignment import Standard
+from idiolect.listening.pipeline.household import softmax
+from idiolect.listening.pipeline.space import offset_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from idiolect.pipeline.adapter import Head
-    from idiolect.pipeline.space import Space
+    from idiolect.listening.pipeline.head import Head
+    from idiolect.listening.pipeline.space import Space
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.learning import aligning, guard
-from idiolect.pipeline.alignment import costs
+from idiolect.listening.pipeline.alignment import costs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.learning.ledger import Example
     from idiolect.learning.model import Model
-    from idiolect.pipeline.personal import Adapter, Taught
+    from idiolect.listening.pipeline.household import Adapter, Taught
 
 CHUNK = 64
 """Examples that are heard together: their windows take 54 KiB each."""

@@ -22,8 +22,8 @@ from idiolect.learning import adapterfile, guard, ledger, rounds, selftest, trai
 from idiolect.learning.admission import REASONS, Verdict
 from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
-from idiolect.pipeline.adapter import Head
-from idiolect.pipeline.space import Space
+from idiolect.listening.pipeline.head import Head
+from idiolect.listening.pipeline.space import Space
 
 VERSION = 3
 REQUEST_CAP = 64 << 20

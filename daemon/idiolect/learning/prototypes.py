@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.personal import Shift, Taught
-from idiolect.pipeline.space import RIVAL
+from idiolect.listening.pipeline.household import Shift, Taught
+from idiolect.listening.pipeline.space import RIVAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.learning.model import Heard
-    from idiolect.pipeline.space import Space
+    from idiolect.listening.pipeline.space import Space
 
 KAPPA = 2.0
 KAPPA_ALL = 10.0

@@ -13,11 +13,11 @@ from evaluation.conditions import ROOM
 from idiolect.enrolment import TRIES
 from idiolect.learning import aligning, rounds, trainer
 from idiolect.learning import ledger as ledgers
-from idiolect.learning.attempt import Attempt, Reason, Taken, repeated
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.personal import Adapter
+from idiolect.listening.attempt import Attempt, Reason, Taken, repeated
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.household import Adapter
 from idiolect.values import BLOCK
 
 from .people import TAUGHT, Person, rng_of

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from bundlebuild.audio import Audio
-from idiolect.assembly import Recognizer
 from idiolect.learning.model import Model
+from idiolect.listening.recognizer import Recognizer
 from idiolect.values import GUEST
 
 from .enrol import Learnt, Lessons, School, learn

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from bundlebuild.audio import Audio
-from idiolect import assembly
-from idiolect.assembly import Recognizer
 from idiolect.config import schema as config
 from idiolect.learning.model import Model
-from idiolect.pipeline.decoder import State
-from idiolect.pipeline.personal import Adapter, Household
+from idiolect.listening import recognizer as assembly
+from idiolect.listening.pipeline.decoder import State
+from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.recognizer import Recognizer
 from idiolect.values import BLOCK, GUEST, SAMPLE_RATE
 
 from .sound import Turn, alone

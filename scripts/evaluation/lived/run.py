@@ -18,8 +18,8 @@ from bundlebuild.augment import level
 from evaluation.ambient import music
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import bar
-from idiolect.assembly import Recognizer, model_of
 from idiolect.learning.model import Model
+from idiolect.listening.recognizer import Recognizer, model_of
 
 from . import figures, homes
 from .homes import Found, Scene

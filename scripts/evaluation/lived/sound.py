@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bundlebuild.audio import RATE, Audio, to_int16
 from bundlebuild.augment import room, stretch
 from evaluation.conditions import ROOM
-from idiolect.pipeline.chain import MEMORY
+from idiolect.listening.pipeline.chain import MEMORY
 from idiolect.values import BLOCK
 
 from .people import EDGE, rng_of

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bundlebuild.words import BACKGROUND, UNKNOWN
 from idiolect.learning import guard, trainer
 from idiolect.learning.model import Model
-from idiolect.pipeline.personal import Adapter
+from idiolect.listening.pipeline.household import Adapter
 
 from .people import Clip, Stream, enrolled, learn, utterances, words_of
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from bundlebuild import finish, space, train
 from bundlebuild.features import IGNORE, Labelled
 from bundlebuild.words import CLASSES, UNKNOWN
-from idiolect.assembly import Recognizer, model_of
 from idiolect.learning.model import Model
-from idiolect.pipeline.adapter import Head
-from idiolect.pipeline.space import Space
+from idiolect.listening.pipeline.head import Head
+from idiolect.listening.pipeline.space import Space
+from idiolect.listening.recognizer import Recognizer, model_of
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.values import WINDOW
 

@@ -17,8 +17,8 @@ from idiolect.learning import guard, rounds, trainer
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard as Scored
 from idiolect.learning.model import Model
-from idiolect.pipeline.personal import Adapter
-from idiolect.pipeline.space import offset_windows
+from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.space import offset_windows
 from idiolect.values import EMBEDDING, WINDOW
 
 DAY = 20_000

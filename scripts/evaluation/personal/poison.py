@@ -22,7 +22,7 @@ from idiolect.learning import guard, rounds, trainer
 from idiolect.learning.admission import Admission
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard, Model
-from idiolect.pipeline.personal import Adapter
+from idiolect.listening.pipeline.household import Adapter
 
 from .people import DAY, Clip, example, mean, utterances
 

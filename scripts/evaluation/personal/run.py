@@ -20,8 +20,8 @@ from bundlebuild.finish import DIGEST
 from bundlebuild.words import BACKGROUND
 from evaluation.arguments import PERSONAL
 from evaluation.embed import Heard
-from idiolect.assembly import Recognizer
 from idiolect.learning.model import Model
+from idiolect.listening.recognizer import Recognizer
 
 from . import adapt, household, leftout, people, poison, taught
 from .people import Clip

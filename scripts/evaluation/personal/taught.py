@@ -18,9 +18,9 @@ from evaluation.embed import Heard
 from idiolect.learning import trainer
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
-from idiolect.pipeline.decoder import SMOOTHING
-from idiolect.pipeline.personal import SLOPE, TAUGHT_OPEN, TAUGHT_THRESHOLD, Taught
-from idiolect.pipeline.space import RIVAL
+from idiolect.listening.pipeline.decoder import SMOOTHING
+from idiolect.listening.pipeline.household import SLOPE, TAUGHT_OPEN, TAUGHT_THRESHOLD, Taught
+from idiolect.listening.pipeline.space import RIVAL
 
 from .people import Clip, Stream, example, mean, utterances
 

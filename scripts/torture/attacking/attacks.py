@@ -140,7 +140,7 @@ def poisoning(*, owners: int | None) -> tuple[dict[str, Any], list[str]]:
     from evaluation.embed import Job, embed_all
     from evaluation.personal import people, poison
     from evaluation.personal import run as personal
-    from idiolect.assembly import Recognizer, bundle_directory, read_bundle
+    from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 
     folder = bundle_directory("builtin")
     recognizer = Recognizer.from_bundle(read_bundle(folder))

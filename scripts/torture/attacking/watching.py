@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.pipeline.frontend import Frontend
+from idiolect.listening.pipeline.frontend import Frontend
 from idiolect.values import BLOCK, FRAMES
 from torture.attacking.installed import PERSON, PHRASE, Installed, Lacking
 from torture.attacking.memory_search import Sound
@@ -384,7 +384,7 @@ HOOK = textwrap.dedent('''
 
     class Finder(importlib.abc.MetaPathFinder):
         def find_spec(self, name, path, target=None):
-            if name != "idiolect.inference":
+            if name != "idiolect.listening.inference":
                 return None
             sys.meta_path.remove(self)
             import importlib.util

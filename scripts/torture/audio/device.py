@@ -22,7 +22,7 @@ from tests.alsa.wavmic import SampleFormat, WavMic
 RING_S = 32
 """Seconds of sound in the ring: more than may ever be told at once."""
 BUFFER = 16
-"""Periods of 80 ms in the device's buffer (``idiolect.host.microphone.PERIODS``)."""
+"""Periods of 80 ms in the device's buffer (``idiolect.listening.audio.microphone.PERIODS``)."""
 _SPOKEN, _STARTS, _BASE, _TAKEN = range(4)
 """Words of a told clock (``tests/alsa/pcm_wavmic.c``)."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idiolect.assembly import Recognizer, bundle_directory, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.values import BLOCK, SAMPLE_RATE
 from torture.audio.daemon import Stuck
 from torture.audio.faults import xrun

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from idiolect.assembly import Recognizer
-from idiolect.host.convert import AudioConverter
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.decoder import UTTERANCE_GAP, Listening
+from idiolect.listening.audio.convert import AudioConverter
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.decoder import UTTERANCE_GAP, Listening
+from idiolect.listening.recognizer import Recognizer
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured, Detection
 
 CLOCK_S = 0.005

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from idiolect.assembly import Recognizer, listening_for
 from idiolect.config.schema import load
-from idiolect.pipeline.decoder import Listening
+from idiolect.listening.pipeline.decoder import Listening
+from idiolect.listening.recognizer import Recognizer, listening_for
 from idiolect.values import BLOCK, SAMPLE_RATE
 from torture.audio.daemon import Daemon, Stream, Stuck, held, wait_until
 from torture.audio.device import Microphone

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idiolect.host.capture import BlockQueue, Capture
+from idiolect.listening.audio.capture import BlockQueue, Capture
 from idiolect.pausing import Pausing
 from torture.clocks.turned import DAY, WRONG, Clocks
 

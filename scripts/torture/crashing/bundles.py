@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from idiolect.assembly import Recognizer, model_of, succession_of
 from idiolect.learning.succession import Succession
+from idiolect.listening.recognizer import Recognizer, model_of, succession_of
 from idiolect.trust.bundle import bundle as bundle_files
 from idiolect.trust.bundle.verify import Verified
 from tests import bundles, encoders

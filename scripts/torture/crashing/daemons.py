@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from idiolect.assembly import Recognizer, model_of
 from idiolect.client import Client
 from idiolect.client.connection import UnreachableError
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import PURPOSES
+from idiolect.listening.recognizer import Recognizer, model_of
 from idiolect.trust.bundle import bundle as bundle_files
 from tests import bundles
 from tests.devices import TestDevice

@@ -18,10 +18,10 @@ from typing import Any
 from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.control.pairing_api import Session
-from idiolect.host.capture import BlockQueue, Capture
 from idiolect.host.sandbox import Layer
 from idiolect.host.worker import Worker
 from idiolect.learner import Learner
+from idiolect.listening.audio.capture import BlockQueue, Capture
 from idiolect.observe import observe
 from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.assembly import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.errors import LearningError, RequestError
@@ -25,9 +24,10 @@ from idiolect.host.worker import Worker
 from idiolect.learner import Learner
 from idiolect.learning import adapterfile
 from idiolect.learning.ledger import MAX_EXAMPLES
+from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.space import as_span
+from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
 from idiolect.people import MAX_PHRASES
-from idiolect.pipeline.personal import Adapter
-from idiolect.pipeline.space import as_span
 from idiolect.rights import Rights
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.trust.device.keys import Custody, Model

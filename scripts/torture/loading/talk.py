@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmark import latency
 from benchmark.speech import BLOCK, RATE, Samples
-from idiolect.assembly import Recognizer, listening_for, with_taught
 from idiolect.config.schema import Config, Listening
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.personal import Adapter, Household
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.recognizer import Recognizer, listening_for, with_taught
 from torture.loading.household import House
 
 ROOM = 3.0

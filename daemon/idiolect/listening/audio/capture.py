@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from idiolect.errors import MicrophoneError, SourceEnded
-from idiolect.host.convert import level_dbfs
+from idiolect.listening.audio.convert import level_dbfs
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured, MicrophoneHealth
 
 FIRST_BACKOFF_S = 0.25

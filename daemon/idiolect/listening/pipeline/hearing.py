@@ -14,12 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.pipeline.adapter import Head, Scorer
-from idiolect.pipeline.aligned import Aligned
-from idiolect.pipeline.beside import Beside, Carried
-from idiolect.pipeline.decoder import UTTERANCE_LEAST, Decoder, Listening, State
-from idiolect.pipeline.encoder import WARM_UP
-from idiolect.pipeline.personal import Household
+from idiolect.listening.pipeline.aligned import Aligned
+from idiolect.listening.pipeline.decoder import UTTERANCE_LEAST, Decoder, Listening, State
+from idiolect.listening.pipeline.earlier import Beside, Carried
+from idiolect.listening.pipeline.encoder import WARM_UP
+from idiolect.listening.pipeline.head import Head, Scorer
+from idiolect.listening.pipeline.household import Household
 from idiolect.values import BLOCK, EMBEDDING, GUEST, WINDOW, Detection
 
 UNSETTLED = WARM_UP + WINDOW - 1

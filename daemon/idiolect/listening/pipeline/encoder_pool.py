@@ -15,7 +15,7 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.pipeline.encoder import WARM_UP, Encoder
+from idiolect.listening.pipeline.encoder import WARM_UP, Encoder
 from idiolect.values import FRAMES, MELS
 
 REPLAYED = WARM_UP - 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.alignment import NEVER, PENALTY, step
+from idiolect.listening.pipeline.alignment import NEVER, PENALTY, step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

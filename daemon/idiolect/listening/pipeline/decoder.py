@@ -27,7 +27,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.pipeline.weighing import PAUSE, Peak, Weighing, Whole
+from idiolect.listening.pipeline.weighing import PAUSE, Peak, Weighing, Whole
 from idiolect.values import BLOCK, SAMPLE_RATE, Detection, EventKind
 
 SMOOTHING = 2

@@ -13,14 +13,14 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.pipeline.adapter import Head
-from idiolect.pipeline.beside import Carried
-from idiolect.pipeline.decoder import SMOOTHING, Listening, State
-from idiolect.pipeline.encoder import Embedder
-from idiolect.pipeline.frontend import Frontend
-from idiolect.pipeline.gate import Gate
-from idiolect.pipeline.hearing import UNSETTLED, Hearing, Step, Still
-from idiolect.pipeline.personal import Household
+from idiolect.listening.pipeline.decoder import SMOOTHING, Listening, State
+from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.encoder import Embedder
+from idiolect.listening.pipeline.frontend import Frontend
+from idiolect.listening.pipeline.gate import Gate
+from idiolect.listening.pipeline.head import Head
+from idiolect.listening.pipeline.hearing import UNSETTLED, Hearing, Step, Still
+from idiolect.listening.pipeline.household import Household
 from idiolect.values import BLOCK, Detection
 
 MEMORY = UNSETTLED + SMOOTHING

@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.aligned import LENT, Aligned
-from idiolect.pipeline.alignment import Standard
-from idiolect.pipeline.space import RIVAL
+from idiolect.listening.pipeline.aligned import LENT, Aligned
+from idiolect.listening.pipeline.alignment import Standard
+from idiolect.listening.pipeline.space import RIVAL
 from idiolect.values import GUEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from idiolect.pipeline.space import Space
+    from idiolect.listening.pipeline.space import Space
 
 SLOPE = 24.0
 """Log-odds of a taught phrase per unit of cosine above its threshold."""

@@ -23,9 +23,9 @@ from typing import Any
 import alsaaudio
 
 from idiolect.errors import MicrophoneAbsent, MicrophoneBusy, MicrophoneError, MicrophoneFormat, MicrophoneStalled
-from idiolect.host.capture import Source, SourceInfo
-from idiolect.host.convert import MIN_RATE, AudioConverter, Channel
-from idiolect.host.recording import FifoSource, FileSource
+from idiolect.listening.audio.capture import Source, SourceInfo
+from idiolect.listening.audio.convert import MIN_RATE, AudioConverter, Channel
+from idiolect.listening.audio.recording import FifoSource, FileSource
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 
 PERIODS = 16

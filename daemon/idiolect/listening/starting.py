@@ -19,13 +19,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idiolect.assembly import Recognizer, listening_for, succession_of
 from idiolect.config.schema import MAY_FALL_BACK, Config, replaced
 from idiolect.errors import BundleError, ConfigError, IdiolectError, reason
-from idiolect.host import quiet
 from idiolect.learning.succession import Succession
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.decoder import Listening
+from idiolect.listening.audio import quiet
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.decoder import Listening
+from idiolect.listening.recognizer import Recognizer, listening_for, succession_of
 from idiolect.trust.bundle import bundle
 from idiolect.trust.bundle import choose as boot
 from idiolect.trust.bundle import last_good as lastgood

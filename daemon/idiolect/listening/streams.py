@@ -18,15 +18,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.assembly import Recognizer
 from idiolect.control.backlog import Backlog, Job, Piece, Turns
-from idiolect.control.hearing import Heard, Known, Sound, SoundError
-from idiolect.host.convert import MIN_RATE, AudioConverter
-from idiolect.pipeline.beside import Carried
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.decoder import Listening, State, Thresholds
-from idiolect.pipeline.encoderpool import EncoderPool, PooledEncoder
-from idiolect.pipeline.personal import Household
+from idiolect.listening.audio.convert import MIN_RATE, AudioConverter
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.decoder import Listening, State, Thresholds
+from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.encoder_pool import EncoderPool, PooledEncoder
+from idiolect.listening.pipeline.household import Household
+from idiolect.listening.recognizer import Recognizer
+from idiolect.listening.sound import Heard, Known, Sound, SoundError
 from idiolect.values import BLOCK, GUEST, SAMPLE_RATE, WINDOW, Captured, Detection
 
 MAX_RATE = 192_000

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline import parts
-from idiolect.pipeline.alignment import Aligner, Standard, Takes, unit
+from idiolect.listening.pipeline import parts
+from idiolect.listening.pipeline.alignment import Aligner, Standard, Takes, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from idiolect.pipeline.personal import Taught
+    from idiolect.listening.pipeline.household import Taught
 
 SLOPE = np.float32(60.0)
 """Log-odds of a taught phrase per unit of cost below its limit: a good match is as sure as a base phrase can be."""

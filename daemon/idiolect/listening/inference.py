@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.control.hub import Hub, StateChange
-from idiolect.control.tap import Tap
 from idiolect.host import clock
-from idiolect.host.capture import BlockQueue
-from idiolect.learning.attempt import AFTER, Attempt, Reason, Taken
-from idiolect.pipeline.beside import Carried
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.decoder import Listening, State
-from idiolect.pipeline.hearing import LONGEST, resample_window
-from idiolect.pipeline.personal import Household
-from idiolect.pipeline.space import SPAN, as_span
-from idiolect.tally import BLOCK_S, Tally
+from idiolect.listening.attempt import AFTER, Attempt, Reason, Taken
+from idiolect.listening.audio.capture import BlockQueue
+from idiolect.listening.counters import BLOCK_S, Tally
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.decoder import Listening, State
+from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.hearing import LONGEST, resample_window
+from idiolect.listening.pipeline.household import Household
+from idiolect.listening.pipeline.space import SPAN, as_span
+from idiolect.listening.turns import Tap
 from idiolect.values import BLOCK, SAMPLE_RATE, WINDOW, Captured, Detection, Event
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.pipeline.personal import Household, softmax
+from idiolect.listening.pipeline.household import Household, softmax
 from idiolect.values import EMBEDDING, GUEST, WINDOW
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.gate import Gate
-from idiolect.pipeline.hearing import LONGEST, resample_window
-from idiolect.pipeline.space import SPAN, as_span
+from idiolect.listening.pipeline.gate import Gate
+from idiolect.listening.pipeline.hearing import LONGEST, resample_window
+from idiolect.listening.pipeline.space import SPAN, as_span
 from idiolect.values import WINDOW
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from idiolect.errors import MicrophoneAbsent, MicrophoneError, MicrophoneFormat, SourceEnded
-from idiolect.host.capture import SourceInfo
-from idiolect.host.convert import MIN_RATE, AudioConverter, Channel
+from idiolect.listening.audio.capture import SourceInfo
+from idiolect.listening.audio.convert import MIN_RATE, AudioConverter, Channel
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 
 WAIT_S = 0.25

@@ -13,12 +13,12 @@ from idiolect.errors import BundleError, ConfigError
 from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
 from idiolect.learning.succession import Earlier, EmbeddingMap, Maps, Succession
-from idiolect.pipeline.adapter import Head
-from idiolect.pipeline.chain import Chain
-from idiolect.pipeline.decoder import Listening, State, Thresholds, blocks, raised
-from idiolect.pipeline.encoder import Encoder
-from idiolect.pipeline.personal import TAUGHT_OPEN, TAUGHT_THRESHOLD
-from idiolect.pipeline.space import Space
+from idiolect.listening.pipeline.chain import Chain
+from idiolect.listening.pipeline.decoder import Listening, State, Thresholds, blocks, raised
+from idiolect.listening.pipeline.encoder import Encoder
+from idiolect.listening.pipeline.head import Head
+from idiolect.listening.pipeline.household import TAUGHT_OPEN, TAUGHT_THRESHOLD
+from idiolect.listening.pipeline.space import Space
 from idiolect.trust.bundle.bundle import Bundle, load
 from idiolect.trust.bundle.choose import BUILTIN, builtin, read_verified
 from idiolect.trust.bundle.manifest import PREVIOUS

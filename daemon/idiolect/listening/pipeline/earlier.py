@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.adapter import Scorer
+from idiolect.listening.pipeline.head import Scorer
 from idiolect.values import GUEST
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from idiolect.pipeline.adapter import Head
-    from idiolect.pipeline.encoder import Embedder
-    from idiolect.pipeline.personal import Household
+    from idiolect.listening.pipeline.encoder import Embedder
+    from idiolect.listening.pipeline.head import Head
+    from idiolect.listening.pipeline.household import Household
 
 
 @dataclass(frozen=True, slots=True)
