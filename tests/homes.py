@@ -7,7 +7,7 @@ from dataclasses import replace
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
 from idiolect.host.clock import Moment
-from idiolect.host.worker import Worker
+from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from idiolect import shelves, standing
 from idiolect.consent import ADAPTER
 from idiolect.errors import WorkerFailed
-from idiolect.host.worker import Worker
 from idiolect.learner import Learner
-from idiolect.learning import adapterfile, ledger, rollout
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import ledger, rollout
 from idiolect.learning.admission import admit
 from idiolect.learning.ledger import Example, Ledger
-from idiolect.learning.succession import EmbeddingMap
+from idiolect.learning.maps import EmbeddingMap
+from idiolect.learning.worker.process import Worker
 from idiolect.listening.attempt import ALIKE
 from idiolect.listening.recognizer import Recognizer, model_of, succession_of
 from idiolect.rights import Rights

@@ -36,7 +36,7 @@ class IdleHome(Home):
             for pid in children.read_text().split():
                 with contextlib.suppress(OSError):  # gone since
                     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-                    if state != "Z" and b"idiolect.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    if state != "Z" and b"idiolect.learning.worker.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         found.append(int(pid))
         return found
 

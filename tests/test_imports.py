@@ -128,7 +128,7 @@ OWNERS = {
     "alsaaudio": "idiolect.listening.audio.microphone",
     "h11": "idiolect.control.wire",
     "tpm2_pytss": "idiolect.trust.device.tpm",
-    "msgpack": "idiolect.learning.protocol",
+    "msgpack": "idiolect.learning.messages",
     "jeepney": "idiolect.host.sensors.logind",
     "systemd": "idiolect.host.systemd",
 }

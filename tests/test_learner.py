@@ -10,7 +10,8 @@ import pytest
 
 from idiolect.consent import ADAPTER
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapterfile, ledger, rollout
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import ledger, rollout
 from idiolect.learning.ledger import Manner
 from idiolect.learning.provenance import unseal
 from idiolect.observe import Said, corrected
@@ -298,7 +299,7 @@ def test_any_other_name_will_do(home, name):
 def test_a_worker_that_says_nonsense_changes_nothing(home):
     profile = home.agree("Ann")
     teach(home, profile)
-    from idiolect.host.worker import Worker
+    from idiolect.learning.worker.process import Worker
 
     for command in (["/bin/echo", "hello"], ["/bin/false"], ["/bin/cat"], ["/bin/sleep", "30"]):
         home.learner.backend = Worker(command, wall_s=0.5)

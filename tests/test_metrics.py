@@ -20,8 +20,9 @@ import pytest
 from idiolect.config.schema import parse
 from idiolect.connections import Connections
 from idiolect.control import metrics
-from idiolect.host import worker
-from idiolect.learning import guard, rollout
+from idiolect.learning import gate as guard
+from idiolect.learning import rollout
+from idiolect.learning.worker import process as worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.audio.microphone import MicrophoneError
 from idiolect.measuring import Measuring, Moment

@@ -17,7 +17,7 @@ from idiolect.control.hub import Hub
 from idiolect.enrolment import Enrolment
 from idiolect.errors import RequestError
 from idiolect.host.clock import Moment
-from idiolect.host.worker import Worker
+from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.host import sandbox
-from idiolect.host.worker import Worker
-from idiolect.learning import protocol, rounds
+from idiolect.learning import messages as protocol
+from idiolect.learning import round as rounds
 from idiolect.learning.ledger import Example, Ledger, decode
 from idiolect.learning.trainer import When
+from idiolect.learning.worker import sandbox
+from idiolect.learning.worker.process import Worker
 from tests.people import invented, model
 
 PRELUDE = """
@@ -289,7 +290,7 @@ def test_a_kernel_that_lacks_layers_is_said_and_the_rest_holds(tmp_path):
         assert library.seccomp_rule_add_array(
             context, 0x00050000 | errno.EINVAL, number, 1, ctypes.cast(option, ctypes.c_void_p)) == 0
         assert library.seccomp_load(context) == 0
-        os.execv(sys.executable, [sys.executable, "-m", "idiolect.worker"])
+        os.execv(sys.executable, [sys.executable, "-m", "idiolect.learning.worker.main"])
         """)
     )
     worker = Worker([sys.executable, str(launcher)])

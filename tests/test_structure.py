@@ -19,7 +19,9 @@ from idiolect.config.tree import Reading, read_tree
 from idiolect.control import api, wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
 from idiolect.host import stretch, structure
-from idiolect.learning import adapterfile, ledger, protocol, provenance
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import ledger, provenance
+from idiolect.learning import messages as protocol
 from idiolect.trust import receipt
 from idiolect.trust.bundle import canonical, phrases, slots
 from idiolect.trust.device import documents

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from idiolect.consent import ADAPTER
-from idiolect.host.worker import Worker
 from idiolect.learner import DISUSE_DAYS, SHADOW_DAYS
 from idiolect.learning import rollout
+from idiolect.learning.worker.process import Worker
 from idiolect.observe import Said
 from idiolect.rights import Rights
 from tests.homes import DAY, ENCODER, Home, story
@@ -147,7 +147,7 @@ async def test_an_adapter_that_became_worse_in_use_is_taken_back_by_itself(tmp_p
 
 def _clear(learner):
     """Spans of other people that the base model understands."""
-    from idiolect.learning import guard
+    from idiolect.learning import gate as guard
     from idiolect.listening.pipeline.space import offset_windows
 
     spans = [span(label, n)[0] for label in ("yes", "no", "left", "right") for n in range(6)]
@@ -178,7 +178,8 @@ async def test_the_weekly_self_test_is_in_the_report_and_in_the_log(tmp_path, mo
 
 @story
 async def test_a_self_test_that_fails_takes_the_adapter_back(tmp_path, monkeypatch):
-    from idiolect.learning import protocol, selftest
+    from idiolect.learning import messages as protocol
+    from idiolect.learning import self_test as selftest
 
     async with Home(tmp_path) as home:
         profile = await home.agree()

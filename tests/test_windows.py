@@ -9,7 +9,7 @@ import pytest
 
 from idiolect import windows as windows_module
 from idiolect.errors import RequestError
-from idiolect.host.worker import Worker
+from idiolect.learning.worker.process import Worker
 from tests.homes import DAY, Home, story
 from tests.people import invented
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from benchmark.learn import sample_ledger
-from idiolect import frames
 from idiolect.errors import LearningError, Preempted, WorkerFailed
-from idiolect.host.worker import HELLO_CAP, Worker
-from idiolect.learning import protocol
+from idiolect.learning import messages as protocol
 from idiolect.learning.trainer import When
+from idiolect.learning.worker import frames
+from idiolect.learning.worker.process import HELLO_CAP, Worker
 from tests.people import model
 
 HELLO = """
@@ -213,7 +213,7 @@ def test_a_flipped_bit_is_found(flip):
 
 def test_the_worker_refuses_a_garbled_request_and_says_so():
     process = subprocess.run(
-        [sys.executable, "-m", "idiolect.worker"],
+        [sys.executable, "-m", "idiolect.learning.worker.main"],
         input=frames.pack(b"not msgpack"), capture_output=True, timeout=30, check=False,
     )  # fmt: skip
     assert process.returncode == 65

@@ -19,17 +19,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from idiolect import sharing, shelves
 from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
-from idiolect.host.worker import Backend
-from idiolect.learning import adapterfile, protocol, rollout, rounds, selftest
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import messages as protocol
+from idiolect.learning import rollout
+from idiolect.learning import round as rounds
+from idiolect.learning import self_test as selftest
 from idiolect.learning.admission import Verdict
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.lived import Wish
+from idiolect.learning.maps import NOTHING, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.rollout import Signal
-from idiolect.learning.succession import NOTHING, Succession
 from idiolect.learning.trainer import When, prepare
+from idiolect.learning.worker.process import Backend
 from idiolect.records import LastRound, Records, Retired
 from idiolect.trust.receipt import RETENTION
 from idiolect.trust.vault.vault import Change

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import LearningError, RequestError, TrustError
-from idiolect.learning import adapterfile, guard, rollout
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import gate as guard
+from idiolect.learning import rollout
 from idiolect.learning.health import Health
 from idiolect.learning.rollout import Signal, State
 from idiolect.listening.pipeline.space import offset_windows

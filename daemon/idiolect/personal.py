@@ -22,12 +22,12 @@ from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
-from idiolect.host.worker import Backend
 from idiolect.learner import Learner
-from idiolect.learning import adapterfile
+from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning.lived import Wish
+from idiolect.learning.maps import NOTHING, Earlier, Succession
 from idiolect.learning.model import Model
-from idiolect.learning.succession import NOTHING, Earlier, Succession
+from idiolect.learning.worker.process import Backend
 from idiolect.listening.inference import Heard, Inference
 from idiolect.listening.pipeline.earlier import Carried
 from idiolect.listening.pipeline.encoder import Encoder

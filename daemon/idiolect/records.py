@@ -36,14 +36,15 @@ from numpy.typing import NDArray
 from idiolect import shelves
 from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapterfile, neighbours, rollout
+from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import health as healths
 from idiolect.learning import ledger as ledgers
+from idiolect.learning import neighbours, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import PURPOSES, Example, Ledger, Manner, Source
+from idiolect.learning.maps import NOTHING, Earlier, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
-from idiolect.learning.succession import NOTHING, Earlier, Succession
 from idiolect.trust.device.provisioning import ADAPTER_KEY
 from idiolect.trust.receipt import RETENTION
 from idiolect.trust.vault.change import MAX_DAY

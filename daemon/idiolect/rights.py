@@ -17,7 +17,8 @@ from idiolect.errors import RequestError, TrustError
 from idiolect.host import structure
 from idiolect.host.stretch import stretch
 from idiolect.learner import Learner, Made
-from idiolect.learning import adapterfile, rollout, trainer
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import rollout, trainer
 from idiolect.learning.admission import REASONS
 from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.records import DAY_S

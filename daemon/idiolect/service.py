@@ -40,8 +40,8 @@ from idiolect.errors import ConfigError, IdiolectError, reason
 from idiolect.host import process, systemd
 from idiolect.host.swap import read_swapping
 from idiolect.host.systemd import Notifier
-from idiolect.host.worker import Worker
 from idiolect.learning.lived import Wish
+from idiolect.learning.worker.process import Worker
 from idiolect.listening import recognizer as assembly
 from idiolect.listening.audio.capture import BlockQueue, Capture, Source
 from idiolect.listening.audio.microphone import list_devices, open_source

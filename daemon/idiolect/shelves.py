@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING
 
 from idiolect.consent import ADAPTER, CONSENT
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapterfile, protocol, rollout
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import messages as protocol
+from idiolect.learning import rollout
 from idiolect.learning.rollout import State, Version
 from idiolect.learning.trainer import When
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapterfile, prototypes, rollout, trainer
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import prototypes, rollout, trainer
 
 if TYPE_CHECKING:
     from idiolect.learner import Learner

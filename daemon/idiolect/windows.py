@@ -26,10 +26,10 @@ from idiolect.host.sensors.power import read_power
 from idiolect.host.sensors.pressure import Triggers, read_pressure
 from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import ThermalReader
-from idiolect.host.worker import Backend
 from idiolect.idle import Moment, Obstacle, Sensed
 from idiolect.jobs import Job
 from idiolect.learner import Learner
+from idiolect.learning.worker.process import Backend
 from idiolect.personal import Personal
 from idiolect.trust.device.keys import Custody
 

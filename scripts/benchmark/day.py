@@ -23,7 +23,7 @@ import numpy as np
 
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
-from idiolect.host.worker import Worker
+from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.pipeline.space import as_span

@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect import frames
-from idiolect.host.worker import Worker
-from idiolect.learning import adapterfile, protocol
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import messages as protocol
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.learning.trainer import When
+from idiolect.learning.worker import frames
+from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.household import Adapter, Household, Shift, Taught
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
@@ -87,7 +88,7 @@ def _peak_mib(request: bytes) -> float:
     Not from rusage: there the parent's memory counts, which the child had for a moment before it became the worker.
     """
     peak = 0.0
-    command = [sys.executable, "-m", "idiolect.worker"]
+    command = [sys.executable, "-m", "idiolect.learning.worker.main"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         telling = threading.Thread(target=worker.communicate, args=[frames.pack(request)])
         telling.start()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.learning.succession import EmbeddingMap
+from idiolect.learning.maps import EmbeddingMap
 from idiolect.listening.pipeline.space import RIVAL, Space
 from idiolect.trust.bundle.predecessors import Affine
 

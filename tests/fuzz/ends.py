@@ -13,10 +13,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from idiolect import frames
 from idiolect.client import connection as client_wire
-from idiolect.host.worker import Worker, _Pipes
-from idiolect.learning.protocol import ANSWER_CAP, REQUEST_CAP, ask, read_replay, read_request, unpack
+from idiolect.learning.messages import ANSWER_CAP, REQUEST_CAP, ask, read_replay, read_request, unpack
+from idiolect.learning.worker import frames
+from idiolect.learning.worker.process import Worker, _Pipes
 from tests.fuzz import learnt
 from tests.fuzz.machine import folder
 
@@ -109,7 +109,7 @@ def worker(data: bytes) -> None:
 
     It answers, and dies of no signal: with 0, or with 65 and an error of ours.
     """
-    from idiolect.host.worker import _environment
+    from idiolect.learning.worker.process import _environment
 
     good = good_request()
     body = data[1:] if data[:1] == b"\1" else good[: max(0, len(good) - len(data))] + data[1:]

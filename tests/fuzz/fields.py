@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from idiolect import frames
+from idiolect.learning.worker import frames
 from tests.fuzz import ends, kept, learnt
 from tests.fuzz.engine import MARK
 

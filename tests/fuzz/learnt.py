@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 
-from idiolect import frames
-from idiolect.learning import adapterfile, ledger, protocol, rounds, selftest
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import ledger
+from idiolect.learning import messages as protocol
+from idiolect.learning import round as rounds
+from idiolect.learning import self_test as selftest
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.trainer import When
+from idiolect.learning.worker import frames
 from tests.people import invented, model
 
 CAP = protocol.ANSWER_CAP

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import LearningError
-from idiolect.learning import protocol
+from idiolect.learning import messages as protocol
 from tests.fuzz import fields, machine
 from tests.fuzz.engine import MARK, Target, Watch
 from tests.fuzz.mutate import PIECES, Mutator

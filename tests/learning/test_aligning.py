@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapterfile, aligning, guard, ledger, trainer
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import aligning, ledger, trainer
+from idiolect.learning import gate as guard
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.listening.attempt import Reason
 from idiolect.listening.pipeline.alignment import Standard, costs, unit

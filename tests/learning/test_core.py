@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapterfile, guard, prototypes, rollout, rounds, trainer
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import gate as guard
 from idiolect.learning import ledger as ledgers
+from idiolect.learning import prototypes, rollout, trainer
+from idiolect.learning import round as rounds
 from idiolect.learning.admission import SAME, SUSPECTS, admit
 from idiolect.learning.ledger import DAY_CAP, SESSION_CAP, Example, Ledger
 from idiolect.learning.rollout import Signal, State, Version

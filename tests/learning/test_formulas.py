@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idiolect.learning import adapterfile, prototypes, trainer
+from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import ledger as ledgers
+from idiolect.learning import prototypes, trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.listening.pipeline.household import Shift

@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapterfile, guard, ledger, provenance, rounds, selftest, trainer
-from idiolect.learning import succession as successions
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import gate as guard
+from idiolect.learning import ledger, provenance, trainer
+from idiolect.learning import maps as successions
+from idiolect.learning import round as rounds
+from idiolect.learning import self_test as selftest
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.learning.provenance import Provenance, Sealed
-from idiolect.learning.selftest import UNSEEN, Slice
+from idiolect.learning.self_test import UNSEEN, Slice
 from idiolect.listening.pipeline.household import PRIOR_SPAN, Adapter, Shift, Taught
 from tests.people import invented, model, span
 

@@ -10,7 +10,10 @@ import pytest
 from idiolect.config.schema import parse
 from idiolect.errors import LearningError
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import protocol, rounds, selftest, trainer
+from idiolect.learning import messages as protocol
+from idiolect.learning import round as rounds
+from idiolect.learning import self_test as selftest
+from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.lived import Lived, Wish, utterance_of
 from idiolect.learning.trainer import When

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapterfile, protocol, rounds, selftest, trainer
+from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import ledger as ledgers
+from idiolect.learning import messages as protocol
+from idiolect.learning import round as rounds
+from idiolect.learning import self_test as selftest
+from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
-from idiolect.learning.protocol import ANSWER_CAP, REQUEST_CAP, Request, packed, unpack
+from idiolect.learning.messages import ANSWER_CAP, REQUEST_CAP, Request, packed, unpack
 from idiolect.learning.trainer import When
 from tests.people import invented, model, span
 

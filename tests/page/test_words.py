@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from idiolect import notices, rights
-from idiolect.learning import admission, guard, rollout
+from idiolect.learning import admission, rollout
+from idiolect.learning import gate as guard
 from idiolect.listening.attempt import Reason
 from idiolect.listening.pipeline.decoder import State
 from idiolect.trust.receipt import HOW, RETENTION

@@ -1,4 +1,4 @@
-"""A key from a passphrase, made by a child (``idiolect.stretching``): one at a time, and none of its memory here."""
+"""A key from a passphrase, made by a child (``idiolect.learning.worker.stretching``): one at a time, and none of its memory here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 
 from idiolect.errors import LearningError, VaultError
 from idiolect.host import structure
-from idiolect.host.worker import Worker
+from idiolect.learning.worker.process import Worker
 from idiolect.trust.vault.passphrase import KEY_BYTES
 
 REQUEST_CAP = 16 << 10
 WALL_S = 30.0
-_child = Worker([sys.executable, "-m", "idiolect.stretching"], WALL_S)
+_child = Worker([sys.executable, "-m", "idiolect.learning.worker.stretching"], WALL_S)
 
 
 def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:

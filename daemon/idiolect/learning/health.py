@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from idiolect.errors import NONSENSE, LearningError
-from idiolect.learning import guard
+from idiolect.learning import gate as guard
 
 WINDOW = 100.0
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning import aligning, guard
+from idiolect.learning import aligning
+from idiolect.learning import gate as guard
 from idiolect.listening.pipeline.alignment import costs
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from idiolect.errors import BundleError, ConfigError
 from idiolect.learning.lived import Wish
+from idiolect.learning.maps import Earlier, EmbeddingMap, Maps, Succession
 from idiolect.learning.model import Model
-from idiolect.learning.succession import Earlier, EmbeddingMap, Maps, Succession
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening, State, Thresholds, blocks, raised
 from idiolect.listening.pipeline.encoder import Encoder

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from idiolect.config.schema import MAY_FALL_BACK, Config, replaced
 from idiolect.errors import BundleError, ConfigError, IdiolectError, reason
-from idiolect.learning.succession import Succession
+from idiolect.learning.maps import Succession
 from idiolect.listening.audio import quiet
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from bundlebuild.audio import Audio, to_int16
 from evaluation.conditions import ROOM
 from idiolect.enrolment import TRIES
-from idiolect.learning import aligning, rounds, trainer
+from idiolect.learning import aligning, trainer
 from idiolect.learning import ledger as ledgers
+from idiolect.learning import round as rounds
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.listening.attempt import Attempt, Reason, Taken, repeated

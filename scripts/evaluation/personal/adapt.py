@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild.words import BACKGROUND, UNKNOWN
-from idiolect.learning import guard, trainer
+from idiolect.learning import gate as guard
+from idiolect.learning import trainer
 from idiolect.learning.model import Model
 from idiolect.listening.pipeline.household import Adapter
 

@@ -13,7 +13,9 @@ from bundlebuild import corpus, space
 from bundlebuild.words import COMMANDS, DIGITS
 from evaluation.embed import Heard
 from evaluation.tasks import decide_digit, decide_sc12, windows
-from idiolect.learning import guard, rounds, trainer
+from idiolect.learning import gate as guard
+from idiolect.learning import round as rounds
+from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard as Scored
 from idiolect.learning.model import Model

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild.words import BACKGROUND
-from idiolect.learning import guard, rounds, trainer
+from idiolect.learning import gate as guard
+from idiolect.learning import round as rounds
+from idiolect.learning import trainer
 from idiolect.learning.admission import Admission
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard, Model

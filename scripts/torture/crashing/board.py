@@ -357,7 +357,7 @@ def _children() -> list[int]:
 
 def _is_worker(pid: int) -> bool:
     try:
-        return b"idiolect.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"idiolect.learning.worker.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from idiolect.learning.succession import Succession
+from idiolect.learning.maps import Succession
 from idiolect.listening.recognizer import Recognizer, model_of, succession_of
 from idiolect.trust.bundle import bundle as bundle_files
 from idiolect.trust.bundle.verify import Verified

@@ -28,11 +28,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from idiolect.consent import ADAPTER, CONSENT
 from idiolect.errors import IdiolectError
-from idiolect.learning import ledger, rounds
+from idiolect.learning import ledger
+from idiolect.learning import round as rounds
 from idiolect.learning.ledger import PURPOSES
+from idiolect.learning.maps import NOTHING, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
-from idiolect.learning.succession import NOTHING, Succession
 from idiolect.learning.trainer import When
 from idiolect.records import USAGE_DAYS
 from idiolect.trust.device.identity import RECORD

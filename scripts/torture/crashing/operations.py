@@ -12,9 +12,9 @@ from typing import Any
 from idiolect import observe
 from idiolect.consent import Consents
 from idiolect.consent import Person as Agreed
-from idiolect.host.worker import Worker
 from idiolect.learner import Learner
 from idiolect.learning.ledger import PURPOSES
+from idiolect.learning.worker.process import Worker
 from idiolect.rights import Rights
 from idiolect.trust.device.keys import Custody
 from idiolect.trust.vault import schema

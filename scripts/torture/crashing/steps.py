@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-from idiolect.host import worker
+from idiolect.learning.worker import process as worker
 from idiolect.trust.device.key_file import FileKeystore
 from tests.faults import CHANGES, Fault, installed
 

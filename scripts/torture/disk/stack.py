@@ -18,9 +18,9 @@ from typing import Any
 from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.control.pairing_api import Session
-from idiolect.host.sandbox import Layer
-from idiolect.host.worker import Worker
 from idiolect.learner import Learner
+from idiolect.learning.worker.process import Worker
+from idiolect.learning.worker.sandbox import Layer
 from idiolect.listening.audio.capture import BlockQueue, Capture
 from idiolect.observe import observe
 from idiolect.pairing import Pairing

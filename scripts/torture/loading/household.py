@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from idiolect.config.schema import Config
 from idiolect.consent import Consents
 from idiolect.errors import LearningError, RequestError
-from idiolect.host.worker import Worker
 from idiolect.learner import Learner
-from idiolect.learning import adapterfile
+from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning.ledger import MAX_EXAMPLES
+from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.household import Adapter
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle

@@ -11,8 +11,7 @@ import os
 import sys
 from dataclasses import astuple
 
-from idiolect import frames
-from idiolect.host import sandbox
+from idiolect.learning.worker import frames, sandbox
 
 IN, OUT = 0, 1
 
@@ -23,7 +22,7 @@ def main() -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # a threaded sum may come out otherwise, and listening needs the other cores
     from idiolect.errors import LearningError
-    from idiolect.learning import protocol
+    from idiolect.learning import messages as protocol
 
     protocol.load()
     held += sandbox.enter()

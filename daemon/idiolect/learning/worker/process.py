@@ -21,17 +21,17 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from idiolect import frames
 from idiolect.errors import NONSENSE, LearningError, Preempted, WorkerFailed
 from idiolect.host import structure
-from idiolect.host.sandbox import IDLE, Layer
+from idiolect.learning.worker import frames
+from idiolect.learning.worker.sandbox import IDLE, Layer
 
 WALL_S = 120.0
 HELLO_S = 30.0
 """Until the child has loaded its libraries and confined itself; a slow board needs a few seconds."""
 HELLO_CAP = 4096
 _CHUNK = 1 << 16
-_MODULE = "idiolect.worker"
+_MODULE = "idiolect.learning.worker.main"
 
 
 class Backend(Protocol):

@@ -18,7 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import NONSENSE, LearningError
-from idiolect.learning import adapterfile, guard, ledger, rounds, selftest, trainer
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import gate as guard
+from idiolect.learning import ledger, trainer
+from idiolect.learning import round as rounds
+from idiolect.learning import self_test as selftest
 from idiolect.learning.admission import REASONS, Verdict
 from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning import guard, trainer
+from idiolect.learning import gate as guard
+from idiolect.learning import trainer
 
 if TYPE_CHECKING:
     from idiolect.learning.ledger import Ledger

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from idiolect.learning import adapterfile, guard, trainer
+from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import gate as guard
+from idiolect.learning import trainer
 from idiolect.learning.admission import Verdict as Admitted
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.lived import Wish

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.learning import aligning
-from idiolect.learning.adapterfile import cap
+from idiolect.learning.adapter_file import cap
 from idiolect.learning.lived import Lived, Wish
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU

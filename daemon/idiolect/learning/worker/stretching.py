@@ -9,11 +9,11 @@ import json
 import os
 from dataclasses import astuple
 
-from idiolect import frames
 from idiolect.errors import NONSENSE, LearningError
-from idiolect.host import sandbox, stretch
+from idiolect.host import stretch
+from idiolect.learning.worker import frames, sandbox
+from idiolect.learning.worker.main import read, write
 from idiolect.trust.vault import passphrase
-from idiolect.worker import read, write
 
 
 def main() -> int:
