@@ -11,7 +11,7 @@ from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.windows import Windows

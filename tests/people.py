@@ -7,14 +7,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.consent import Consents
-from idiolect.learner import Learner
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning.model import Model
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.household import Adapter
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.people.consent import Consents
+from idiolect.people.learner import Learner
 from idiolect.trust.vault.vault import Vault
 from tests.trust.vaults import Clock
 

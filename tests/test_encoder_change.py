@@ -11,10 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idiolect import shelves, standing
-from idiolect.consent import ADAPTER
 from idiolect.errors import WorkerFailed
-from idiolect.learner import Learner
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import ledger, rollout
 from idiolect.learning.admission import admit
@@ -23,7 +20,11 @@ from idiolect.learning.maps import EmbeddingMap
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.attempt import ALIKE
 from idiolect.listening.recognizer import Recognizer, model_of, succession_of
-from idiolect.rights import Rights
+from idiolect.people import carryover as shelves
+from idiolect.people import standing
+from idiolect.people.consent import ADAPTER
+from idiolect.people.learner import Learner
+from idiolect.people.review import Rights
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import Detection, Event
 from tests import encoders

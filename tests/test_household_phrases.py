@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from idiolect import sharing
-from idiolect.consent import HOUSEHOLD, SHARED
 from idiolect.errors import RequestError
-from idiolect.rights import Rights
+from idiolect.people import sharing
+from idiolect.people.consent import HOUSEHOLD, SHARED
+from idiolect.people.review import Rights
 from idiolect.values import GUEST, Detection, Event
 from tests.people import Household, invented, span
 from tests.test_people_api import ME, house  # noqa: F401 - a fixture

@@ -174,8 +174,8 @@ def test_where_no_yes_can_be_heard_only_who_is_paired_is_asked(tmp_path):
 
 
 def test_what_cannot_be_opened_is_not_put_down_to_the_keys(tmp_path, monkeypatch):
-    from idiolect import personal
     from idiolect.errors import LearningError
+    from idiolect.people import adapters as personal
 
     def broken(*_args: object, **_more: object) -> None:
         raise LearningError("an adapter's table is not what was written", "idiolect rollback")

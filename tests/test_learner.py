@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idiolect.consent import ADAPTER
 from idiolect.errors import LearningError, RequestError
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import ledger, rollout
 from idiolect.learning.ledger import Manner
 from idiolect.learning.provenance import unseal
-from idiolect.observe import Said, corrected
-from idiolect.rights import Rights
+from idiolect.people.consent import ADAPTER
+from idiolect.people.feedback import Said, corrected
+from idiolect.people.review import Rights
 from tests.people import Household, invented, span
 from tests.trust.vaults import DAY, House
 
@@ -320,7 +320,7 @@ def test_spans_are_kept_as_they_were(home):
 
 def test_a_candidate_is_tried_on_what_everybody_else_said_last(home, monkeypatch):
     """Once it was only on whoever came last by the number of the profile, where that one had said enough."""
-    monkeypatch.setattr("idiolect.records.OTHERS_CAP", 6)
+    monkeypatch.setattr("idiolect.people.records.OTHERS_CAP", 6)
     ann, few, *many = (home.agree(name) for name in ("Ann", "Ben", "Eve", "Joe"))
     teach(home, ann)
     teach(home, few, "of few words", 2, takes=1)

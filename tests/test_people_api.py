@@ -14,15 +14,15 @@ import pytest
 
 from idiolect.config.schema import Config, Idle
 from idiolect.control.hub import Hub
-from idiolect.enrolment import Enrolment
 from idiolect.errors import RequestError
 from idiolect.host.clock import Moment
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.people import People
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
+from idiolect.people.enrolment import Enrolment
+from idiolect.people.people import People
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event

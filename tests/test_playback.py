@@ -18,7 +18,7 @@ from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import PLAYBACK_MORE, Inference, Names
 from idiolect.listening.pipeline.decoder import State, raised
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.people import People
+from idiolect.people.people import People
 from idiolect.values import BLOCK, Captured
 from tests import speech
 from tests.alsa import require_wavmic

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect import notices
 from idiolect.errors import VaultError
-from idiolect.trust.receipt import CATEGORIES, HOW, RETENTION, Receipt, parse
+from idiolect.people import notices
+from idiolect.people.receipt import CATEGORIES, HOW, RETENTION, Receipt, parse
 
 SAMPLE = Receipt(
     record="0f" * 16,

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from idiolect import cli_learn, rights
+from idiolect import cli_learn
 from idiolect.client import connection as client_wire
 from idiolect.config.tree import Reading, read_tree
 from idiolect.control import api, wyoming_wire
@@ -22,7 +22,8 @@ from idiolect.host import stretch, structure
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import ledger, provenance
 from idiolect.learning import messages as protocol
-from idiolect.trust import receipt
+from idiolect.people import receipt
+from idiolect.people import review as rights
 from idiolect.trust.bundle import canonical, phrases, slots
 from idiolect.trust.device import documents
 from idiolect.trust.device import key_file as keyfile

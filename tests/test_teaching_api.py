@@ -13,10 +13,11 @@ import time
 import numpy as np
 import pytest
 
-from idiolect import cli_learn, enrolment
+from idiolect import cli_learn
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import Manner
 from idiolect.listening.attempt import Reason, Taken
+from idiolect.people import enrolment
 from idiolect.values import Detection, Event
 from tests.people import invented
 from tests.test_people_api import ME, house  # noqa: F401 - a fixture

@@ -15,13 +15,13 @@ from idiolect import idle, pausing
 from idiolect.errors import RequestError
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
-from idiolect.learner import Learner
 from idiolect.listening.audio.capture import BlockQueue, Capture
 from idiolect.listening.inference import AGE_S, Recent
 from idiolect.pairing import CODE_S, SESSION_S, Pairing
-from idiolect.personal import Personal
-from idiolect.rights import Rights
-from idiolect.trust.receipt import RETENTION
+from idiolect.people.adapters import Personal
+from idiolect.people.learner import Learner
+from idiolect.people.receipt import RETENTION
+from idiolect.people.review import Rights
 from idiolect.trust.vault.rotation import Meter
 from idiolect.values import MAX_PAUSE_S, Detection, Event
 from tests.homes import DAY, Home, story

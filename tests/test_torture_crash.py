@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from idiolect.config.schema import Config
-from idiolect.consent import CONSENT, Consents
+from idiolect.people.consent import CONSENT, Consents
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.provisioning import KEYFILE, factory_reset
 from tests.swtpm import missing

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from idiolect.errors import VaultError
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
 from idiolect.trust.device import keys as custodies
 from idiolect.trust.device.identity import RECORD, Device
 from idiolect.trust.device.provisioning import KEYFILE, VAULT

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from idiolect.consent import ADAPTER
-from idiolect.learner import DISUSE_DAYS, SHADOW_DAYS
 from idiolect.learning import rollout
 from idiolect.learning.worker.process import Worker
-from idiolect.observe import Said
-from idiolect.rights import Rights
+from idiolect.people.consent import ADAPTER
+from idiolect.people.feedback import Said
+from idiolect.people.learner import DISUSE_DAYS, SHADOW_DAYS
+from idiolect.people.review import Rights
 from tests.homes import DAY, ENCODER, Home, story
 from tests.people import invented, model, span
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from idiolect import voices
 from idiolect.cli_output import learning_text, voice_text
-from idiolect.rights import Rights
+from idiolect.people import voices
+from idiolect.people.review import Rights
 from tests.people import Household, invented, model, span
 from tests.test_people_api import ME, house  # noqa: F401 - a fixture
 from tests.trust.vaults import House

@@ -17,7 +17,7 @@ from idiolect.client import Client
 from idiolect.client.answers import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
 from idiolect.host import structure
-from idiolect.trust.receipt import RETENTION
+from idiolect.people.receipt import RETENTION
 from idiolect.values import counted, name_key
 
 Add = Callable[..., argparse.ArgumentParser]

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from idiolect import shelves
 from idiolect.learning import rollout
+from idiolect.people import carryover as shelves
 
 if TYPE_CHECKING:
-    from idiolect.learner import Learner
+    from idiolect.people.learner import Learner
 
 SELFTEST_DAYS = 7
 CHECKPOINT_DAYS = 7

@@ -18,11 +18,11 @@ from idiolect.control.metrics import Learnt, Measures, Process
 from idiolect.errors import RequestError
 from idiolect.host import process
 from idiolect.host.sensors.thermal import read_thermal
-from idiolect.learner import Learner
 from idiolect.learning import rollout
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
+from idiolect.people.learner import Learner
 from idiolect.trust.device.keys import Custody, Model, View
 from idiolect.trust.vault.audit import MAX_ENTRIES, Entry
 from idiolect.values import MicrophoneHealth

@@ -29,11 +29,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from idiolect.consent import Consents
 from idiolect.control.limits import Bucket, Rate
 from idiolect.control.pairing_api import Session
 from idiolect.errors import RequestError
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
+from idiolect.people.consent import Consents
 from idiolect.trust.device import certificate
 from idiolect.values import is_id, name_key
 

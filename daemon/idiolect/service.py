@@ -35,7 +35,6 @@ from idiolect.control.hub import Hub, StateChange
 from idiolect.control.server import control_server
 from idiolect.control.shared import Shared
 from idiolect.control.turning_away import turn_away
-from idiolect.enrolment import Enrolment
 from idiolect.errors import ConfigError, IdiolectError, reason
 from idiolect.host import process, systemd
 from idiolect.host.swap import read_swapping
@@ -55,8 +54,9 @@ from idiolect.listening.streams import Streams
 from idiolect.measuring import Measuring, Moment
 from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
-from idiolect.people import People
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
+from idiolect.people.enrolment import Enrolment
+from idiolect.people.people import People
 from idiolect.settings import Settings, as_problems
 from idiolect.supervision import Condition, Supervision, where
 from idiolect.trust.device.keys import Custody, View, sentence

@@ -28,9 +28,9 @@ from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import ThermalReader
 from idiolect.idle import Moment, Obstacle, Sensed
 from idiolect.jobs import Job
-from idiolect.learner import Learner
 from idiolect.learning.worker.process import Backend
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
+from idiolect.people.learner import Learner
 from idiolect.trust.device.keys import Custody
 
 log = logging.getLogger(__name__)

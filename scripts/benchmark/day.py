@@ -28,8 +28,8 @@ from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, model_of, read_bundle
-from idiolect.people import People
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
+from idiolect.people.people import People
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event
@@ -38,8 +38,8 @@ from idiolect.windows import Windows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from idiolect.learner import Learner
     from idiolect.learning import model as models
+    from idiolect.people.learner import Learner
 
 STEP_S = 600
 STEPS = 144

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from benchmark import idle, learn
 from benchmark.daemon import UnixConnection
 from idiolect.config.schema import Config
-from idiolect.consent import Consents
-from idiolect.learner import Learner
 from idiolect.learning.ledger import MAX_EXAMPLES
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.people.consent import Consents
+from idiolect.people.learner import Learner
 from idiolect.trust.device.keys import Custody, Model
 
 DIGITS = 40

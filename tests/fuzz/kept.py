@@ -17,19 +17,19 @@ import numpy as np
 
 from idiolect.config.rewrite import migrate
 from idiolect.config.schema import parse
-from idiolect.consent import Person
-from idiolect.copies import SCHEMA
 from idiolect.errors import IdiolectError
 from idiolect.host.clock import moment
 from idiolect.host.structure import Source
-from idiolect.learner import Made
 from idiolect.learning import health, provenance, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import Example
 from idiolect.pausing import PAUSE_FILE, Pausing
-from idiolect.personal import STATE_FILE, Personal
-from idiolect.rights import Rights
-from idiolect.trust import receipt
+from idiolect.people import receipt
+from idiolect.people.adapters import STATE_FILE, Personal
+from idiolect.people.consent import Person
+from idiolect.people.copies import SCHEMA
+from idiolect.people.learner import Made
+from idiolect.people.review import Rights
 from idiolect.trust.bundle import bundle, slots
 from idiolect.trust.bundle.verify import Verified
 from idiolect.trust.device import key_file as keyfile

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from idiolect.enrolment import State
 from idiolect.learning import aligning
 from idiolect.learning.advice import Advice, Neighbour, advise
 from idiolect.learning.lesson import COSTS, Lesson
 from idiolect.listening.attempt import Reason, Taken
+from idiolect.people.enrolment import State
 from tests.people import invented, model, span
 
 LENGTH = 12

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import notices, rights
 from idiolect.learning import admission, rollout
 from idiolect.learning import gate as guard
 from idiolect.listening.attempt import Reason
 from idiolect.listening.pipeline.decoder import State
-from idiolect.trust.receipt import HOW, RETENTION
+from idiolect.people import notices
+from idiolect.people import review as rights
+from idiolect.people.receipt import HOW, RETENTION
 
 PAGE = Path(rights.__file__).parent / "page"
 SCRIPTS = {path.name: path.read_text() for path in sorted((PAGE / "js").glob("*.js"))}

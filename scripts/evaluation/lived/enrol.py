@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from bundlebuild.audio import Audio, to_int16
 from evaluation.conditions import ROOM
-from idiolect.enrolment import TRIES
 from idiolect.learning import aligning, trainer
 from idiolect.learning import ledger as ledgers
 from idiolect.learning import round as rounds
@@ -19,6 +18,7 @@ from idiolect.learning.model import Model
 from idiolect.listening.attempt import Attempt, Reason, Taken, repeated
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.household import Adapter
+from idiolect.people.enrolment import TRIES
 from idiolect.values import BLOCK
 
 from .people import TAUGHT, Person, rng_of
@@ -67,7 +67,7 @@ class School:
             chain.steps(block)
 
     def teach(self, lessons: Lessons, phrase: str) -> bool:
-        """Take TAUGHT takes of a phrase, as `idiolect.enrolment` collects them; whether they came together."""
+        """Take TAUGHT takes of a phrase, as `idiolect.people.enrolment` collects them; whether they came together."""
         taken: list[Taken] = []
         frames: list[Array] = []
         others, unlike, take = aligning.takes_beside(self._model, lessons.examples, phrase), 0, 0

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.consent import Consents
 from idiolect.errors import IdiolectError
 from idiolect.pairing import ALPHABET, CODE_LENGTH, TRIES, Pairing
+from idiolect.people.consent import Consents
 from idiolect.trust.vault import envelope
 from idiolect.trust.vault import sealed_copy as sealedcopy
 from idiolect.trust.vault.secret import Secret

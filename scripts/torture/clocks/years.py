@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idiolect.trust.receipt import RETENTION
+from idiolect.people.receipt import RETENTION
 from idiolect.trust.vault import audit
 from idiolect.trust.vault.roots import State
 from idiolect.trust.vault.rotation import COST, FULL_CREDIT, Meter

@@ -26,7 +26,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from idiolect.consent import ADAPTER, CONSENT
 from idiolect.errors import IdiolectError
 from idiolect.learning import ledger
 from idiolect.learning import round as rounds
@@ -35,10 +34,11 @@ from idiolect.learning.maps import NOTHING, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.learning.trainer import When
-from idiolect.records import USAGE_DAYS
+from idiolect.people.consent import ADAPTER, CONSENT
+from idiolect.people.receipt import RETENTION, Receipt, parse
+from idiolect.people.records import USAGE_DAYS
 from idiolect.trust.device.identity import RECORD
 from idiolect.trust.device.provisioning import ADAPTER_KEY, KEYFILE, VAULT
-from idiolect.trust.receipt import RETENTION, Receipt, parse
 from idiolect.trust.vault import audit
 from idiolect.trust.vault.vault import Vault
 from torture.crashing.story import Finding, Found, Person, State

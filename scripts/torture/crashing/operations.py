@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from idiolect import observe
-from idiolect.consent import Consents
-from idiolect.consent import Person as Agreed
-from idiolect.learner import Learner
 from idiolect.learning.ledger import PURPOSES
 from idiolect.learning.worker.process import Worker
-from idiolect.rights import Rights
+from idiolect.people import feedback as observe
+from idiolect.people.consent import Consents
+from idiolect.people.consent import Person as Agreed
+from idiolect.people.learner import Learner
+from idiolect.people.review import Rights
 from idiolect.trust.device.keys import Custody
 from idiolect.trust.vault import schema
 from torture.crashing.check import Boot

@@ -24,8 +24,8 @@ from unittest.mock import patch
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from idiolect.consent import ADAPTER, CONSENT
 from idiolect.learning.provenance import Sealed, unseal
+from idiolect.people.consent import ADAPTER, CONSENT
 from idiolect.trust.device.provisioning import ADAPTER_KEY, KEYFILE, VAULT
 from idiolect.trust.vault.vault import Vault
 from torture.crashing.board import Board

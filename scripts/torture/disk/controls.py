@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from idiolect.consent import Consents
 from idiolect.errors import TrustError
+from idiolect.people.consent import Consents
 from idiolect.trust.device import key_file as keyfile
 from idiolect.trust.vault import change, schema, vault
 from idiolect.trust.vault.vault import Vault

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.config.schema import Config
-from idiolect.consent import Consents
 from idiolect.control.pairing_api import Session
-from idiolect.learner import Learner
 from idiolect.learning.worker.process import Worker
 from idiolect.learning.worker.sandbox import Layer
 from idiolect.listening.audio.capture import BlockQueue, Capture
-from idiolect.observe import observe
 from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
-from idiolect.rights import Rights
+from idiolect.people.consent import Consents
+from idiolect.people.feedback import observe
+from idiolect.people.learner import Learner
+from idiolect.people.review import Rights
 from idiolect.trust.bundle.slots import FOLDER, Slots
 from idiolect.trust.device.keys import Custody, Model, View
 from idiolect.trust.device.provisioning import factory_reset

@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.config.schema import Config
-from idiolect.consent import Consents
 from idiolect.errors import LearningError, RequestError
-from idiolect.learner import Learner
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning.ledger import MAX_EXAMPLES
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.household import Adapter
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
-from idiolect.people import MAX_PHRASES
-from idiolect.rights import Rights
+from idiolect.people.consent import Consents
+from idiolect.people.learner import Learner
+from idiolect.people.people import MAX_PHRASES
+from idiolect.people.review import Rights
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.provisioning import VAULT

@@ -33,8 +33,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
-from idiolect import shelves
-from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, RequestError
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import health as healths
@@ -45,8 +43,10 @@ from idiolect.learning.ledger import PURPOSES, Example, Ledger, Manner, Source
 from idiolect.learning.maps import NOTHING, Earlier, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
+from idiolect.people import carryover as shelves
+from idiolect.people.consent import ADAPTER, CONSENT, Consents
+from idiolect.people.receipt import RETENTION
 from idiolect.trust.device.provisioning import ADAPTER_KEY
-from idiolect.trust.receipt import RETENTION
 from idiolect.trust.vault.change import MAX_DAY
 from idiolect.trust.vault.vault import Change, Record
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from idiolect import shelves
+from idiolect.people import carryover as shelves
 
 if TYPE_CHECKING:
-    from idiolect.consent import Person
-    from idiolect.records import Records
+    from idiolect.people.consent import Person
+    from idiolect.people.records import Records
 
 KEPT, EARLIER, AGAIN = "kept", "earlier", "again"
 

@@ -14,16 +14,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from idiolect import observe, refusals, sharing
-from idiolect.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.errors import RequestError
-from idiolect.learner import Learner, Made
 from idiolect.learning import aligning
 from idiolect.learning.advice import Neighbour
 from idiolect.learning.ledger import Manner, Source
 from idiolect.listening.inference import Heard, Inference
-from idiolect.personal import Personal
-from idiolect.rights import Rights, in_use, told
+from idiolect.people import feedback as observe
+from idiolect.people import refusals, sharing
+from idiolect.people.adapters import Personal
+from idiolect.people.consent import HOUSEHOLD, Consents, Pending, Person
+from idiolect.people.learner import Learner, Made
+from idiolect.people.review import Rights, in_use, told
 from idiolect.trust.bundle.lacking import YES
 from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
 

@@ -11,17 +11,18 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from idiolect import copies, sharing, shelves, standing, voices
-from idiolect.consent import ADAPTER, Person
 from idiolect.errors import RequestError, TrustError
 from idiolect.host import structure
 from idiolect.host.stretch import stretch
-from idiolect.learner import Learner, Made
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import rollout, trainer
 from idiolect.learning.admission import REASONS
 from idiolect.learning.ledger import PURPOSES, Example
-from idiolect.records import DAY_S
+from idiolect.people import carryover as shelves
+from idiolect.people import copies, sharing, standing, voices
+from idiolect.people.consent import ADAPTER, Person
+from idiolect.people.learner import Learner, Made
+from idiolect.people.records import DAY_S
 from idiolect.trust.vault import sealed_copy as sealedcopy
 from idiolect.values import counted
 

@@ -23,19 +23,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from idiolect.consent import ADAPTER, CONSENT
 from idiolect.errors import LearningError, RequestError
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import messages as protocol
 from idiolect.learning import rollout
 from idiolect.learning.rollout import State, Version
 from idiolect.learning.trainer import When
+from idiolect.people.consent import ADAPTER, CONSENT
 
 if TYPE_CHECKING:
-    from idiolect.learner import Learner
     from idiolect.learning.provenance import Sealed
     from idiolect.listening.pipeline.household import Adapter
-    from idiolect.records import Records
+    from idiolect.people.learner import Learner
+    from idiolect.people.records import Records
     from idiolect.trust.vault.vault import Change
 
 log = logging.getLogger(__name__)

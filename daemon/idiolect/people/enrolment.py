@@ -21,8 +21,8 @@ from idiolect.learning.lesson import Lesson
 from idiolect.learning.model import Model
 from idiolect.listening.attempt import Reason, Taken
 from idiolect.listening.inference import Inference
-from idiolect.people import People, clean_phrase
-from idiolect.personal import Personal
+from idiolect.people.adapters import Personal
+from idiolect.people.people import People, clean_phrase
 
 MOST_SAMPLES = 10
 TRIES = 4

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from idiolect.consent import HOUSEHOLD, SHARED
 from idiolect.errors import RequestError
+from idiolect.people.consent import HOUSEHOLD, SHARED
 
 if TYPE_CHECKING:
-    from idiolect.consent import Person
-    from idiolect.records import Records
+    from idiolect.people.consent import Person
+    from idiolect.people.records import Records
     from idiolect.trust.vault.vault import Change
 
 

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from idiolect import sharing, shelves
-from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import messages as protocol
@@ -34,8 +32,11 @@ from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.rollout import Signal
 from idiolect.learning.trainer import When, prepare
 from idiolect.learning.worker.process import Backend
-from idiolect.records import LastRound, Records, Retired
-from idiolect.trust.receipt import RETENTION
+from idiolect.people import carryover as shelves
+from idiolect.people import sharing
+from idiolect.people.consent import ADAPTER, CONSENT, Consents
+from idiolect.people.receipt import RETENTION
+from idiolect.people.records import LastRound, Records, Retired
 from idiolect.trust.vault.vault import Change
 
 log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from idiolect.listening.pipeline.space import offset_windows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from idiolect.learner import Learner
     from idiolect.learning.model import Heard
     from idiolect.listening.pipeline.household import Adapter
+    from idiolect.people.learner import Learner
 
 
 @dataclass(frozen=True, slots=True)

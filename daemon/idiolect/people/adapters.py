@@ -15,14 +15,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idiolect import refusals, sharing, shelves, standing, voices
-from idiolect.consent import Consents, may_be_named
 from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
-from idiolect.learner import Learner
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning.lived import Wish
 from idiolect.learning.maps import NOTHING, Earlier, Succession
@@ -32,8 +29,12 @@ from idiolect.listening.inference import Heard, Inference
 from idiolect.listening.pipeline.earlier import Carried
 from idiolect.listening.pipeline.encoder import Encoder
 from idiolect.listening.pipeline.household import Adapter, Household
-from idiolect.observe import Said, observe
-from idiolect.records import DAY_S
+from idiolect.people import carryover as shelves
+from idiolect.people import refusals, sharing, standing, voices
+from idiolect.people.consent import Consents, may_be_named
+from idiolect.people.feedback import Said, observe
+from idiolect.people.learner import Learner
+from idiolect.people.records import DAY_S
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import GUEST, Detection, Event, counted, name_key
 

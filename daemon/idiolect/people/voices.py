@@ -19,8 +19,8 @@ from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import prototypes, rollout, trainer
 
 if TYPE_CHECKING:
-    from idiolect.learner import Learner
     from idiolect.learning.model import Model
+    from idiolect.people.learner import Learner
 
 PURPOSE = "voice_match"
 NEEDED = prototypes.VOICE_EXAMPLES

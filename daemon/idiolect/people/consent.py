@@ -16,9 +16,9 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from idiolect import notices
 from idiolect.errors import RequestError
-from idiolect.trust.receipt import CATEGORIES, RETENTION, Receipt, parse
+from idiolect.people import notices
+from idiolect.people.receipt import CATEGORIES, RETENTION, Receipt, parse
 from idiolect.trust.vault.change import Change
 from idiolect.trust.vault.vault import Vault
 from idiolect.values import RESERVED_NAMES, is_id, name_key, person_name, visible_text
