@@ -16,10 +16,10 @@ from pathlib import Path
 
 from idiolect.client import Client
 from idiolect.config.schema import Control
-from idiolect.control.hub import Hub
-from idiolect.control.metrics import Learnt, Measures, Process
+from idiolect.control.api.metrics import Learnt, Measures, Process
 from idiolect.control.server import Limits, Server, control_server
 from idiolect.errors import RequestError
+from idiolect.events import Hub
 from idiolect.listening.counters import Tally
 from idiolect.values import Detection, Event
 

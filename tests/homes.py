@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 
 from idiolect.config.schema import Config, Idle
-from idiolect.control.hub import Hub
+from idiolect.events import Hub
 from idiolect.host.clock import Moment
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue

@@ -16,7 +16,7 @@ import pytest
 
 from idiolect.client import Client, NotPermittedError, RequestError, ServerEvent, UnreachableError
 from idiolect.client import client as client_module
-from idiolect.control.hub import RING
+from idiolect.events import RING
 from tests.fake_daemon import running
 from tests.test_openapi import operations
 from tests.whole import Whole

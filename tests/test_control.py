@@ -22,8 +22,8 @@ import pytest
 from idiolect.client import Client, NotPermittedError, UnreachableError
 from idiolect.config.schema import Roles
 from idiolect.control import shares
-from idiolect.control.listener import ListenError, open_listener
 from idiolect.control.peers import Peer, Role, role_of
+from idiolect.control.sockets import ListenError, open_listener
 from idiolect.errors import RequestError
 from tests.fake_daemon import HASTY, FakeDaemon, read_answer, running, wait_for
 
@@ -290,7 +290,7 @@ def test_a_socket_for_a_group_is_the_groups_or_it_is_said_why_not(member, filter
     program = (
         "import ctypes, logging, os, sys\nfrom pathlib import Path\n"
         "logging.basicConfig(stream=sys.stderr)\n"
-        "from idiolect.control.listener import make_listener\n"
+        "from idiolect.control.sockets import make_listener\n"
         f"os.setgroups([{group.gr_gid}] if {member} else [])\n"
         f"os.setresgid({NOBODY}, {NOBODY}, {NOBODY})\nos.setresuid({NOBODY}, {NOBODY}, {NOBODY})\n"
         f"{forbid}assert sandbox.seccomp_load(made) == 0\n"

@@ -20,9 +20,9 @@ from wyoming.client import AsyncClient
 from wyoming.event import Event
 from wyoming.ping import Ping
 
-from idiolect.control.handoff import HandoffServer
-from idiolect.control.hub import Hub
-from idiolect.control.listener import make_listener
+from idiolect.control.sockets import make_listener
+from idiolect.control.wyoming.handoff import HandoffServer
+from idiolect.events import Hub
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.recognizer import listening

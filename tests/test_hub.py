@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from idiolect.control.hub import RING, Hub, LaggedError, StateChange, frame
+from idiolect.events import RING, Hub, LaggedError, StateChange, frame
 from tests.fake_daemon import event
 
 

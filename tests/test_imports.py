@@ -126,7 +126,7 @@ OWNERS = {
     "ai_edge_litert": "idiolect.listening.pipeline.encoder",
     "tflite_runtime": "idiolect.listening.pipeline.encoder",
     "alsaaudio": "idiolect.listening.audio.microphone",
-    "h11": "idiolect.control.wire",
+    "h11": "idiolect.control.http",
     "tpm2_pytss": "idiolect.trust.device.tpm",
     "msgpack": "idiolect.learning.messages",
     "jeepney": "idiolect.host.sensors.logind",
@@ -292,7 +292,11 @@ def test_importing_loads_nothing_heavy(module, heavy):
             "from ..pipeline import chain",
             "idiolect.trust.device.tpm imports idiolect.listening.pipeline.chain",
         ),
-        ("idiolect.control.api", "from idiolect import service", "idiolect.control.api imports idiolect.service"),
+        (
+            "idiolect.control.api.routes",
+            "from idiolect import service",
+            "idiolect.control.api.routes imports idiolect.service",
+        ),
         ("idiolect.newcomer", "", "idiolect.newcomer: say in MAY_IMPORT what newcomer may import"),
         (
             "idiolect.trust.vault.vault",
@@ -316,6 +320,6 @@ def test_the_reader_follows_imports_through_other_modules():
         "idiolect.cli": parse("idiolect.cli", "def f():\n    from idiolect.control import client"),
         "idiolect.control": Module("idiolect.control"),
         "idiolect.control.client": parse("idiolect.control.client", "from . import wire", package=False),
-        "idiolect.control.wire": parse("idiolect.control.wire", "import numpy.linalg"),
+        "idiolect.control.http": parse("idiolect.control.http", "import numpy.linalg"),
     }
     assert "numpy" in reach(fake, "idiolect.cli")

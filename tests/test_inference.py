@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from idiolect.control.hub import Hub
+from idiolect.events import Hub
 from idiolect.listening import inference as inference_module
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import PATIENCE, Inference, Names

@@ -19,7 +19,7 @@ import pytest
 
 from idiolect.config.schema import parse
 from idiolect.connections import Connections
-from idiolect.control import metrics
+from idiolect.control.api import metrics
 from idiolect.learning import gate as guard
 from idiolect.learning import rollout
 from idiolect.learning.worker import process as worker

@@ -16,7 +16,8 @@ import yaml
 
 from idiolect.client import answers as client_types
 from idiolect.client.answers import Status
-from idiolect.control import api, limits
+from idiolect.control import limits
+from idiolect.control.api import routes as api
 from idiolect.listening.attempt import Taken
 from tests.people import invented
 from tests.whole import whole

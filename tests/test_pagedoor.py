@@ -10,11 +10,11 @@ import threading
 
 import pytest
 
-from idiolect.control import page_api
+from idiolect.control.api.browsers import Session
+from idiolect.control.http import Request
 from idiolect.control.limits import Rates, TooOften
-from idiolect.control.pagedoor import PageDoor
-from idiolect.control.pairing_api import Session
-from idiolect.control.wire import Request
+from idiolect.control.page import routes as page_api
+from idiolect.control.page.door import PageDoor
 from idiolect.errors import RequestError
 from tests.alsa import require_wavmic
 from tests.pages import PageHome

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from idiolect.control.page.browsers import ALPHABET, CODE_LENGTH, MAX_BROWSERS, MAX_CODES_OF_ONE, NAMING, TRIES, Pairing
 from idiolect.errors import RequestError
-from idiolect.pairing import ALPHABET, CODE_LENGTH, MAX_BROWSERS, MAX_CODES_OF_ONE, NAMING, TRIES, Pairing
 from tests.people import Household
 from tests.trust.vaults import House
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from idiolect.config.schema import Config, Idle
-from idiolect.control.hub import Hub
 from idiolect.errors import RequestError
+from idiolect.events import Hub
 from idiolect.host.clock import Moment
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue

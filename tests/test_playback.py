@@ -11,8 +11,8 @@ import pytest
 from bundlebuild.audio import read, to_int16
 from idiolect import cli
 from idiolect.box import Box
-from idiolect.control.hub import Hub
 from idiolect.errors import RequestError
+from idiolect.events import Hub
 from idiolect.listening.attempt import Taken
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import PLAYBACK_MORE, Inference, Names

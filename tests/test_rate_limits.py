@@ -10,13 +10,14 @@ from contextlib import suppress
 import pytest
 
 from idiolect.client import Client, UnreachableError
-from idiolect.control import api, limits
+from idiolect.control import limits
+from idiolect.control.api import routes as api
+from idiolect.control.api.browsers import Session
 from idiolect.control.doors import KernelDoor
 from idiolect.control.limits import CALLERS, Rate, Rates, TooOften
-from idiolect.control.listener import open_listener
-from idiolect.control.pairing_api import Session
 from idiolect.control.peers import Role
 from idiolect.control.server import Server
+from idiolect.control.sockets import open_listener
 from tests import fake_daemon
 from tests.fake_daemon import running
 

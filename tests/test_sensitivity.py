@@ -10,7 +10,7 @@ import pytest
 
 from bundlebuild.audio import read, to_int16
 from idiolect.config.schema import Config, parse
-from idiolect.control.hub import Hub
+from idiolect.events import Hub
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.pipeline.decoder import Decoder, Listening, State, Thresholds

@@ -9,14 +9,14 @@ import ssl
 
 import pytest
 
-from idiolect.control import api
+from idiolect.control.api import routes as api
+from idiolect.control.api.browsers import Session
 from idiolect.control.doors import OpenDoor
-from idiolect.control.listener import make_listener
-from idiolect.control.pairing_api import Session
 from idiolect.control.peers import Role
 from idiolect.control.server import Limits, Server
 from idiolect.control.shared import Shared
 from idiolect.control.shares import KEPT, SHORT, URGENT, Guests, Places, Stage
+from idiolect.control.sockets import make_listener
 from idiolect.errors import RequestError
 from idiolect.trust.device import certificate
 from tests.fake_daemon import FakeDaemon
@@ -229,7 +229,7 @@ async def _ends(reader):
 
 
 def _server_side():
-    from idiolect.control.page import context
+    from idiolect.control.page.server import context
 
     return context(certificate.make("test"))
 

@@ -16,7 +16,8 @@ import pytest
 from idiolect import cli_learn
 from idiolect.client import connection as client_wire
 from idiolect.config.tree import Reading, read_tree
-from idiolect.control import api, wyoming_wire
+from idiolect.control.api import routes as api
+from idiolect.control.wyoming import connection as wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
 from idiolect.host import stretch, structure
 from idiolect.learning import adapter_file as adapterfile

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from idiolect.control.hub import Hub
+from idiolect.events import Hub
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.pipeline.chain import MEMORY

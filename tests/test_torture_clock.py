@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from idiolect import idle, pausing
+from idiolect.control.page.browsers import CODE_S, SESSION_S, Pairing
 from idiolect.errors import RequestError
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.listening.audio.capture import BlockQueue, Capture
 from idiolect.listening.inference import AGE_S, Recent
-from idiolect.pairing import CODE_S, SESSION_S, Pairing
 from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
 from idiolect.people.receipt import RETENTION

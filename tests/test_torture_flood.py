@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("wyoming", reason="pip install '.[wyoming]'")
 
-from idiolect.control import api
+from idiolect.control.api import routes as api
 from tests.alsa import require_wavmic
 from tests.wyoming_talk import spoken
 from torture import flood

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from idiolect.control.http import Wire
 from idiolect.control.server import Limits
-from idiolect.control.wire import Wire
 from idiolect.errors import RequestError
 from tests.fake_daemon import FakeDaemon, read_answer, running, wait_for
 
@@ -294,7 +294,7 @@ def test_a_bug_in_the_middle_of_a_stream_ends_it(run, caplog, monkeypatch):
     def fail(*_: object) -> None:
         raise ValueError("secret phrase")
 
-    monkeypatch.setattr("idiolect.control.hub.Hub.since", fail)
+    monkeypatch.setattr("idiolect.events.Hub.since", fail)
     with run.connect() as sock:
         sock.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         got = everything(sock)

@@ -15,8 +15,8 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping
 from wyoming.wake import Detect, Detection
 
-from idiolect.control.hub import Hub, StateChange
-from idiolect.control.wyoming_wire import Limits
+from idiolect.control.wyoming.connection import Limits
+from idiolect.events import Hub, StateChange
 from idiolect.listening.pipeline.household import Adapter, Household
 from idiolect.listening.recognizer import listening, with_taught
 from idiolect.listening.streams import LEAD

@@ -12,12 +12,12 @@ from wyoming.info import Describe
 from wyoming.ping import Ping
 from wyoming.wake import Detect
 
-from idiolect.control.hub import Hub
 from idiolect.control.limits import Rate
-from idiolect.control.listener import make_listener
 from idiolect.control.serving import Acceptor
-from idiolect.control.wyoming_guests import GRACE_S, KEPT, KEPT_EACH, STALLED_S, Places, Reserve
-from idiolect.control.wyoming_wire import CONNECTIONS, Limits
+from idiolect.control.sockets import make_listener
+from idiolect.control.wyoming.connection import CONNECTIONS, Limits
+from idiolect.control.wyoming.guests import GRACE_S, KEPT, KEPT_EACH, STALLED_S, Places, Reserve
+from idiolect.events import Hub
 from tests import speech
 from tests.wyoming_talk import client, hung_up, idle, leave, say, serving, spoken, story, until
 

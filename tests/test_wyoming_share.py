@@ -22,8 +22,8 @@ from wyoming.wake import Detect
 
 from idiolect.control.backlog import LEAST, MOST, TURN, Backlog, Job, Piece, Turns
 from idiolect.control.limits import Rate
-from idiolect.control.wyoming import SEND_BYTES
-from idiolect.control.wyoming_wire import Limits
+from idiolect.control.wyoming.connection import Limits
+from idiolect.control.wyoming.server import SEND_BYTES
 from idiolect.listening.pipeline.encoder_pool import REPLAYED
 from idiolect.listening.sound import Sound
 from tests.wyoming_talk import client, idle, leave, say, serving, spoken, story, streams, until
@@ -340,7 +340,7 @@ class Counting:
     """Notes the type of each event that clients send and a server takes."""
 
     def __init__(self, taken):
-        from idiolect.control import wyoming
+        from idiolect.control.wyoming import server as wyoming
 
         answer = wyoming.Client._answer_one
         self.taken = taken

@@ -12,9 +12,9 @@ from wyoming.client import AsyncClient
 from wyoming.event import Event
 from wyoming.ping import Ping
 
-from idiolect.control.hub import Hub
-from idiolect.control.listener import make_listener
-from idiolect.control.wyoming import WyomingServer
+from idiolect.control.sockets import make_listener
+from idiolect.control.wyoming.server import WyomingServer
+from idiolect.events import Hub
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.listening.streams import Streams
 from tests import speech

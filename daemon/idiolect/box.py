@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from idiolect.control.hub import Hub, StateChange
+from idiolect.events import Hub, StateChange
 from idiolect.listening.inference import Inference
 
 

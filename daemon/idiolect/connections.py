@@ -11,13 +11,14 @@ from typing import Protocol, TypeVar
 
 from idiolect.config.connect import Handoff, Metrics, Page, Wyoming
 from idiolect.config.schema import Config
-from idiolect.control import api, metrics
+from idiolect.control.api import metrics
+from idiolect.control.api import routes as api
 from idiolect.control.doors import OpenDoor
 from idiolect.control.limits import USUAL, Rates
-from idiolect.control.listener import Listener, ListenError, make_listener
-from idiolect.control.page import PageServer
+from idiolect.control.page.server import PageServer
 from idiolect.control.peers import Role
 from idiolect.control.server import Server
+from idiolect.control.sockets import Listener, ListenError, make_listener
 from idiolect.listening.sound import Hearing
 from idiolect.listening.turns import Tap
 
@@ -125,7 +126,7 @@ def _page(daemon: api.Daemon, wish: Page) -> Serving:
 
 
 def _wyoming(daemon: Daemon, wish: Wyoming) -> Counted:
-    from idiolect.control.wyoming import WyomingServer  # two MiB that few need
+    from idiolect.control.wyoming.server import WyomingServer  # two MiB that few need
 
     def opening() -> Listener:
         return make_listener(wish.socket, "wyoming", group=TCP_GROUP)
@@ -134,7 +135,7 @@ def _wyoming(daemon: Daemon, wish: Wyoming) -> Counted:
 
 
 def _handoff(daemon: Daemon, wish: Handoff, microphone: Microphone) -> Counted:
-    from idiolect.control.handoff import HandoffServer  # as above
+    from idiolect.control.wyoming.handoff import HandoffServer  # as above
 
     def opening() -> Listener:
         listener = make_listener(wish.socket, "handoff")

@@ -31,11 +31,12 @@ from idiolect.box import Box
 from idiolect.config.files import installed_files
 from idiolect.config.schema import Audio, Config, as_dict, load
 from idiolect.connections import Connections
-from idiolect.control.hub import Hub, StateChange
+from idiolect.control.page.browsers import Pairing
 from idiolect.control.server import control_server
 from idiolect.control.shared import Shared
 from idiolect.control.turning_away import turn_away
 from idiolect.errors import ConfigError, IdiolectError, reason
+from idiolect.events import Hub, StateChange
 from idiolect.host import process, systemd
 from idiolect.host.swap import read_swapping
 from idiolect.host.systemd import Notifier
@@ -52,7 +53,6 @@ from idiolect.listening.recognizer import also_always, listening_for, model_of, 
 from idiolect.listening.starting import Start, begin
 from idiolect.listening.streams import Streams
 from idiolect.measuring import Measuring, Moment
-from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
 from idiolect.people.adapters import Personal
 from idiolect.people.enrolment import Enrolment

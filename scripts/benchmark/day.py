@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.config.schema import Config, Idle
-from idiolect.control.hub import Hub
+from idiolect.events import Hub
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names

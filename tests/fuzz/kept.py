@@ -255,7 +255,7 @@ PASSPHRASE = "correct horse"  # noqa: S105 - of nothing
 
 def copy(data: bytes) -> None:
     """A copy as POST /v1/import has it: JSON of anybody."""
-    from idiolect.control import api
+    from idiolect.control.api import routes as api
 
     document = api.parse_copy(Source(bytearray(data)))
     purposes: Mapping[str, Any] = {"enrol": True, "adapt_corrections": True}

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import numpy as np
 
-from idiolect.control.hub import Hub
-from idiolect.control.wire import Pieces
+from idiolect.control.http import Pieces
+from idiolect.events import Hub
 from idiolect.listening.sound import Heard, Known, Sound
 from idiolect.values import BLOCK, Detection, Event
 from tests.fuzz.engine import MARK
@@ -75,8 +75,8 @@ class Hears:
 
 @kept
 def _wyoming(kind: str):
-    from idiolect.control.wyoming import WyomingServer
-    from idiolect.control.wyoming_wire import Limits
+    from idiolect.control.wyoming.connection import Limits
+    from idiolect.control.wyoming.server import WyomingServer
     from tests.wyoming_talk import streams
 
     own = {"events": ENDLESS, "describes": ENDLESS, "chunks": ENDLESS}
@@ -192,7 +192,7 @@ WYOMING_TOKENS = (
 
 @kept
 def _handoff():
-    from idiolect.control.handoff import HandoffServer
+    from idiolect.control.wyoming.handoff import HandoffServer
 
     taps: list[object] = []
     return HandoffServer(Ears(), pwd.getpwuid(os.geteuid()).pw_name, unopened, taps.append), taps

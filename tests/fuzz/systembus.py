@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from idiolect.control.listener import make_listener
+from idiolect.control.sockets import make_listener
 from tests.fuzz.engine import MARK
 from tests.fuzz.machine import folder
 from tests.fuzz.stage import kept, loop, play

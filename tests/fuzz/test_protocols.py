@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("wyoming", reason="pip install '.[wyoming]'")
 pytest.importorskip("jeepney", reason="pip install '.[logind]'")
 
-from idiolect.control.wire import Pieces
+from idiolect.control.http import Pieces
 from tests.fake_daemon import FakeDaemon, running
 from tests.fuzz import anyorder, kept, web
 from tests.fuzz.engine import MARK, Target, Watch

@@ -10,13 +10,13 @@ import json
 import re
 from collections.abc import Sequence
 
-from idiolect.control import api
+from idiolect.control.api import routes as api
+from idiolect.control.api.browsers import Session
 from idiolect.control.doors import Door, KernelDoor
+from idiolect.control.http import Pieces
 from idiolect.control.limits import Rate, Rates
-from idiolect.control.pagedoor import PageDoor
-from idiolect.control.pairing_api import Session
+from idiolect.control.page.door import PageDoor
 from idiolect.control.server import Server
-from idiolect.control.wire import Pieces
 from idiolect.errors import RequestError
 from tests.fake_daemon import FakeDaemon
 from tests.fuzz.engine import MARK

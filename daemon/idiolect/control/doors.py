@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from idiolect.control import api
+from idiolect.control.api import routes as api
+from idiolect.control.http import Request
 from idiolect.control.peers import Credentials, Role, Roles, how_to_get, peer_of, role_of, user_of
-from idiolect.control.wire import Request
 from idiolect.errors import RequestError
 
 

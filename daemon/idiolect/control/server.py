@@ -31,17 +31,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from idiolect.control import api
+from idiolect.control.api import routes as api
 from idiolect.control.copies import Copies
 from idiolect.control.doors import Door, KernelDoor
-from idiolect.control.hub import GAPS, LaggedError, Subscription, frame
+from idiolect.control.http import Request, Wire
 from idiolect.control.limits import Rates, TooOften
-from idiolect.control.listener import Listener, open_listener
 from idiolect.control.peers import Roles, missing_groups, uid_of
 from idiolect.control.serving import Acceptor, Seldom
 from idiolect.control.shares import Guest, Guests, Places, Stage
-from idiolect.control.wire import Request, Wire
+from idiolect.control.sockets import Listener, open_listener
 from idiolect.errors import RequestError
+from idiolect.events import GAPS, LaggedError, Subscription, frame
 from idiolect.host.structure import Source
 
 if TYPE_CHECKING:

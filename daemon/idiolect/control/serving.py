@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from idiolect.control.listener import BACKLOG, Listener
-from idiolect.control.wire import Pieces, SecurePieces
+from idiolect.control.http import Pieces, SecurePieces
+from idiolect.control.sockets import BACKLOG, Listener
 
 if TYPE_CHECKING:
     import ssl  # only where it is used: it costs memory

@@ -11,7 +11,7 @@ import contextlib
 import json
 import socket
 
-from idiolect.control.listener import inherited
+from idiolect.control.sockets import inherited
 
 _MOST = 256
 """Who waits at most: the kernel's queue is shorter."""

@@ -1,4 +1,4 @@
-"""A key from a passphrase, made by a child (``idiolect.learning.worker.stretching``): one at a time, and none of its memory here."""
+"""A key from a passphrase, made by a child (``worker.stretching``): one at a time, and none of its memory here."""
 
 from __future__ import annotations
 

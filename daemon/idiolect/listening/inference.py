@@ -15,7 +15,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.control.hub import Hub, StateChange
+from idiolect.events import Hub, StateChange
 from idiolect.host import clock
 from idiolect.listening.attempt import AFTER, Attempt, Reason, Taken
 from idiolect.listening.audio.capture import BlockQueue

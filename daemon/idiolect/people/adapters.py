@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
+from idiolect.events import Hub, StateChange
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably

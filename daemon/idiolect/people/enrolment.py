@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from idiolect.control.hub import Hub, StateChange
 from idiolect.errors import IdiolectError, RequestError
+from idiolect.events import Hub, StateChange
 from idiolect.host import prompt
 from idiolect.learning.advice import Advice, Neighbour, advise
 from idiolect.learning.ledger import Manner

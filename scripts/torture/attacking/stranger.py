@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idiolect.control import api
+from idiolect.control.api import routes as api
 from torture.attacking.installed import PERSON, Installed, become, children
 from torture.attacking.session import Session, ask, attempt
 

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.control.page.browsers import ALPHABET, CODE_LENGTH, TRIES, Pairing
 from idiolect.errors import IdiolectError
-from idiolect.pairing import ALPHABET, CODE_LENGTH, TRIES, Pairing
 from idiolect.people.consent import Consents
 from idiolect.trust.vault import envelope
 from idiolect.trust.vault import sealed_copy as sealedcopy

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.config.schema import Config
-from idiolect.control.pairing_api import Session
+from idiolect.control.api.browsers import Session
+from idiolect.control.page.browsers import Pairing
 from idiolect.learning.worker.process import Worker
 from idiolect.learning.worker.sandbox import Layer
 from idiolect.listening.audio.capture import BlockQueue, Capture
-from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
 from idiolect.people.consent import Consents
 from idiolect.people.feedback import observe

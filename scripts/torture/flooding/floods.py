@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idiolect.control import api
+from idiolect.control.api import routes as api
 from torture.flooding.pouring import Stream
 
 USUAL = {"rate": 16_000, "width": 2, "channels": 1}

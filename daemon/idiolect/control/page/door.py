@@ -21,11 +21,12 @@ import socket
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 
-from idiolect.control import api, page_api
+from idiolect.control.api import routes as api
+from idiolect.control.api.browsers import Pairing, Session
+from idiolect.control.http import Request
 from idiolect.control.limits import Bucket, Rate
-from idiolect.control.pairing_api import Pairing, Session
+from idiolect.control.page import routes as page_api
 from idiolect.control.peers import Credentials, Role
-from idiolect.control.wire import Request
 from idiolect.errors import RequestError
 
 POLICY = (

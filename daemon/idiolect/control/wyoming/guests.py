@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from idiolect.control.limits import Bucket, Rate
-from idiolect.control.wyoming_wire import Limits
+from idiolect.control.wyoming.connection import Limits
 
 KEPT, KEPT_EACH = 4, 2
 GRACE_S = 1.0

@@ -26,11 +26,11 @@ from wyoming.event import Event
 from wyoming.ping import Pong
 from wyoming.wake import Detection as Detected
 
-from idiolect.control.listener import Listener
 from idiolect.control.peers import peer_of
 from idiolect.control.serving import Acceptor, Seldom
-from idiolect.control.wyoming_guests import Reserve
-from idiolect.control.wyoming_wire import EVENTS, EventError, Limits, Wire, text
+from idiolect.control.sockets import Listener
+from idiolect.control.wyoming.connection import EVENTS, EventError, Limits, Wire, text
+from idiolect.control.wyoming.guests import Reserve
 from idiolect.listening.sound import Hearing
 from idiolect.listening.turns import Message, Tap, TurnTap
 from idiolect.values import SAMPLE_RATE

@@ -29,8 +29,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from idiolect.control.api.browsers import Session
 from idiolect.control.limits import Bucket, Rate
-from idiolect.control.pairing_api import Session
 from idiolect.errors import RequestError
 from idiolect.people.adapters import Personal
 from idiolect.people.consent import Consents

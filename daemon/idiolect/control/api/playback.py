@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from idiolect.control.arguments import only
+from idiolect.control.api.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api import Call, Daemon
+    from idiolect.control.api.routes import Call, Daemon
 
 LEASE_S = 300.0
 MAX_LEASE_S = 3600.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api import Call, Daemon
+    from idiolect.control.api.routes import Call, Daemon
 
 
 class Windows(Protocol):

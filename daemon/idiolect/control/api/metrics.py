@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.metrics_core import HistogramMetricFamily
 
-    from idiolect.control.api import Call, Daemon, Reply
+    from idiolect.control.api.routes import Call, Daemon, Reply
 
 PACKAGE = "prometheus-client"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -124,7 +124,7 @@ class Measuring(Protocol):
 
 async def show(daemon: Daemon, call: Call) -> Reply:
     """GET /metrics. ``RequestError`` 503 without prometheus-client."""
-    from idiolect.control.api import Reply, check_keys
+    from idiolect.control.api.routes import Reply, check_keys
 
     check_keys(call.query, ())
     library = await asyncio.to_thread(_library)

@@ -41,13 +41,13 @@ from wyoming.event import Event
 from wyoming.ping import Pong
 from wyoming.wake import Detection, NotDetected
 
-from idiolect.control.hub import Hub, LaggedError
-from idiolect.control.listener import Listener
 from idiolect.control.peers import peer_of
 from idiolect.control.serving import Acceptor, Seldom
-from idiolect.control.wyoming_guests import Guest, Pace, Places
-from idiolect.control.wyoming_info import info, speaks
-from idiolect.control.wyoming_wire import EventError, Limits, Wire, text, whole
+from idiolect.control.sockets import Listener
+from idiolect.control.wyoming.connection import EventError, Limits, Wire, text, whole
+from idiolect.control.wyoming.guests import Guest, Pace, Places
+from idiolect.control.wyoming.info import info, speaks
+from idiolect.events import Hub, LaggedError
 from idiolect.listening.sound import Heard, Hearing, Sound, SoundError, Stream
 
 log = logging.getLogger(__name__)

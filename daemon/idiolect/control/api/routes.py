@@ -32,10 +32,15 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import NoReturn, Protocol
 
-from idiolect.control import box_api, idle_api, learn_api, metrics, pairing_api, trust_api
-from idiolect.control.hub import RING, Hub
+from idiolect.control.api import audit as trust_api
+from idiolect.control.api import browsers as pairing_api
+from idiolect.control.api import learn as idle_api
+from idiolect.control.api import metrics
+from idiolect.control.api import people as learn_api
+from idiolect.control.api import playback as box_api
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
+from idiolect.events import RING, Hub
 from idiolect.host import structure
 from idiolect.values import GUEST, MAX_PAUSE_S, encodable
 

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from idiolect.control.arguments import only
+from idiolect.control.api.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api import Call, Daemon
+    from idiolect.control.api.routes import Call, Daemon
 
 Answer = dict[str, object]
 

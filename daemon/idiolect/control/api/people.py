@@ -32,13 +32,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from idiolect.control.arguments import only
+from idiolect.control.api.arguments import only
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
 from idiolect.values import MAX_PAUSE_S
 
 if TYPE_CHECKING:
-    from idiolect.control.api import Call, Daemon
+    from idiolect.control.api.routes import Call, Daemon
 
 SHORTEST_PASSPHRASE = 8
 Answer = dict[str, object]

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from idiolect.control import api
-from idiolect.control.listener import Listener, ListenError
-from idiolect.control.pagedoor import PageDoor
-from idiolect.control.pairing_api import Pairing
+from idiolect.control.api import routes as api
+from idiolect.control.api.browsers import Pairing
+from idiolect.control.page.door import PageDoor
 from idiolect.control.server import Server
+from idiolect.control.sockets import Listener, ListenError
 
 if TYPE_CHECKING:
     import ssl

@@ -21,7 +21,8 @@ from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from idiolect.control import api, learn_api
+from idiolect.control.api import people as learn_api
+from idiolect.control.api import routes as api
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
 from idiolect.values import GUEST, NOBODY, name_key

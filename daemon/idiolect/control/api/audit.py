@@ -17,11 +17,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from idiolect.control.arguments import only
+from idiolect.control.api.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api import Call, Daemon
+    from idiolect.control.api.routes import Call, Daemon
 
 MAX_ENTRIES = 1000
 STANDARD_ENTRIES = 50
