@@ -277,7 +277,7 @@ def test_a_daemon_that_a_client_woke_tells_it_which_line_is_wrong(activation):
     (activation.folder / "wrong.yaml").write_text("schema: 2\nlistening:\n  timeout_s: 0\n")
     ready = CHILD[: CHILD.index("from idiolect")].replace("sys.argv[2:]", "sys.argv[2:3]")
     program = ready + (
-        "from idiolect.service import start\n"
+        "from idiolect.service.service import start\n"
         f"code = start([Path({str(activation.folder / 'wrong.yaml')!r})])\n"
         "print(code)\n"
     )

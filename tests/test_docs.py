@@ -247,7 +247,7 @@ def refusal(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
             parser().parse_args(words[1:])
         else:
             monkeypatch.setattr(sys, "argv", words)
-            monkeypatch.setitem(sys.modules, "idiolect.service", SimpleNamespace(start=lambda _: 0))
+            monkeypatch.setitem(sys.modules, "idiolect.service.service", SimpleNamespace(start=lambda _: 0))
             daemon.main()
     except _Refused as refused:
         return str(refused)

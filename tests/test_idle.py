@@ -14,7 +14,7 @@ from idiolect.host.sensors.power import read_power
 from idiolect.host.sensors.pressure import Pressure, read_pressure
 from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import read_thermal
-from idiolect.idle import DAY_MINUTES, Moment, Sensed, obstacles, within
+from idiolect.service.idle.conditions import DAY_MINUTES, Moment, Sensed, obstacles, within
 from tests.boards import Board, put
 
 WISHES = Idle()

@@ -240,7 +240,7 @@ def test_parts_import_only_what_they_may(house):
 
 
 def test_only_main_imports_the_service(house):
-    users = {m.name for m in house.values() if "idiolect.service" in m.all_imports}
+    users = {m.name for m in house.values() if "idiolect.service.service" in m.all_imports}
     assert users == {"idiolect.__main__"}
 
 
@@ -295,20 +295,25 @@ def test_importing_loads_nothing_heavy(module, heavy):
         (
             "idiolect.control.api.routes",
             "from idiolect import service",
-            "idiolect.control.api.routes imports idiolect.service",
+            "idiolect.control.api.routes imports idiolect.service.service",
         ),
         ("idiolect.newcomer", "", "idiolect.newcomer: say in MAY_IMPORT what newcomer may import"),
         (
             "idiolect.trust.vault.vault",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import idiolect.service",
-            "idiolect.trust.vault.vault imports idiolect.service",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import idiolect.service.service",
+            "idiolect.trust.vault.vault imports idiolect.service.service",
         ),
     ],
 )
 def test_the_reader_sees_a_crossed_line(name, source, fault):
     fake = {
         n: Module(n)
-        for n in ("idiolect", "idiolect.listening.pipeline", "idiolect.listening.pipeline.chain", "idiolect.service")
+        for n in (
+            "idiolect",
+            "idiolect.listening.pipeline",
+            "idiolect.listening.pipeline.chain",
+            "idiolect.service.service",
+        )
     }
     fake[name] = parse(name, source)
     assert fault in [*layer_faults(fake), *purity_faults(fake)]

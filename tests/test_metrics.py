@@ -18,14 +18,14 @@ from types import SimpleNamespace
 import pytest
 
 from idiolect.config.schema import parse
-from idiolect.connections import Connections
 from idiolect.control.api import metrics
 from idiolect.learning import gate as guard
 from idiolect.learning import rollout
 from idiolect.learning.worker import process as worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.audio.microphone import MicrophoneError
-from idiolect.measuring import Measuring, Moment
+from idiolect.service.connections import Connections
+from idiolect.service.metrics import Measuring, Moment
 from idiolect.values import MicrophoneHealth
 from tests import speech
 from tests.alsa import require_wavmic

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect import doctor
 from idiolect.cli_output import plain
 from idiolect.config.kinds import escaped
 from idiolect.config.schema import as_dict, load, parse
 from idiolect.errors import ConfigError, RequestError
 from idiolect.people.consent import CONSENT, Consents, Pending
+from idiolect.service import doctor
 from idiolect.values import name_key, person_name
 from tests.pages import PageHome
 from tests.people import Household

@@ -23,10 +23,10 @@ from idiolect.listening.recognizer import Recognizer, bundle_directory, listenin
 from idiolect.people.adapters import Personal
 from idiolect.people.enrolment import Enrolment
 from idiolect.people.people import People
+from idiolect.service.idle.scheduler import Windows
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event
-from idiolect.windows import Windows
 from tests.boards import Board
 from tests.fake_daemon import FakeDaemon, running
 from tests.people import invented, model, span

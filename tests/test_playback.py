@@ -10,7 +10,6 @@ import pytest
 
 from bundlebuild.audio import read, to_int16
 from idiolect import cli
-from idiolect.box import Box
 from idiolect.errors import RequestError
 from idiolect.events import Hub
 from idiolect.listening.attempt import Taken
@@ -19,6 +18,7 @@ from idiolect.listening.inference import PLAYBACK_MORE, Inference, Names
 from idiolect.listening.pipeline.decoder import State, raised
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.people.people import People
+from idiolect.service.playback import Box
 from idiolect.values import BLOCK, Captured
 from tests import speech
 from tests.alsa import require_wavmic

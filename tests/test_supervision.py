@@ -18,7 +18,7 @@ import pytest
 from idiolect.errors import ConfigError, Problem, reason
 from idiolect.host.systemd import Notifier, SystemdError, message_id
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.supervision import Condition, Supervision, describe
+from idiolect.service.supervision import Condition, Supervision, describe
 from idiolect.trust.device.keys import View
 from idiolect.values import BLOCK, Captured, MicrophoneHealth
 from tests.alsa import require_wavmic

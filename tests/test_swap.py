@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import doctor
 from idiolect.host.swap import read_swapping
+from idiolect.service import doctor
 
 SWAPS = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 ON = SWAPS + "/var/swap                               file\t\t102396\t\t0\t\t-2\n"

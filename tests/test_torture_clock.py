@@ -11,7 +11,6 @@ import time
 import numpy as np
 import pytest
 
-from idiolect import idle, pausing
 from idiolect.control.page.browsers import CODE_S, SESSION_S, Pairing
 from idiolect.errors import RequestError
 from idiolect.host import clock
@@ -22,6 +21,8 @@ from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
 from idiolect.people.receipt import RETENTION
 from idiolect.people.review import Rights
+from idiolect.service import pause as pausing
+from idiolect.service.idle import conditions as idle
 from idiolect.trust.vault.rotation import Meter
 from idiolect.values import MAX_PAUSE_S, Detection, Event
 from tests.homes import DAY, Home, story

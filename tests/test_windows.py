@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from idiolect import windows as windows_module
 from idiolect.errors import RequestError
 from idiolect.learning.worker.process import Worker
+from idiolect.service.idle import scheduler as windows_module
 from tests.homes import DAY, Home, story
 from tests.people import invented
 

@@ -143,6 +143,6 @@ def test_without_the_library_the_daemon_serves_all_else_and_says_what_is_missing
 
 
 def test_the_library_is_loaded_where_somebody_asks_for_it_and_nowhere_else():
-    code = "import sys, idiolect.service; print(*(m for m in sys.modules if m.split('.')[0] == 'wyoming'))"
+    code = "import sys, idiolect.service.service; print(*(m for m in sys.modules if m.split('.')[0] == 'wyoming'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -35,7 +35,7 @@ def main() -> int:
     # On Unix sockets asyncio does without TLS, and without the 4 MiB of it, where there is no ssl when it is imported.
     if not _speaks_tls(options.config):
         sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
-    from idiolect.service import start
+    from idiolect.service.service import start
 
     return start(options.config)
 

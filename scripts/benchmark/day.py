@@ -30,10 +30,10 @@ from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, model_of, read_bundle
 from idiolect.people.adapters import Personal
 from idiolect.people.people import People
+from idiolect.service.idle.scheduler import Windows
 from idiolect.trust.device.keys import Custody, Model
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event
-from idiolect.windows import Windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

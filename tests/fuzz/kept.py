@@ -23,13 +23,13 @@ from idiolect.host.structure import Source
 from idiolect.learning import health, provenance, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import Example
-from idiolect.pausing import PAUSE_FILE, Pausing
 from idiolect.people import receipt
 from idiolect.people.adapters import STATE_FILE, Personal
 from idiolect.people.consent import Person
 from idiolect.people.copies import SCHEMA
 from idiolect.people.learner import Made
 from idiolect.people.review import Rights
+from idiolect.service.pause import PAUSE_FILE, Pausing
 from idiolect.trust.bundle import bundle, slots
 from idiolect.trust.bundle.verify import Verified
 from idiolect.trust.device import key_file as keyfile

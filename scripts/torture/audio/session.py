@@ -34,7 +34,7 @@ PORTION = 11
 Converters of rates, here and there, may give a block more at once than they took.
 """
 QUEUE = 25
-"""Blocks in the daemon's queue (``idiolect.service.QUEUE_BLOCKS``)."""
+"""Blocks in the daemon's queue (``idiolect.service.service.QUEUE_BLOCKS``)."""
 HEARD = ("wake", "phrase", "rejected")
 MOST_FOUND = 40
 

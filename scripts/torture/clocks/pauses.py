@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.listening.audio.capture import BlockQueue, Capture
-from idiolect.pausing import Pausing
+from idiolect.service.pause import Pausing
 from torture.clocks.turned import DAY, WRONG, Clocks
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from idiolect import idle
 from idiolect.config.schema import Idle
 from idiolect.host import clock
+from idiolect.service.idle import conditions as idle
 from torture.clocks.turned import DAY, ClockedHome, Clocks
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC")

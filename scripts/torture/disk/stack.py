@@ -21,11 +21,11 @@ from idiolect.control.page.browsers import Pairing
 from idiolect.learning.worker.process import Worker
 from idiolect.learning.worker.sandbox import Layer
 from idiolect.listening.audio.capture import BlockQueue, Capture
-from idiolect.pausing import Pausing
 from idiolect.people.consent import Consents
 from idiolect.people.feedback import observe
 from idiolect.people.learner import Learner
 from idiolect.people.review import Rights
+from idiolect.service.pause import Pausing
 from idiolect.trust.bundle.slots import FOLDER, Slots
 from idiolect.trust.device.keys import Custody, Model, View
 from idiolect.trust.device.provisioning import factory_reset

@@ -15,9 +15,9 @@ from idiolect.errors import LearningError
 from idiolect.host import clock
 from idiolect.host.process import Confinement
 from idiolect.host.swap import Swapping
-from idiolect.idle import Sensed
 from idiolect.learning.worker.process import Worker
 from idiolect.learning.worker.sandbox import ESSENTIAL, Layer
+from idiolect.service.idle.conditions import Sensed
 from idiolect.trust.bundle.lacking import Lack
 from idiolect.trust.device.keys import Finding, View
 from idiolect.values import MicrophoneHealth, counted

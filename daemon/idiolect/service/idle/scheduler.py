@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idiolect import idle, jobs
 from idiolect.config.schema import Idle
 from idiolect.errors import LearningError, Preempted, RequestError, TrustError
 from idiolect.host import clock
@@ -26,11 +25,13 @@ from idiolect.host.sensors.power import read_power
 from idiolect.host.sensors.pressure import Triggers, read_pressure
 from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import ThermalReader
-from idiolect.idle import Moment, Obstacle, Sensed
-from idiolect.jobs import Job
 from idiolect.learning.worker.process import Backend
 from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
+from idiolect.service.idle import conditions as idle
+from idiolect.service.idle import jobs
+from idiolect.service.idle.conditions import Moment, Obstacle, Sensed
+from idiolect.service.idle.jobs import Job
 from idiolect.trust.device.keys import Custody
 
 log = logging.getLogger(__name__)

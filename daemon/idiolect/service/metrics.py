@@ -23,10 +23,10 @@ from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference
 from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
+from idiolect.service.idle.scheduler import Windows
 from idiolect.trust.device.keys import Custody, Model, View
 from idiolect.trust.vault.audit import MAX_ENTRIES, Entry
 from idiolect.values import MicrophoneHealth
-from idiolect.windows import Windows
 
 ASK_S = 0.25
 CLOCK_S = 5.0

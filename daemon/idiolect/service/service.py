@@ -26,11 +26,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from idiolect import __version__, doctor
-from idiolect.box import Box
+from idiolect import __version__
 from idiolect.config.files import installed_files
 from idiolect.config.schema import Audio, Config, as_dict, load
-from idiolect.connections import Connections
 from idiolect.control.page.browsers import Pairing
 from idiolect.control.server import control_server
 from idiolect.control.shared import Shared
@@ -52,17 +50,20 @@ from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import also_always, listening_for, model_of, with_taught
 from idiolect.listening.starting import Start, begin
 from idiolect.listening.streams import Streams
-from idiolect.measuring import Measuring, Moment
-from idiolect.pausing import Pausing
 from idiolect.people.adapters import Personal
 from idiolect.people.enrolment import Enrolment
 from idiolect.people.people import People
-from idiolect.settings import Settings, as_problems
-from idiolect.supervision import Condition, Supervision, where
+from idiolect.service import doctor
+from idiolect.service.connections import Connections
+from idiolect.service.idle.scheduler import Windows
+from idiolect.service.metrics import Measuring, Moment
+from idiolect.service.pause import Pausing
+from idiolect.service.playback import Box
+from idiolect.service.settings import Settings, as_problems
+from idiolect.service.supervision import Condition, Supervision, where
 from idiolect.trust.device.keys import Custody, View, sentence
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Event, MicrophoneHealth
-from idiolect.windows import Windows
 
 log = logging.getLogger(__name__)
 
