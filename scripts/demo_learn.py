@@ -60,7 +60,7 @@ class Visit:
     def idiolect(self, *arguments: str, typed: str = "", good: tuple[int, ...] = (0,)) -> str:
         """The command line, as she would use it; what it prints, with what she typed to get it."""
         print(f"   $ idiolect {' '.join(f'{a!r}' if ' ' in a else a for a in arguments)}", flush=True)
-        command = [sys.executable, "-m", "idiolect.cli", *arguments]
+        command = [sys.executable, "-m", "idiolect.cli.main", *arguments]
         environment = {**os.environ, "IDIOLECT_SOCKET": str(self.board.folder / "control.sock")}
         done = subprocess.run(command, env=environment, input=typed, capture_output=True, text=True, check=False)
         if done.returncode not in good:
@@ -89,7 +89,7 @@ class Visit:
     def teach(self) -> dict[str, Any]:
         """`idiolect enroll` at its own terminal, and she speaks whenever it listens."""
         print(f'   $ idiolect enroll {WHO} "{PHRASE}"', flush=True)
-        command = [sys.executable, "-m", "idiolect.cli", "enroll", WHO, PHRASE]
+        command = [sys.executable, "-m", "idiolect.cli.main", "enroll", WHO, PHRASE]
         environment = {**os.environ, "IDIOLECT_SOCKET": str(self.board.folder / "control.sock")}
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

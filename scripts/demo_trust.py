@@ -153,7 +153,7 @@ class Board:
 
     def _idiolect(self, *arguments: str) -> str:
         """Run the command line as a person would, in the board's folder."""
-        command = [sys.executable, "-m", "idiolect.cli", *arguments]
+        command = [sys.executable, "-m", "idiolect.cli.main", *arguments]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"idiolect {' '.join(arguments[:2])} failed: {done.stderr}")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idiolect import cli, cli_doctor
-from idiolect import cli_output as show
+from idiolect.cli import doctor as cli_doctor
+from idiolect.cli import main as cli
+from idiolect.cli import output as show
 from idiolect.errors import RequestError
 from tests.fake_daemon import FakeDaemon, running, wait_for
 
@@ -24,7 +25,7 @@ ENV = {**os.environ, "PYTHONPATH": str(DAEMON), "TZ": "UTC", "LC_ALL": "C.UTF-8"
 
 
 def command(path: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "idiolect.cli", "--socket", str(path), *arguments]
+    return [sys.executable, "-m", "idiolect.cli.main", "--socket", str(path), *arguments]
 
 
 def idiolect(path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +103,7 @@ def test_status_for_programs(run, path, arguments):
 
 def test_the_socket_may_come_from_the_environment(run, path):
     done = subprocess.run(
-        [sys.executable, "-m", "idiolect.cli", "devices"],
+        [sys.executable, "-m", "idiolect.cli.main", "devices"],
         capture_output=True,
         text=True,
         env=ENV | {"IDIOLECT_SOCKET": str(path)},

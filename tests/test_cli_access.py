@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idiolect import cli, cli_access
-from idiolect.cli_access import Who, parsed, unreadable, unwritable
+from idiolect.cli import access as cli_access
+from idiolect.cli import main as cli
+from idiolect.cli.access import Who, parsed, unreadable, unwritable
 from idiolect.trust.bundle.slots import Slots
 from tests import bundles
 

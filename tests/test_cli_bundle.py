@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import cli
+from idiolect.cli import main as cli
 from idiolect.trust.bundle import approvals
 from idiolect.trust.bundle.public_keys import fingerprint, load_public, public_pem
 from idiolect.trust.bundle.signing import load_private

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import cli, cli_config, cli_doctor
+from idiolect.cli import config as cli_config
+from idiolect.cli import doctor as cli_doctor
+from idiolect.cli import main as cli
 from idiolect.config import rewrite as configedit
 from idiolect.config.files import installed_files
 from idiolect.config.schema import Person, load
@@ -248,7 +250,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, options: str) -> None:
         printf %s "$OLD" > {tmp_path}/a.yaml
         [ {options} = ro ] || head -c 100000 /dev/zero > {tmp_path}/filler 2>/dev/null
         [ {options} = ro ] && mount -o remount,ro {tmp_path}
-        {sys.executable} -m idiolect.cli config migrate {tmp_path}/a.yaml; code=$?
+        {sys.executable} -m idiolect.cli.main config migrate {tmp_path}/a.yaml; code=$?
         [ "$(cat {tmp_path}/a.yaml; echo x)" = "$OLD"x ] || exit 98
         [ -z "$(find {tmp_path} -name '*schema*' -o -name '*.new')" ] || exit 97
         exit $code

@@ -15,7 +15,7 @@ from tests.swtpm import Swtpm
 
 def idiolect(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run the command line; what it said."""
-    command = [sys.executable, "-m", "idiolect.cli", *arguments]
+    command = [sys.executable, "-m", "idiolect.cli.main", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == code, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr

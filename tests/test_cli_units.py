@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from idiolect import cli_units
-from idiolect.cli_files import CommandError
+from idiolect.cli import systemctl as cli_units
+from idiolect.cli.files import CommandError
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -84,7 +84,7 @@ def test_who_may_not_stop_it_is_told_what_to_do(systemd):
 
 def test_pairing_goes_on_where_systemd_answers_root_alone(systemd, monkeypatch):
     """On an image without a bus."""
-    from idiolect import cli_pair
+    from idiolect.cli import pair as cli_pair
 
     def refused(*_):
         raise CommandError("systemctl show: Failed to connect to bus: try again with sudo", 77)

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 import pytest
 
 from idiolect import __main__ as daemon
-from idiolect import cli
-from idiolect.cli_doctor import PARTS
+from idiolect.cli import main as cli
+from idiolect.cli.doctor import PARTS
 from idiolect.config import schema as config
 from idiolect.errors import ConfigError
 from idiolect.host.systemd import message_id

@@ -320,7 +320,7 @@ class Running(Daemon):
         return {check["check"]: check for check in self.client.get("/v1/doctor")["checks"]}
 
     def cli(self, *arguments: object):
-        command = [sys.executable, "-m", "idiolect.cli", "--socket", str(self.folder / "control.sock")]
+        command = [sys.executable, "-m", "idiolect.cli.main", "--socket", str(self.folder / "control.sock")]
         environment = os.environ | {"MAINPID": ""}
         return subprocess.run(
             [*command, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
@@ -437,7 +437,7 @@ def test_a_daemon_that_does_not_answer_is_told_by_a_signal(tmp_path):
     program = "import signal, time\nsignal.signal(1, lambda *_: exit(7))\nprint('up', flush=True)\ntime.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        command = [sys.executable, "-m", "idiolect.cli", "--socket", str(tmp_path / "none"), "config", "reload"]
+        command = [sys.executable, "-m", "idiolect.cli.main", "--socket", str(tmp_path / "none"), "config", "reload"]
         alone = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"MAINPID": ""})
         assert alone.returncode == 69
         environment = os.environ | {"MAINPID": str(process.pid)}

@@ -243,7 +243,7 @@ def test_what_others_say_of_it_is_theirs_and_counts_for_nobody(house):  # noqa: 
 
 def test_the_command_line_shares(house):  # noqa: F811 - the fixture
     def idiolect(*words, code=0):
-        command = [sys.executable, "-m", "idiolect.cli", "--socket", str(house.it.path), *words]
+        command = [sys.executable, "-m", "idiolect.cli.main", "--socket", str(house.it.path), *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr

@@ -255,7 +255,7 @@ def test_one_file_owns_a_library(house, library, owner):
 
 
 def test_cli_cannot_reach_a_heavy_library(house):
-    reached = reach(house, "idiolect.cli")
+    reached = reach(house, "idiolect.cli.main")
     assert {"idiolect.client.client", "idiolect.client.connection", "idiolect.errors"} <= reached
     assert reached & NOT_IN_CLI == set()
 
@@ -263,7 +263,7 @@ def test_cli_cannot_reach_a_heavy_library(house):
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("idiolect.cli", NOT_IN_CLI),
+        ("idiolect.cli.main", NOT_IN_CLI),
         ("idiolect.client", NOT_IN_CLI | {"yaml", "cryptography", "argparse"}),
         ("idiolect.values", NOT_IN_CLI),
         ("idiolect.listening.pipeline.chain", {"h11", "socket"}),
@@ -322,9 +322,9 @@ def test_the_reader_sees_a_crossed_line(name, source, fault):
 def test_the_reader_follows_imports_through_other_modules():
     fake = {
         "idiolect": Module("idiolect"),
-        "idiolect.cli": parse("idiolect.cli", "def f():\n    from idiolect.control import client"),
+        "idiolect.cli.main": parse("idiolect.cli.main", "def f():\n    from idiolect.control import client"),
         "idiolect.control": Module("idiolect.control"),
         "idiolect.control.client": parse("idiolect.control.client", "from . import wire", package=False),
         "idiolect.control.http": parse("idiolect.control.http", "import numpy.linalg"),
     }
-    assert "numpy" in reach(fake, "idiolect.cli")
+    assert "numpy" in reach(fake, "idiolect.cli.main")

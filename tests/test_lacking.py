@@ -82,7 +82,7 @@ def test_the_shipped_bundle_lacks_nothing_and_nonsense_is_left_to_who_refuses_it
 
 def idiolect(*arguments: object, code: int = 0, socket: Path | None = None) -> str:
     environment = {"PATH": "/usr/bin:/bin", **({"IDIOLECT_SOCKET": str(socket)} if socket else {})}
-    command = [sys.executable, "-m", "idiolect.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "idiolect.cli.main", *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr

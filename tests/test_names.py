@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.cli_output import plain
+from idiolect.cli.output import plain
 from idiolect.config.kinds import escaped
 from idiolect.config.schema import as_dict, load, parse
 from idiolect.errors import ConfigError, RequestError
@@ -244,7 +244,7 @@ def test_a_name_works_from_the_command_line_too(tmp_path, name):
     with whole(tmp_path, people={name: {"users": [ME]}}) as home:
 
         def idiolect(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "idiolect.cli", "--socket", home.socket, *words]
+            command = [sys.executable, "-m", "idiolect.cli.main", "--socket", home.socket, *words]
             return subprocess.run(
                 command, input=typed, capture_output=True, text=True, timeout=60, check=False, env={"PYTHONUTF8": "1"}
             )

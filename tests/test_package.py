@@ -70,7 +70,7 @@ def package() -> Package:
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vendor's four keys."""
-    from idiolect.cli import main
+    from idiolect.cli.main import main
 
     folder = tmp_path_factory.mktemp("vendor")
     assert main(["bundle", "keygen", str(folder / "keys")]) == 0
@@ -294,7 +294,7 @@ def test_no_private_key_gets_in(package: Package, signed: Package, keys: Path) -
 
 @pytest.mark.slow
 def test_a_model_that_was_signed_elsewhere_comes_with_its_public_keys(keys: Path, tmp_path: Path) -> None:
-    from idiolect.cli import main
+    from idiolect.cli.main import main
 
     signed, public = tmp_path / "acme", tmp_path / "public"
     names = ("--bundle-key", str(keys / "bundle.key"), "--policy-key", str(keys / "policy.key"), "--out", str(signed))

@@ -46,7 +46,7 @@ class Home(Daemon):
         return self
 
     def idiolect(self, *arguments, typed="", code=0):
-        command = [sys.executable, "-m", "idiolect.cli", *arguments]
+        command = [sys.executable, "-m", "idiolect.cli.main", *arguments]
         environment = {"IDIOLECT_SOCKET": str(self.folder / "control.sock"), "PATH": "/usr/bin:/bin"}
         done = subprocess.run(
             command, env=environment, input=typed, capture_output=True, text=True, timeout=300, check=False

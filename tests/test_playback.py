@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bundlebuild.audio import read, to_int16
-from idiolect import cli
+from idiolect.cli import main as cli
 from idiolect.errors import RequestError
 from idiolect.events import Hub
 from idiolect.listening.attempt import Taken

@@ -234,7 +234,7 @@ def test_without_a_microphone_the_service_is_up_and_says_why(daemon):
 
 
 def idiolect(daemon, *arguments):
-    command = [sys.executable, "-m", "idiolect.cli", "--socket", str(daemon.folder / "control.sock"), *arguments]
+    command = [sys.executable, "-m", "idiolect.cli.main", "--socket", str(daemon.folder / "control.sock"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -248,7 +248,15 @@ def test_who_asks_is_told_that_nobody_can_be_heard(daemon):
     assert "listening   nobody can be heard (microphone absent)" in said.stdout
     assert "waiting for a wake word" not in said.stdout
     assert idiolect(d, "status", "--json").returncode == 1
-    command = [sys.executable, "-m", "idiolect.cli", "--socket", str(d.folder / "control.sock"), "listen", "--count=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "idiolect.cli.main",
+        "--socket",
+        str(d.folder / "control.sock"),
+        "listen",
+        "--count=1",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as listening:
         assert listening.stderr.readline().startswith("idiolect: nobody can be heard: the microphone is absent: ")
         d.mic.gone(False)
@@ -346,7 +354,7 @@ def test_a_dead_thread_ends_the_process(daemon, tmp_path):
 
 def test_status_is_json_for_machines_and_sentences_for_people(daemon):
     d = daemon(room(1)).start().ready()
-    command = [sys.executable, "-m", "idiolect.cli", "--socket", str(d.folder / "control.sock")]
+    command = [sys.executable, "-m", "idiolect.cli.main", "--socket", str(d.folder / "control.sock")]
     machine = subprocess.run([*command, "--json", "status"], capture_output=True, text=True, check=True)
     assert json.loads(machine.stdout)["bundle"]["name"] == "default"
     person = subprocess.run([*command, "status"], capture_output=True, text=True, check=True)

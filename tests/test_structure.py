@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from idiolect import cli_learn
+from idiolect.cli import review as cli_learn
 from idiolect.client import connection as client_wire
 from idiolect.config.tree import Reading, read_tree
 from idiolect.control.api import routes as api

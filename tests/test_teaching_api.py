@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from idiolect import cli_learn
+from idiolect.cli import review as cli_learn
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import Manner
 from idiolect.listening.attempt import Reason, Taken

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from idiolect import cli
+from idiolect.cli import main as cli
 from idiolect.values import counted
 from tests.test_fallback import Running
 from tests.test_service import require_wavmic

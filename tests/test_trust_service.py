@@ -79,7 +79,7 @@ class Board:
         return self.log
 
     def cli(self, *arguments, code=0):
-        command = [sys.executable, "-m", "idiolect.cli", "--socket", str(self.folder / "control.sock"), *arguments]
+        command = [sys.executable, "-m", "idiolect.cli.main", "--socket", str(self.folder / "control.sock"), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
         assert done.returncode == code, done.stderr
         return done.stdout or done.stderr

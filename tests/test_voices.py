@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from idiolect.cli_output import learning_text, voice_text
+from idiolect.cli.output import learning_text, voice_text
 from idiolect.people import voices
 from idiolect.people.review import Rights
 from tests.people import Household, invented, model, span
@@ -159,7 +159,7 @@ def test_status_says_how_many_voices_cannot_be_told_yet():
 
 def test_the_api_and_the_command_line_say_it(house):  # noqa: F811 - the fixture
     def idiolect(*words, typed=""):
-        command = [sys.executable, "-m", "idiolect.cli", "--socket", str(house.it.path), *words]
+        command = [sys.executable, "-m", "idiolect.cli.main", "--socket", str(house.it.path), *words]
         done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

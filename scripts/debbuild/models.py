@@ -114,7 +114,7 @@ class _Idiolect:
         }
 
     def sign(self, asked: Signing, source: Path, out: Path) -> tuple[str, str]:
-        command: list[str | Path] = ["-m", "idiolect.cli", "bundle", "sign", source, "--out", out, "--json"]
+        command: list[str | Path] = ["-m", "idiolect.cli.main", "bundle", "sign", source, "--out", out, "--json"]
         command += ["--bundle-key", asked.bundle_key.resolve(), "--policy-key", asked.policy_key.resolve()]
         options = {"--name": asked.name, "--version": asked.version, "--password-file": asked.password_file}
         options |= {"--pcr": asked.pcr, "--pcr-start": asked.pcr_start}
@@ -133,7 +133,7 @@ class _Idiolect:
             if "PRIVATE" in (asked.keys / name).read_text():
                 raise BuildError(f"{asked.keys / name} is a private key: it has no place in a package")
         shutil.copyfile(asked.keys / "bundle.pem", trusted / "bundle.pem")
-        command: list[str | Path] = ["-m", "idiolect.cli", "bundle", "verify", asked.directory.resolve()]
+        command: list[str | Path] = ["-m", "idiolect.cli.main", "bundle", "verify", asked.directory.resolve()]
         command += ["--keys", trusted, "--policy-key", asked.keys.resolve() / "policy.pem"]
         verdict = self._run(command).splitlines()[-1]
         manifest = json.loads((asked.directory / "manifest.json").read_bytes())

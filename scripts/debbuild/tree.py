@@ -18,7 +18,7 @@ from debbuild.wheels import pip, tools
 OWN = "idiolectd"
 """Our own package, among the others."""
 DEBIAN_SITE = "/usr/lib/python3/dist-packages"
-_SCRIPTS = {"idiolect": "idiolect.cli", "idiolectd": "idiolect.__main__"}
+_SCRIPTS = {"idiolect": "idiolect.cli.main", "idiolectd": "idiolect.__main__"}
 # -I: neither the caller's environment nor his home has a say in what root, or the daemon, imports.
 _SCRIPT = """#!/{prefix}/bin/python3 -I
 import sys

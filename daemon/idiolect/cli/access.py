@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect import cli_units
-from idiolect.cli_files import CommandError
+from idiolect.cli import systemctl as cli_units
+from idiolect.cli.files import CommandError
 
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 TEMPORARY = tuple(map(Path, ("/tmp", "/var/tmp")))  # noqa: S108 - named, not used

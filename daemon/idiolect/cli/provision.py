@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idiolect import cli_output as show
-from idiolect import cli_units
-from idiolect.cli_files import DEFAULT_CONFIG, Add, CommandError, emit, files_explained, read, read_config
+from idiolect.cli import output as show
+from idiolect.cli import systemctl as cli_units
+from idiolect.cli.files import DEFAULT_CONFIG, Add, CommandError, emit, files_explained, read, read_config
 from idiolect.client import Client, UnreachableError
 from idiolect.errors import KeystoreError
 from idiolect.values import counted
@@ -185,7 +185,7 @@ def _audit_show(options: argparse.Namespace) -> int:
 
 def _adapter_verify(options: argparse.Namespace) -> int:
     """Exit status 65 when any check fails: what is in use is not what it says it is."""
-    from idiolect.cli_learn import verify_adapter
+    from idiolect.cli.review import verify_adapter
 
     if not options.of:
         raise CommandError("--adapter N needs --of NAME: versions are counted per person")

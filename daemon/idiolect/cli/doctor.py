@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from idiolect import cli_units
-from idiolect.cli_files import CommandError
+from idiolect.cli import systemctl as cli_units
+from idiolect.cli.files import CommandError
 from idiolect.config.files import MAIN, files_for
 from idiolect.errors import ConfigError
 from idiolect.values import counted
@@ -101,7 +101,7 @@ def _tpm() -> list[dict[str, object]]:
 
 
 def _configuration(path: Path) -> dict[str, object]:
-    from idiolect.cli_check import examined, has_unit
+    from idiolect.cli.check import examined, has_unit
     from idiolect.config.schema import load
 
     files: tuple[Path, ...] = (path,)

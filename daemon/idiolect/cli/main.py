@@ -14,9 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect import __version__, cli_box, cli_bundle, cli_config, cli_idle, cli_learn, cli_pair, cli_trust
-from idiolect import cli_output as show
-from idiolect.cli_files import DEFAULT_CONFIG
+from idiolect import __version__
+from idiolect.cli import box as cli_box
+from idiolect.cli import bundle as cli_bundle
+from idiolect.cli import config as cli_config
+from idiolect.cli import learn as cli_idle
+from idiolect.cli import output as show
+from idiolect.cli import pair as cli_pair
+from idiolect.cli import provision as cli_trust
+from idiolect.cli import review as cli_learn
+from idiolect.cli.files import DEFAULT_CONFIG
 from idiolect.client import Client, NoAnswerError, ServerEvent
 from idiolect.errors import IdiolectError, TrustError
 from idiolect.values import MAX_PAUSE_S
@@ -103,7 +110,7 @@ def _devices(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from idiolect.cli_doctor import local_checks, one_screen
+    from idiolect.cli.doctor import local_checks, one_screen
 
     checks = local_checks(Path(options.config))
     try:

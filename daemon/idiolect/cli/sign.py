@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idiolect.cli_files import (
+from idiolect.cli.files import (
     SHORT,
     CommandError,
     described,

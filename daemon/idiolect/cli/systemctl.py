@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from idiolect.cli_files import CommandError
+from idiolect.cli.files import CommandError
 
 SERVICE, SOCKET = "idiolectd.service", "idiolectd.socket"
 _SYSTEMD = Path("/run/systemd/system")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idiolect import cli_access
+from idiolect.cli import access as cli_access
 from idiolect.errors import BundleError, Problem
 
 if TYPE_CHECKING:

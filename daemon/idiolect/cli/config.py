@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idiolect import cli_output as show
-from idiolect.cli_files import Add, emit, files_explained
+from idiolect.cli import output as show
+from idiolect.cli.files import Add, emit, files_explained
 from idiolect.client import Client, NoAnswerError, NotPermittedError
 from idiolect.config.files import MAIN, installed_files
 from idiolect.config.kinds import parts
@@ -50,7 +50,7 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from idiolect.cli_check import examined, has_unit
+    from idiolect.cli.check import examined, has_unit
     from idiolect.config.schema import load
 
     notes: tuple[Problem, ...] = ()

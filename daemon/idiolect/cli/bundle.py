@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idiolect import cli_output as show
-from idiolect import cli_sign
-from idiolect.cli_files import (
+from idiolect.cli import output as show
+from idiolect.cli import sign as cli_sign
+from idiolect.cli.files import (
     DEFAULT_CONFIG,
     SHORT,
     Add,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idiolect.cli_output import voice_text
+from idiolect.cli.output import voice_text
 from idiolect.client import Client
 from idiolect.client.answers import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from idiolect import cli_output as show
+from idiolect.cli import output as show
 from idiolect.client import Client
 
 Add = Callable[..., argparse.ArgumentParser]

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from idiolect import cli_output as show
-from idiolect import cli_units
-from idiolect.cli_files import CommandError
+from idiolect.cli import output as show
+from idiolect.cli import systemctl as cli_units
+from idiolect.cli.files import CommandError
 from idiolect.client import Client
 
 Add = Callable[..., argparse.ArgumentParser]

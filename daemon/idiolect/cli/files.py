@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idiolect import cli_output as show
+from idiolect.cli import output as show
 from idiolect.config.files import MAIN, files_for
 from idiolect.errors import BundleError, IdiolectError
 
