@@ -43,7 +43,6 @@ TOGETHER = (
     Part("fuzz", (("--executions", 1_000_000),)),
     Part("storage"),
     Part("clock", (("--days", 3_000), ("--pauses", 2_000))),
-    Part("mutants"),
 )
 ALONE = (Part("adversary"), Part("hours", (("--minutes", 1_440),)), Part("load"), Part("flood"))
 

@@ -103,13 +103,13 @@ def message_id(template: str) -> str:
 
 
 class Journal(logging.Handler):
-    """Log records into the journal, with fields: `journalctl -u idiolectd IDIOLECT_PART=custody`.
+    """Log records into the journal, with fields: `journalctl -u idiolectd IDIOLECT_PART=device.keys`.
 
     | field | holds |
     | --- | --- |
     | PRIORITY | as syslog(3) |
     | MESSAGE_ID | the kind of message, `docs/operations.md` lists them |
-    | IDIOLECT_PART | the module that speaks, such as custody, windows, service |
+    | IDIOLECT_PART | the last two parts of the name of the module that speaks, such as device.keys or idle.scheduler |
     | IDIOLECT_THREAD | its thread: MainThread, keys, capture, inference |
     | CODE_FILE, CODE_LINE, CODE_FUNC | where that is in the source |
 
@@ -133,7 +133,7 @@ class Journal(logging.Handler):
                 CODE_FILE=record.filename,
                 CODE_LINE=record.lineno,
                 CODE_FUNC=record.funcName,
-                IDIOLECT_PART=record.name.rpartition(".")[2],
+                IDIOLECT_PART=".".join(record.name.split(".")[-2:]),
                 IDIOLECT_THREAD=record.threadName or "",
             )
         except Exception:

@@ -72,7 +72,7 @@ def _files() -> dict[str, api.Route]:
                 path = prefix if each.name == "index.html" else prefix + each.name
                 found[path] = api.Route(Role.OBSERVER, partial(_file, each, kind))
 
-    walk(resources.files("idiolect").joinpath("page"), "/")
+    walk(resources.files("idiolect.control.page").joinpath("static"), "/")
     return found
 
 

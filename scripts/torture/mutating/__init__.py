@@ -1,1 +1,0 @@
-"""Programs changed on purpose, and whether a test notices."""
