@@ -14,7 +14,7 @@ import yaml
 
 from idiolect.config.schema import Trust, load
 from idiolect.errors import BundleError, ConfigError
-from idiolect.listening.starting import begin
+from idiolect.service.starting import begin
 from idiolect.trust.bundle import choose as boot
 from idiolect.trust.bundle import last_good as lastgood
 from idiolect.trust.bundle.last_good import LastGood

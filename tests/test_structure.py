@@ -19,11 +19,11 @@ from idiolect.config.tree import Reading, read_tree
 from idiolect.control.api import routes as api
 from idiolect.control.wyoming import connection as wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
-from idiolect.host import stretch, structure
+from idiolect.host import structure
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import ledger, provenance
 from idiolect.learning import messages as protocol
-from idiolect.people import receipt
+from idiolect.people import receipt, stretch
 from idiolect.people import review as rights
 from idiolect.trust.bundle import canonical, phrases, slots
 from idiolect.trust.device import documents

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.host.swap import read_swapping
 from idiolect.service import doctor
+from idiolect.trust.device.swap import read_swapping
 
 SWAPS = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 ON = SWAPS + "/var/swap                               file\t\t102396\t\t0\t\t-2\n"
@@ -132,7 +132,7 @@ def test_pages_that_the_kernel_does_not_lock_are_told(tmp_path):
     program = (
         "import os, resource, sys\n"
         "from pathlib import Path\n"
-        "from idiolect.host.swap import read_swapping\n"
+        "from idiolect.trust.device.swap import read_swapping\n"
         "resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))\n"
         "os.getuid() or os.setresuid(65534, 65534, 65534)\n"
         "print(read_swapping(Path(sys.argv[1])).locks)\n"

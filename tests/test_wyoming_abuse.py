@@ -20,11 +20,11 @@ from wyoming.event import Event
 from wyoming.info import Describe
 from wyoming.ping import Ping
 
-from idiolect.control.backlog import MOST, TURN
 from idiolect.control.limits import Bucket, Rate
 from idiolect.control.wyoming import server as served
 from idiolect.control.wyoming.connection import CONNECTIONS, EventError, Limits, Wire
 from idiolect.control.wyoming.server import Refusals
+from idiolect.listening.backlog import MOST, TURN
 from idiolect.listening.pipeline.chain import Chain
 from tests import speech
 from tests.test_wyoming import transcript

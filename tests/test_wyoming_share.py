@@ -20,10 +20,10 @@ pytest.importorskip("wyoming", reason="pip install '.[wyoming]'")
 from wyoming.ping import Ping
 from wyoming.wake import Detect
 
-from idiolect.control.backlog import LEAST, MOST, TURN, Backlog, Job, Piece, Turns
 from idiolect.control.limits import Rate
 from idiolect.control.wyoming.connection import Limits
 from idiolect.control.wyoming.server import SEND_BYTES
+from idiolect.listening.backlog import LEAST, MOST, TURN, Backlog, Job, Piece, Turns
 from idiolect.listening.pipeline.encoder_pool import REPLAYED
 from idiolect.listening.sound import Sound
 from tests.wyoming_talk import client, idle, leave, say, serving, spoken, story, streams, until

@@ -19,8 +19,8 @@ import yaml
 from idiolect.client import Client
 from idiolect.config.schema import load
 from idiolect.host.systemd import Notifier
-from idiolect.listening.starting import begin
 from idiolect.service.service import Service
+from idiolect.service.starting import begin
 from idiolect.values import Detection, Event
 from tests.people import invented, span
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.control.backlog import Backlog, Job, Piece, Turns
 from idiolect.listening.audio.convert import MIN_RATE, AudioConverter
+from idiolect.listening.backlog import Backlog, Job, Piece, Turns
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening, State, Thresholds
 from idiolect.listening.pipeline.earlier import Carried

@@ -13,7 +13,6 @@ from typing import Any
 
 from idiolect.errors import RequestError, TrustError
 from idiolect.host import structure
-from idiolect.host.stretch import stretch
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning import rollout, trainer
 from idiolect.learning.admission import REASONS
@@ -23,6 +22,7 @@ from idiolect.people import copies, sharing, standing, voices
 from idiolect.people.consent import ADAPTER, Person
 from idiolect.people.learner import Learner, Made
 from idiolect.people.records import DAY_S
+from idiolect.people.stretch import stretch
 from idiolect.trust.vault import sealed_copy as sealedcopy
 from idiolect.values import counted
 

@@ -14,12 +14,12 @@ from idiolect.config.schema import Idle
 from idiolect.errors import LearningError
 from idiolect.host import clock
 from idiolect.host.process import Confinement
-from idiolect.host.swap import Swapping
 from idiolect.learning.worker.process import Worker
 from idiolect.learning.worker.sandbox import ESSENTIAL, Layer
 from idiolect.service.idle.conditions import Sensed
 from idiolect.trust.bundle.lacking import Lack
 from idiolect.trust.device.keys import Finding, View
+from idiolect.trust.device.swap import Swapping
 from idiolect.values import MicrophoneHealth, counted
 
 log = logging.getLogger(__name__)

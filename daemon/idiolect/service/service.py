@@ -36,7 +36,6 @@ from idiolect.control.turning_away import turn_away
 from idiolect.errors import ConfigError, IdiolectError, reason
 from idiolect.events import Hub, StateChange
 from idiolect.host import process, systemd
-from idiolect.host.swap import read_swapping
 from idiolect.host.systemd import Notifier
 from idiolect.learning.lived import Wish
 from idiolect.learning.worker.process import Worker
@@ -48,7 +47,6 @@ from idiolect.listening.inference import Inference, Names
 from idiolect.listening.pipeline.earlier import Carried
 from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import also_always, listening_for, model_of, with_taught
-from idiolect.listening.starting import Start, begin
 from idiolect.listening.streams import Streams
 from idiolect.people.adapters import Personal
 from idiolect.people.enrolment import Enrolment
@@ -60,8 +58,10 @@ from idiolect.service.metrics import Measuring, Moment
 from idiolect.service.pause import Pausing
 from idiolect.service.playback import Box
 from idiolect.service.settings import Settings, as_problems
+from idiolect.service.starting import Start, begin
 from idiolect.service.supervision import Condition, Supervision, where
 from idiolect.trust.device.keys import Custody, View, sentence
+from idiolect.trust.device.swap import read_swapping
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Event, MicrophoneHealth
 

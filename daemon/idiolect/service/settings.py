@@ -19,7 +19,7 @@ from pathlib import Path
 from idiolect.config.schema import Audio, Config, check_phrases, load, replaced
 from idiolect.errors import ConfigError, Problem, reason
 from idiolect.listening import recognizer as assembly
-from idiolect.listening.starting import Start
+from idiolect.service.starting import Start
 from idiolect.trust.bundle import choose as boot
 from idiolect.trust.bundle import last_good as lastgood
 from idiolect.trust.bundle.last_good import LastGood

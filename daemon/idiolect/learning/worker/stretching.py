@@ -10,9 +10,9 @@ import os
 from dataclasses import astuple
 
 from idiolect.errors import NONSENSE, LearningError
-from idiolect.host import stretch
 from idiolect.learning.worker import frames, sandbox
 from idiolect.learning.worker.main import read, write
+from idiolect.people import stretch
 from idiolect.trust.vault import passphrase
 
 
