@@ -39,7 +39,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "daemon")]
 from idiolect.learning import trainer  # noqa: E402
 from idiolect.learning.ledger import Example, Ledger  # noqa: E402
 from idiolect.listening.pipeline.space import as_span  # noqa: E402
-from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, model_of, read_bundle  # noqa: E402
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle  # noqa: E402
+from idiolect.people.models import model_of  # noqa: E402
 from idiolect.values import BLOCK  # noqa: E402
 
 SCORE_TOLERANCE = 0.05

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from idiolect.config.schema import Config, Trust
+from idiolect.trust.bundle.choose import Model
 from idiolect.trust.bundle.public_keys import public_pem
 from idiolect.trust.bundle.verify import Verified
-from idiolect.trust.device.keys import Custody, Model, View
+from idiolect.trust.device.keys import Custody, View
 from idiolect.trust.device.policy_key import PolicyKeyReplacement
 from idiolect.trust.device.provisioning import Provisioning, read_record
 from idiolect.trust.vault.vault import Vault

@@ -13,7 +13,8 @@ from idiolect.listening.inference import Inference, Names
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.people.adapters import Personal
 from idiolect.service.idle.scheduler import Windows
-from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.bundle.choose import Model
+from idiolect.trust.device.keys import Custody
 from idiolect.trust.device.vault_thread import Keys
 from tests.boards import Board
 from tests.people import invented, model, span

@@ -12,9 +12,10 @@ from idiolect.learning.model import Model
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.household import Adapter
 from idiolect.listening.pipeline.space import as_span
-from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.people.consent import Consents
 from idiolect.people.learner import Learner
+from idiolect.people.models import model_of
 from idiolect.trust.vault.vault import Vault
 from tests.trust.vaults import Clock
 

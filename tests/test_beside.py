@@ -19,7 +19,8 @@ from idiolect.listening.pipeline.frontend import Frontend
 from idiolect.listening.pipeline.head import Scorer
 from idiolect.listening.pipeline.hearing import LONGEST, UNSETTLED, resample_window
 from idiolect.listening.pipeline.household import Adapter, Household
-from idiolect.listening.recognizer import Recognizer, listening, model_of, with_taught
+from idiolect.listening.recognizer import Recognizer, listening, with_taught
+from idiolect.people.models import model_of
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import BLOCK, GUEST, WINDOW
 from tests import encoders, speech

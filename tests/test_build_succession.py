@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("soundfile")
 from bundlebuild import base, cli, corpus, succession
 from bundlebuild.space import Spoken
-from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle, succession_of
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
+from idiolect.people.models import succession_of
 from idiolect.trust.bundle.predecessors import Affine
 from tests import encoders
 from tests.bundles import builtin, write

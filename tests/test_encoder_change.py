@@ -19,11 +19,12 @@ from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.maps import EmbeddingMap
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.attempt import ALIKE
-from idiolect.listening.recognizer import Recognizer, model_of, succession_of
+from idiolect.listening.recognizer import Recognizer
 from idiolect.people import carryover as shelves
 from idiolect.people import standing
 from idiolect.people.consent import ADAPTER
 from idiolect.people.learner import Learner
+from idiolect.people.models import model_of, succession_of
 from idiolect.people.review import Rights
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import Detection, Event

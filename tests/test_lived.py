@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from idiolect.listening.pipeline.household import Adapter
-from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
+from idiolect.people.models import model_of
 from tests.conftest import absent
 
 pytest.importorskip("soundfile")

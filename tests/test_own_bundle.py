@@ -16,7 +16,8 @@ from bundlebuild.audio import read_wav_bytes, to_int16
 from idiolect.learning import gate
 from idiolect.listening.pipeline.household import Adapter, Taught
 from idiolect.listening.pipeline.space import NAMES
-from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
+from idiolect.people.models import model_of
 from tests.alsa import require_wavmic
 from tests.test_people_live import Home
 

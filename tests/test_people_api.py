@@ -24,7 +24,8 @@ from idiolect.people.adapters import Personal
 from idiolect.people.enrolment import Enrolment
 from idiolect.people.people import People
 from idiolect.service.idle.scheduler import Windows
-from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.bundle.choose import Model
+from idiolect.trust.device.keys import Custody
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event
 from tests.boards import Board

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from idiolect.errors import VaultError
 from idiolect.people import notices
-from idiolect.people.receipt import CATEGORIES, HOW, RETENTION, Receipt, parse
+from idiolect.people.receipt import HOW, Receipt, parse
+from idiolect.values import CATEGORIES, RETENTION
 
 SAMPLE = Receipt(
     record="0f" * 16,

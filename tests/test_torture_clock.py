@@ -19,12 +19,11 @@ from idiolect.listening.audio.capture import BlockQueue, Capture
 from idiolect.listening.inference import AGE_S, Recent
 from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
-from idiolect.people.receipt import RETENTION
 from idiolect.people.review import Rights
 from idiolect.service import pause as pausing
 from idiolect.service.idle import conditions as idle
 from idiolect.trust.vault.rotation import Meter
-from idiolect.values import MAX_PAUSE_S, Detection, Event
+from idiolect.values import MAX_PAUSE_S, RETENTION, Detection, Event
 from tests.homes import DAY, Home, story
 from torture import clock as torture
 from torture.clocks import years

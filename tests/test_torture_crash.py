@@ -8,7 +8,8 @@ from pathlib import Path
 
 from idiolect.config.schema import Config
 from idiolect.people.consent import CONSENT, Consents
-from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.bundle.choose import Model
+from idiolect.trust.device.keys import Custody
 from idiolect.trust.device.provisioning import KEYFILE, factory_reset
 from tests.swtpm import missing
 from tests.trust import crashes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:  # the command line imports this module and must stay free of numpy
     import numpy as np
     from numpy.typing import NDArray
+from collections.abc import Mapping
 
 SAMPLE_RATE = 16_000
 """Hz; everything behind the microphone is mono at this rate."""
@@ -212,3 +213,26 @@ def _seen(text: str) -> str:
 def is_id(text: str) -> bool:
     """Return whether text has the form of an id: it is looked up among ids, and never among names."""
     return _ID.fullmatch(text) is not None
+
+
+RETENTION: Mapping[str, int] = {
+    "enrol": 365,
+    "adapt_corrections": 365,
+    "adapt_confirmations": 90,
+    "usage": 90,
+    "voice_match": 365,
+    "household_phrases": 365,
+    "contribute": 30,
+}
+"""Purposes that one can agree to, with the days after which each thing kept for them goes."""
+
+
+CATEGORIES: Mapping[str, str] = {
+    "enrol": "numbers that describe how the person says a phrase, and the phrase",
+    "adapt_corrections": "numbers that describe an utterance the person corrected, and what was meant",
+    "adapt_confirmations": "numbers that describe an utterance the person confirmed, and what was understood",
+    "usage": "how often each phrase was said, by day",
+    "voice_match": "one vector that tells this voice from others",
+    "household_phrases": "which phrases of the person everybody may say",
+    "contribute": "numbers that describe utterances, until the person exports them",
+}

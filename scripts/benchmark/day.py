@@ -27,11 +27,13 @@ from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.pipeline.space import as_span
-from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, model_of, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.people.adapters import Personal
+from idiolect.people.models import model_of
 from idiolect.people.people import People
 from idiolect.service.idle.scheduler import Windows
-from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.bundle.choose import Model
+from idiolect.trust.device.keys import Custody
 from idiolect.trust.device.vault_thread import Keys
 from idiolect.values import Detection, Event
 

@@ -29,7 +29,8 @@ from idiolect.learning.worker import frames
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.household import Adapter, Household, Shift, Taught
 from idiolect.listening.pipeline.space import as_span
-from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
+from idiolect.people.models import model_of
 
 PEOPLE, PHRASES, EXAMPLES = 4, 20, 500
 LENGTH = 14

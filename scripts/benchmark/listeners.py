@@ -62,14 +62,8 @@ class IdiolectAtHome(Idiolect):
 
     def __init__(self, bundle: str = "builtin") -> None:
         from benchmark.learn import household
-        from idiolect.listening.recognizer import (
-            Recognizer,
-            bundle_directory,
-            listening,
-            model_of,
-            read_bundle,
-            with_taught,
-        )
+        from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle, with_taught
+        from idiolect.people.models import model_of
 
         super().__init__(bundle)
         content = read_bundle(bundle_directory(bundle))

@@ -27,10 +27,12 @@ from benchmark.daemon import UnixConnection
 from idiolect.config.schema import Config
 from idiolect.learning.ledger import MAX_EXAMPLES
 from idiolect.learning.worker.process import Worker
-from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.people.consent import Consents
 from idiolect.people.learner import Learner
-from idiolect.trust.device.keys import Custody, Model
+from idiolect.people.models import model_of
+from idiolect.trust.bundle.choose import Model
+from idiolect.trust.device.keys import Custody
 
 DIGITS = 40
 PEOPLE = 9

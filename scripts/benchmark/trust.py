@@ -12,13 +12,13 @@ from typing import Any
 
 from benchmark.daemon import by_path
 from idiolect.config.schema import Config, Trust
-from idiolect.host.files import Directory
 from idiolect.trust.bundle import signing
-from idiolect.trust.bundle.choose import builtin
+from idiolect.trust.bundle.choose import Model, builtin
+from idiolect.trust.bundle.directory import Directory
 from idiolect.trust.bundle.public_keys import TrustedKeys
 from idiolect.trust.bundle.verify import Verified, verify
 from idiolect.trust.device.key_file import FileKeystore
-from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.device.keys import Custody
 from idiolect.trust.device.provisioning import Provisioning, read_record
 from idiolect.trust.device.tpm_keystore import TpmKeystore
 from idiolect.trust.vault.keystore import Keystore, Slot

@@ -18,7 +18,8 @@ import numpy as np
 
 from idiolect.errors import IdiolectError
 from idiolect.listening.pipeline.space import NAMES
-from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle, succession_of
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
+from idiolect.people.models import succession_of
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.trust.bundle.manifest import PREVIOUS_CAPS
 from idiolect.trust.bundle.phrases import Phrase

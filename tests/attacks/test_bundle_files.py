@@ -13,8 +13,8 @@ import threading
 import pytest
 
 from idiolect.errors import BundleError
-from idiolect.host.files import Directory
 from idiolect.listening.recognizer import read_bundle
+from idiolect.trust.bundle.directory import Directory
 from idiolect.trust.bundle.manifest import CAPS, OPTIONAL_CAPS
 from idiolect.trust.bundle.source import Memory
 from idiolect.trust.bundle.verify import verify

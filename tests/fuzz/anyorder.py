@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from idiolect.errors import IdiolectError
-from idiolect.people.receipt import RETENTION
+from idiolect.values import RETENTION
 from tests.fuzz.engine import MARK
 from tests.test_openapi import check, operations, resolved
 from tests.whole import ME, Whole

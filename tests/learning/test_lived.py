@@ -20,7 +20,8 @@ from idiolect.learning.trainer import When
 from idiolect.listening.attempt import AFTER, BEFORE, Attempt, Taken
 from idiolect.listening.pipeline.decoder import State
 from idiolect.listening.pipeline.household import Household
-from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle, wish_of, with_taught
+from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle, with_taught
+from idiolect.people.models import wish_of
 from idiolect.values import BLOCK, GUEST
 from tests import speech
 from tests.people import model, span

@@ -14,7 +14,8 @@ from idiolect.listening.attempt import Reason
 from idiolect.listening.pipeline.decoder import State
 from idiolect.people import notices
 from idiolect.people import review as rights
-from idiolect.people.receipt import HOW, RETENTION
+from idiolect.people.receipt import HOW
+from idiolect.values import RETENTION
 
 PAGE = Path(rights.__file__).parent / "page"
 SCRIPTS = {path.name: path.read_text() for path in sorted((PAGE / "js").glob("*.js"))}

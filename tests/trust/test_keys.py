@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from idiolect.errors import BundleError
-from idiolect.host.files import read_keys
+from idiolect.trust.bundle.directory import read_keys
 from idiolect.trust.bundle.public_keys import KeyFileError, TrustedKeys, fingerprint, hint, load_public, public_pem
 from idiolect.trust.bundle.signing import keygen
 from idiolect.trust.bundle.source import Memory

@@ -54,7 +54,7 @@ def test_the_package_verifies_ours(package, pair, tmp_path):
 
 
 def test_we_verify_the_packages(package, pair, tmp_path):
-    from idiolect.host.files import Directory
+    from idiolect.trust.bundle.directory import Directory
 
     folder = write({name: data for name, data in signed().files.items() if name != "model.sig"}, tmp_path / "model")
     hashing = package.hashing.Config().set_ignored_paths(paths=[folder / "model.sig"], ignore_git_paths=True)
@@ -70,7 +70,7 @@ def test_what_the_package_leaves_out_is_not_covered(package, pair, tmp_path):
     hashing = package.hashing.Config().set_ignored_paths(paths=[folder / "model.sig", folder / "head.bin"])
     signer = package.signing.Config().use_elliptic_key_signer(private_key=pair[0]).set_hashing_config(hashing)
     signer.sign(folder, folder / "model.sig")
-    from idiolect.host.files import Directory
+    from idiolect.trust.bundle.directory import Directory
 
     with Directory(folder) as source, pytest.raises(BundleError, match=r"head\.bin: refused \(5\)"):
         verify(source, trusted())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import BundleError
-from idiolect.listening.recognizer import succession_of
+from idiolect.people.models import succession_of
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.trust.bundle import canonical
 from idiolect.trust.bundle import predecessors as succession

@@ -64,7 +64,7 @@ def register(commands: Any, common: argparse.ArgumentParser, add: Add) -> None:
 
 @files_explained
 def _verify(options: argparse.Namespace) -> int:
-    from idiolect.host.files import read_keys
+    from idiolect.trust.bundle.directory import read_keys
     from idiolect.trust.bundle.verify import CHECKS, verify
 
     keys, policy = read_keys(Path(options.keys)), _policy(options.policy_key)
@@ -114,8 +114,8 @@ def _check_lines(answer: dict[str, Any]) -> list[str]:
 
 @files_explained
 def _install(options: argparse.Namespace) -> int:
-    from idiolect.host.files import read_keys
     from idiolect.trust.bundle.choose import slots
+    from idiolect.trust.bundle.directory import read_keys
     from idiolect.trust.bundle.verify import verify
 
     config = read_config(options)

@@ -17,7 +17,7 @@ from idiolect.errors import BundleError, IdiolectError
 
 if TYPE_CHECKING:
     from idiolect.config.schema import Config
-    from idiolect.host.files import Directory
+    from idiolect.trust.bundle.directory import Directory
     from idiolect.trust.bundle.verify import Verified
 
 DEFAULT_CONFIG = str(MAIN)
@@ -54,7 +54,7 @@ def files_explained(run: Run) -> Run:
 @contextmanager
 def opened(path: Path) -> Iterator[Directory]:
     """The directory as a source; ``BundleError`` where it is none."""
-    from idiolect.host.files import Directory
+    from idiolect.trust.bundle.directory import Directory
 
     try:
         directory = Directory(path)

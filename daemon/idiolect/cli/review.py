@@ -17,8 +17,7 @@ from idiolect.client import Client
 from idiolect.client.answers import Proof, Question, Report, Teaching, TeachingState
 from idiolect.errors import RequestError
 from idiolect.host import structure
-from idiolect.people.receipt import RETENTION
-from idiolect.values import counted, name_key
+from idiolect.values import RETENTION, counted, name_key
 
 Add = Callable[..., argparse.ArgumentParser]
 _COPY_BYTES, _COPY_PARTS = 20 << 20, 1 << 16

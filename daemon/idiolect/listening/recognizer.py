@@ -10,9 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import BundleError, ConfigError
-from idiolect.learning.lived import Wish
-from idiolect.learning.maps import Earlier, EmbeddingMap, Maps, Succession
-from idiolect.learning.model import Model
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening, State, Thresholds, blocks, raised
 from idiolect.listening.pipeline.encoder import Encoder
@@ -21,7 +18,6 @@ from idiolect.listening.pipeline.household import TAUGHT_OPEN, TAUGHT_THRESHOLD
 from idiolect.listening.pipeline.space import Space
 from idiolect.trust.bundle.bundle import Bundle, load
 from idiolect.trust.bundle.choose import BUILTIN, builtin, read_verified
-from idiolect.trust.bundle.manifest import PREVIOUS
 from idiolect.trust.bundle.public_keys import TrustedKeys
 from idiolect.values import name_key
 
@@ -186,69 +182,6 @@ def for_people(base: Listening, config: Config, profiles: Mapping[str, str]) -> 
             free, turn = (np.where(fixed, t, raised(t, more)) for t in (base.thresholds, base.turn_thresholds))
             found[profile] = Thresholds(free, turn)
     return replace(base, by_profile=found) if found else base
-
-
-def wish_of(config: Config, bundle: Bundle, profiles: Mapping[str, str], profile: str) -> Wish:
-    """What counts in a turn of ``profile``'s besides what people taught: by it rounds are judged.
-
-    ``profiles`` are by the key of their name (``values.name_key``).
-    """
-    some_phrase = ("",)
-    wanted = with_taught(listening_for(config, bundle), some_phrase, config.listening.sensitivity)
-    wanted = for_people(wanted, config, profiles)
-    turn = wanted.by_profile[profile].turn if profile in wanted.by_profile else wanted.turn_thresholds
-    limits = dict(zip(wanted.classes, map(float, turn), strict=True))
-    heard = [name for name in bundle.classes if (wanted.wake | wanted.phrases)[bundle.classes.index(name)]]
-    always_on = [name for name in heard if wanted.always_on[bundle.classes.index(name)]]
-    return Wish({name: limits[name] for name in heard}, limits[""], always_on, wanted.pause)
-
-
-def model_of(recognizer: Recognizer) -> Model | None:
-    """What learning needs of a bundle; None when it ships no personal space."""
-    bundle = recognizer.bundle
-    if recognizer.space is None:
-        return None
-    return Model(
-        digest=bundle.digest,
-        head=recognizer.head,
-        space=recognizer.space,
-        wake_words=bundle.wake_words,
-        thresholds={p.name: p.turn_threshold for p in bundle.phrases},
-        guard_stored=bundle.guard.stored,
-        guard_scale=bundle.guard.scale,
-        guard_labels=bundle.guard.labels,
-        guard_strata=bundle.guard.strata,
-    )
-
-
-def succession_of(bundle: Bundle) -> Succession:
-    """What a bundle brings for what was taught under earlier ones.
-
-    ``BundleError`` names the file where the model that it carries would make no head: not only when it is needed.
-    """
-    before = bundle.previous
-    if before is None:
-        return Succession(_maps(bundle))
-    _carried_model(before)
-    earlier = Earlier(
-        digest=before.digest, encoder=before.encoder_id, classes=before.classes, graph=before.encoder,
-        load=lambda: _carried_model(before), maps=_maps(before),
-    )  # fmt: skip
-    return Succession(_maps(bundle), earlier)
-
-
-def _maps(bundle: Bundle) -> Maps:
-    return {name: EmbeddingMap(each.matrix, each.offset, each.digest) for name, each in bundle.maps.items()}
-
-
-def _carried_model(before: Bundle) -> Model:
-    try:
-        model = model_of(Recognizer.from_bundle(before))
-    except BundleError as error:
-        raise BundleError(PREVIOUS + error.file, error.message) from None
-    if model is None:
-        raise BundleError(f"{PREVIOUS}head.json", "has no statistics to learn with: nobody was taught anything with it")
-    return model
 
 
 def listening_for(config: Config, bundle: Bundle) -> Listening:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 
 from idiolect.errors import RequestError
 from idiolect.people import notices
-from idiolect.people.receipt import CATEGORIES, RETENTION, Receipt, parse
+from idiolect.people.receipt import Receipt, parse
 from idiolect.trust.vault.change import Change
 from idiolect.trust.vault.vault import Vault
-from idiolect.values import RESERVED_NAMES, is_id, name_key, person_name, visible_text
+from idiolect.values import CATEGORIES, RESERVED_NAMES, RETENTION, is_id, name_key, person_name, visible_text
 
 CONSENT, ADAPTER = "consent", "adapter"
 """Purposes of the vault's own: names and receipts; and what was made from all the others."""

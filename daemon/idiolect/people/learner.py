@@ -35,9 +35,9 @@ from idiolect.learning.worker.process import Backend
 from idiolect.people import carryover as shelves
 from idiolect.people import sharing
 from idiolect.people.consent import ADAPTER, CONSENT, Consents
-from idiolect.people.receipt import RETENTION
 from idiolect.people.records import LastRound, Records, Retired
 from idiolect.trust.vault.vault import Change
+from idiolect.values import RETENTION
 
 log = logging.getLogger(__name__)
 

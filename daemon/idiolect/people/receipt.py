@@ -20,36 +20,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from idiolect.errors import VaultError
 from idiolect.host import structure
+from idiolect.values import RETENTION
 
 SCHEMA = "ISO/IEC TS 27560:2023 idiolect/1"
 CONTROLLER = "the household that runs this device"
 STORAGE = "on this device, encrypted"
 WITHDRAWAL = "idiolect consent withdraw, at any time"
-RETENTION: Mapping[str, int] = {
-    "enrol": 365,
-    "adapt_corrections": 365,
-    "adapt_confirmations": 90,
-    "usage": 90,
-    "voice_match": 365,
-    "household_phrases": 365,
-    "contribute": 30,
-}
-"""Purposes that one can agree to, with the days after which each thing kept for them goes."""
-CATEGORIES: Mapping[str, str] = {
-    "enrol": "numbers that describe how the person says a phrase, and the phrase",
-    "adapt_corrections": "numbers that describe an utterance the person corrected, and what was meant",
-    "adapt_confirmations": "numbers that describe an utterance the person confirmed, and what was understood",
-    "usage": "how often each phrase was said, by day",
-    "voice_match": "one vector that tells this voice from others",
-    "household_phrases": "which phrases of the person everybody may say",
-    "contribute": "numbers that describe utterances, until the person exports them",
-}
 HOW = ("spoken", "paired")
 _CAP = 8192
 

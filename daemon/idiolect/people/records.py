@@ -45,10 +45,10 @@ from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.people import carryover as shelves
 from idiolect.people.consent import ADAPTER, CONSENT, Consents
-from idiolect.people.receipt import RETENTION
 from idiolect.trust.device.provisioning import ADAPTER_KEY
 from idiolect.trust.vault.change import MAX_DAY
 from idiolect.trust.vault.vault import Change, Record
+from idiolect.values import RETENTION
 
 log = logging.getLogger(__name__)
 

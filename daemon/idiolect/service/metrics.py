@@ -24,7 +24,8 @@ from idiolect.listening.inference import Inference
 from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
 from idiolect.service.idle.scheduler import Windows
-from idiolect.trust.device.keys import Custody, Model, View
+from idiolect.trust.bundle.choose import Model
+from idiolect.trust.device.keys import Custody, View
 from idiolect.trust.vault.audit import MAX_ENTRIES, Entry
 from idiolect.values import MicrophoneHealth
 

@@ -46,10 +46,11 @@ from idiolect.listening.audio.outages import Outages
 from idiolect.listening.inference import Inference, Names
 from idiolect.listening.pipeline.earlier import Carried
 from idiolect.listening.pipeline.household import Household
-from idiolect.listening.recognizer import also_always, listening_for, model_of, with_taught
+from idiolect.listening.recognizer import also_always, listening_for, with_taught
 from idiolect.listening.streams import Streams
 from idiolect.people.adapters import Personal
 from idiolect.people.enrolment import Enrolment
+from idiolect.people.models import model_of, wish_of
 from idiolect.people.people import People
 from idiolect.service import doctor
 from idiolect.service.connections import Connections
@@ -264,7 +265,7 @@ class Service:
 
     def _wish(self, profile: str) -> Wish:
         """What counts in a turn of somebody's, besides what was taught. Called on the thread of the keys."""
-        return assembly.wish_of(self._config, self._bundle, self.personal.profiles, profile)
+        return wish_of(self._config, self._bundle, self.personal.profiles, profile)
 
     def _stirred(self) -> None:
         self._inference.released = self._capture.health.state != "running"

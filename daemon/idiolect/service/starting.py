@@ -25,14 +25,14 @@ from idiolect.learning.maps import Succession
 from idiolect.listening.audio import quiet
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening
-from idiolect.listening.recognizer import Recognizer, listening_for, succession_of
+from idiolect.listening.recognizer import Recognizer, listening_for
+from idiolect.people.models import succession_of
 from idiolect.trust.bundle import bundle
 from idiolect.trust.bundle import choose as boot
 from idiolect.trust.bundle import last_good as lastgood
 from idiolect.trust.bundle.bundle import Bundle
-from idiolect.trust.bundle.choose import Chosen
+from idiolect.trust.bundle.choose import Chosen, Model
 from idiolect.trust.bundle.last_good import LastGood
-from idiolect.trust.device.keys import Model
 
 log = logging.getLogger(__name__)
 

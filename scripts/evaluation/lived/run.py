@@ -19,7 +19,8 @@ from evaluation.ambient import music
 from evaluation.conditions import kitchen_for_tests
 from evaluation.embed import bar
 from idiolect.learning.model import Model
-from idiolect.listening.recognizer import Recognizer, model_of
+from idiolect.listening.recognizer import Recognizer
+from idiolect.people.models import model_of
 
 from . import figures, homes
 from .homes import Found, Scene

@@ -23,7 +23,8 @@ from bundlebuild.words import CLASSES, UNKNOWN
 from idiolect.learning.model import Model
 from idiolect.listening.pipeline.head import Head
 from idiolect.listening.pipeline.space import Space
-from idiolect.listening.recognizer import Recognizer, model_of
+from idiolect.listening.recognizer import Recognizer
+from idiolect.people.models import model_of
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.values import WINDOW
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from idiolect.learning.maps import Succession
-from idiolect.listening.recognizer import Recognizer, model_of, succession_of
+from idiolect.listening.recognizer import Recognizer
+from idiolect.people.models import model_of, succession_of
 from idiolect.trust.bundle import bundle as bundle_files
 from idiolect.trust.bundle.verify import Verified
 from tests import bundles, encoders

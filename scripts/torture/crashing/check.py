@@ -35,12 +35,13 @@ from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.learning.trainer import When
 from idiolect.people.consent import ADAPTER, CONSENT
-from idiolect.people.receipt import RETENTION, Receipt, parse
+from idiolect.people.receipt import Receipt, parse
 from idiolect.people.records import USAGE_DAYS
 from idiolect.trust.device.identity import RECORD
 from idiolect.trust.device.provisioning import ADAPTER_KEY, KEYFILE, VAULT
 from idiolect.trust.vault import audit
 from idiolect.trust.vault.vault import Vault
+from idiolect.values import RETENTION
 from torture.crashing.story import Finding, Found, Person, State
 
 KINDS = {

@@ -28,7 +28,8 @@ from idiolect.client import Client
 from idiolect.client.connection import UnreachableError
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import PURPOSES
-from idiolect.listening.recognizer import Recognizer, model_of
+from idiolect.listening.recognizer import Recognizer
+from idiolect.people.models import model_of
 from idiolect.trust.bundle import bundle as bundle_files
 from tests import bundles
 from tests.devices import TestDevice

@@ -26,8 +26,9 @@ from idiolect.people.feedback import observe
 from idiolect.people.learner import Learner
 from idiolect.people.review import Rights
 from idiolect.service.pause import Pausing
+from idiolect.trust.bundle.choose import Model
 from idiolect.trust.bundle.slots import FOLDER, Slots
-from idiolect.trust.device.keys import Custody, Model, View
+from idiolect.trust.device.keys import Custody, View
 from idiolect.trust.device.provisioning import factory_reset
 from idiolect.trust.vault.vault import Vault
 from tests.people import invented, model, span

@@ -24,13 +24,15 @@ from idiolect.learning.ledger import MAX_EXAMPLES
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.household import Adapter
 from idiolect.listening.pipeline.space import as_span
-from idiolect.listening.recognizer import Recognizer, bundle_directory, model_of, read_bundle
+from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.people.consent import Consents
 from idiolect.people.learner import Learner
+from idiolect.people.models import model_of
 from idiolect.people.people import MAX_PHRASES
 from idiolect.people.review import Rights
 from idiolect.trust.bundle.bundle import Bundle
-from idiolect.trust.device.keys import Custody, Model
+from idiolect.trust.bundle.choose import Model
+from idiolect.trust.device.keys import Custody
 from idiolect.trust.device.provisioning import VAULT
 
 AWAY = 2.0

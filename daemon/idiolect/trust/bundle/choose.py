@@ -25,12 +25,17 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from idiolect.config.schema import NOT_SET, Trust, check_phrases, section_of
 from idiolect.errors import BundleError, Problem
 from idiolect.host import systemd
-from idiolect.host.files import Directory, read_keys
+from idiolect.trust.bundle.directory import Directory, read_keys
 from idiolect.trust.bundle.phrases import offered
 from idiolect.trust.bundle.public_keys import KeyFileError, TrustedKeys
 from idiolect.trust.bundle.slots import FOLDER, Slots, State
 from idiolect.trust.bundle.verify import Verified, verify
-from idiolect.trust.device.keys import Model
+
+if TYPE_CHECKING:
+    from idiolect.config.schema import Config
+from typing import TYPE_CHECKING
+
+from idiolect.trust.bundle.approvals import Approval
 
 if TYPE_CHECKING:
     from idiolect.config.schema import Config
@@ -185,3 +190,15 @@ def _chosen(verified: Verified, load: Callable[[Verified], T], fallback: str = "
         fallback=fallback,
     )
     return Chosen(load(verified), model)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the keystore has to know about the bundle that runs. ``fallback`` says why the current one does not."""
+
+    name: str
+    version: int
+    digest: str
+    approvals: tuple[Approval, ...] = ()
+    signed: bool = False
+    fallback: str = ""

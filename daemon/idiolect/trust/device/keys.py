@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from idiolect.errors import KeystoreError, RequestError, TrustError, VaultError
 from idiolect.host.files import DISK_STATES, remove_draft
-from idiolect.trust.bundle.approvals import DEFAULT_PCR, Approval
+from idiolect.trust.bundle.approvals import DEFAULT_PCR
+from idiolect.trust.bundle.choose import Model
 from idiolect.trust.bundle.slots import FOLDER, Slots
 from idiolect.trust.device import provisioning
 from idiolect.trust.device.identity import Device
@@ -40,18 +41,6 @@ _PROVISION = "run idiolect provision"
 CHECKPOINT_SCHEMA = "idiolect/checkpoint/v1"
 _CHECKPOINT = (ADAPTER_KEY[0], "checkpoint", "00")
 """Purpose, kind and id of the record of the last one, the device's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What the keystore has to know about the bundle that runs. ``fallback`` says why the current one does not."""
-
-    name: str
-    version: int
-    digest: str
-    approvals: tuple[Approval, ...] = ()
-    signed: bool = False
-    fallback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from idiolect.trust.vault.vault import Vault
 
 if TYPE_CHECKING:
     from idiolect.config.schema import Config
-    from idiolect.trust.device.keys import Model
+    from idiolect.trust.bundle.choose import Model
     from idiolect.trust.device.tpm import Tpm
 
 
