@@ -12,7 +12,7 @@ from idiolect.trust.vault.passphrase import KEY_BYTES
 
 REQUEST_CAP = 16 << 10
 WALL_S = 30.0
-_child = Worker([sys.executable, "-m", "idiolect.learning.worker.stretching"], WALL_S)
+_child = Worker([sys.executable, "-m", "idiolect.people.stretching"], WALL_S)
 
 
 def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
