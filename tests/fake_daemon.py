@@ -16,7 +16,7 @@ from pathlib import Path
 
 from idiolect.client import Client
 from idiolect.config.schema import Control
-from idiolect.control.api.metrics import Learnt, Measures, Process
+from idiolect.control.api.measures import Learnt, Measures, Process
 from idiolect.control.server import Limits, Server, control_server
 from idiolect.errors import RequestError
 from idiolect.events import Hub

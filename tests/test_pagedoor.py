@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from idiolect.control.api.browsers import Session
+from idiolect.control.api.daemon import Session
 from idiolect.control.http import Request
 from idiolect.control.limits import Rates, TooOften
 from idiolect.control.page import routes as page_api

@@ -11,8 +11,8 @@ import pytest
 
 from idiolect.client import Client, UnreachableError
 from idiolect.control import limits
-from idiolect.control.api import routes as api
-from idiolect.control.api.browsers import Session
+from idiolect.control.api import requests
+from idiolect.control.api.daemon import Session
 from idiolect.control.doors import KernelDoor
 from idiolect.control.limits import CALLERS, Rate, Rates, TooOften
 from idiolect.control.peers import Role
@@ -22,7 +22,7 @@ from tests import fake_daemon
 from tests.fake_daemon import running
 
 STRANGER = os.geteuid() + 4321
-SOMEBODY = api.Caller("somebody", STRANGER, Role.USER)
+SOMEBODY = requests.Caller("somebody", STRANGER, Role.USER)
 
 
 class Clock:
@@ -83,20 +83,22 @@ def test_a_clock_that_stands_still_gives_nothing():
 def test_one_who_loops_takes_nothing_from_others():
     rates = Rates(clock=Clock())
     allowed(rates, SOMEBODY)
-    assert allowed(rates, api.Caller("other", STRANGER + 1, Role.USER)) == 200
+    assert allowed(rates, requests.Caller("other", STRANGER + 1, Role.USER)) == 200
 
 
 def test_root_and_the_daemons_own_user_are_not_counted():
     rates = Rates(clock=Clock())
-    assert allowed(rates, api.Caller("root", 0, Role.ADMIN)) == 1000
-    assert allowed(rates, api.Caller("idiolect", os.geteuid(), Role.ADMIN)) == 1000
-    assert allowed(rates, api.Caller("admin", STRANGER, Role.ADMIN)) == 200  # by group: that could be any program
+    assert allowed(rates, requests.Caller("root", 0, Role.ADMIN)) == 1000
+    assert allowed(rates, requests.Caller("idiolect", os.geteuid(), Role.ADMIN)) == 1000
+    assert allowed(rates, requests.Caller("admin", STRANGER, Role.ADMIN)) == 200  # by group: that could be any program
 
 
 def test_a_browser_counts_as_its_person_whoever_let_it_in():
     """Root has paired both: that makes nobody root."""
     rates = Rates(clock=Clock())
-    ann, bob = (api.Caller("root", 0, Role.USER, Session("i", name, "", "root", 0, 0, 1)) for name in ("ann", "bob"))
+    ann, bob = (
+        requests.Caller("root", 0, Role.USER, Session("i", name, "", "root", 0, 0, 1)) for name in ("ann", "bob")
+    )
     assert allowed(rates, ann) == 200
     assert allowed(rates, bob) == 200
 
@@ -105,7 +107,7 @@ def test_memory_is_bounded():
     rates = Rates(clock=Clock())
     for uid in range(STRANGER, STRANGER + 5000):
         with suppress(TooOften):
-            rates.check(api.Caller("", uid), "/v1/status")
+            rates.check(requests.Caller("", uid), "/v1/status")
     assert len(rates._buckets) == CALLERS
 
 
@@ -113,13 +115,13 @@ def test_a_flood_of_names_gives_nobody_a_fresh_bucket():
     """Who comes as one user after another, to have those before forgotten, shares one bucket with himself."""
     clock = Clock()
     rates = Rates(clock=clock)
-    known = [api.Caller("", STRANGER + n) for n in range(CALLERS)]
+    known = [requests.Caller("", STRANGER + n) for n in range(CALLERS)]
     for caller in known:
         allowed(rates, caller)
-    assert sum(allowed(rates, api.Caller("", STRANGER + 1000 + n)) for n in range(1000)) == 200
+    assert sum(allowed(rates, requests.Caller("", STRANGER + 1000 + n)) for n in range(1000)) == 200
     assert allowed(rates, known[0]) == 0  # nobody was pushed out
     clock.now += 10  # 50 a second fill all of them, which are forgotten as they are like fresh ones then
-    assert allowed(rates, api.Caller("", STRANGER + 9999)) == 200
+    assert allowed(rates, requests.Caller("", STRANGER + 9999)) == 200
 
 
 def test_whoever_asked_too_much_can_still_pause():
@@ -131,9 +133,9 @@ def test_whoever_asked_too_much_can_still_pause():
 
 def test_strangers_at_the_page_have_one_bucket_that_no_paired_browser_needs():
     rates = Rates(clock=Clock())
-    assert allowed(rates, api.Caller(), "/js/main.js") == 400
-    rates.check(api.Caller(), "/v1/session")  # a code may be tried all the same: see `pairing`
-    paired = api.Caller("", STRANGER, Role.USER, Session("i", "ann", "", "", STRANGER, 0, 1))
+    assert allowed(rates, requests.Caller(), "/js/main.js") == 400
+    rates.check(requests.Caller(), "/v1/session")  # a code may be tried all the same: see `pairing`
+    paired = requests.Caller("", STRANGER, Role.USER, Session("i", "ann", "", "", STRANGER, 0, 1))
     assert allowed(rates, paired, "/js/main.js") == 200
 
 
@@ -144,8 +146,8 @@ class Everybody(KernelDoor):
     """The control socket's door, to which all callers are one stranger with the role that the route needs."""
 
     async def admit(self, sock, request):  # noqa: ARG002
-        route = api.find_route(self.routes, request.method, request.path)
-        return api.Caller("somebody", STRANGER, route.role), route
+        route = requests.find_route(self.routes, request.method, request.path)
+        return requests.Caller("somebody", STRANGER, route.role), route
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import ssl
 
 import pytest
 
+from idiolect.control.api import requests
 from idiolect.control.api import routes as api
-from idiolect.control.api.browsers import Session
+from idiolect.control.api.daemon import Session
 from idiolect.control.doors import OpenDoor
 from idiolect.control.peers import Role
 from idiolect.control.server import Limits, Server
@@ -118,7 +119,7 @@ def taken(places, caller, path="/v1/status", *, short=True, most=100):
 
 
 def user(uid):
-    return api.Caller("", uid, Role.USER)
+    return requests.Caller("", uid, Role.USER)
 
 
 def test_streams_of_one_user_leave_places_for_others():
@@ -135,13 +136,13 @@ def test_root_and_pausing_get_a_place_whatever_is_taken():
         taken(places, user(uid))
     assert taken(places, user(BEN)) == 0
     assert taken(places, user(BEN), "/v1/listening") == URGENT
-    assert taken(places, api.Caller("root", ROOT, Role.ADMIN), "/v1/listening") == KEPT
+    assert taken(places, requests.Caller("root", ROOT, Role.ADMIN), "/v1/listening") == KEPT
 
 
 def test_strangers_at_the_page_leave_half_of_it_to_those_who_are_paired():
     places = Places(12)
-    assert taken(places, api.Caller(), short=False) == 6
-    paired = api.Caller("root", 0, Role.USER, Session("i", "ann", "", "root", 0, 0, 1))
+    assert taken(places, requests.Caller(), short=False) == 6
+    paired = requests.Caller("root", 0, Role.USER, Session("i", "ann", "", "root", 0, 0, 1))
     assert taken(places, paired, short=False) == 6
 
 
@@ -199,7 +200,7 @@ async def test_a_failure_is_told_to_all_and_not_kept():
 async def test_behind_a_proxy_half_open_connections_give_way_to_a_visitor(tmp_path, tls):
     """All come from one program; the handshake counts, too: who never speaks TLS costs a place and no more."""
     path = tmp_path / "page.sock"
-    route = api.Route(Role.OBSERVER, api.ROUTES["/v1/status"]["GET"].answer)
+    route = requests.Route(Role.OBSERVER, api.ROUTES["/v1/status"]["GET"].answer)
     door = OpenDoor({"/": {"GET": route}})
     context = _server_side() if tls else None
     server = Server(

@@ -16,7 +16,7 @@ import pytest
 from idiolect.cli import review as cli_learn
 from idiolect.client import connection as client_wire
 from idiolect.config.tree import Reading, read_tree
-from idiolect.control.api import routes as api
+from idiolect.control.api import requests
 from idiolect.control.wyoming import connection as wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
 from idiolect.host import structure
@@ -58,7 +58,7 @@ def grown(work):
 
 
 @pytest.mark.parametrize("name", BOMBS)
-@pytest.mark.parametrize("parse", [api.parse_body, lambda raw: api.parse_copy(structure.Source(raw))])
+@pytest.mark.parametrize("parse", [requests.parse_body, lambda raw: requests.parse_copy(structure.Source(raw))])
 def test_sixteen_mib_of_structure_cost_next_to_nothing_and_are_refused_by_name(parse, name):
     def refused():
         with pytest.raises(RequestError) as told:
@@ -73,14 +73,14 @@ def test_sixteen_mib_of_structure_cost_next_to_nothing_and_are_refused_by_name(p
 def test_one_emoji_does_not_make_four_bytes_of_every_character(character):
     """Python keeps a text in as many bytes a character as the widest needs; and the whole of what it decodes."""
     raw = b'{"profile": "' + character + b'", "document": {"x": "' + b"a" * (15 * MIB) + b'"}}'
-    assert grown(lambda: api.parse_copy(structure.Source(raw))) < 1
+    assert grown(lambda: requests.parse_copy(structure.Source(raw))) < 1
 
 
 def test_what_lies_between_long_texts_is_bounded_too():
     for between in (b" " * (3 * MIB), b"1" * (3 * MIB), b'"' + b"a" * 900 + b'",'):
         raw = b"[" + between * (4000 if len(between) < 1000 else 1) + b"1]"
         with pytest.raises(RequestError, match="beside its long texts"):
-            api.parse_copy(structure.Source(raw))
+            requests.parse_copy(structure.Source(raw))
 
 
 def anything(chance, depth=0):
@@ -141,7 +141,7 @@ def test_a_long_text_is_read_where_it_lies_until_its_bytes_are_given_back():
 @pytest.mark.parametrize("raw", [b'{"a": NaN, "b": "%s"}', b'{"b": "%s", "a": NaN}', b'{"a": Infinity, "b": "%s"}'])
 def test_a_nan_of_the_sender_is_not_taken_for_a_long_text(raw):
     with pytest.raises(RequestError) as told:
-        api.parse_copy(structure.Source(raw % (b"a" * 2000)))
+        requests.parse_copy(structure.Source(raw % (b"a" * 2000)))
     assert told.value.status == 400
 
 
@@ -160,8 +160,8 @@ def answered(raw):
 
 
 PARSERS = {
-    "body": api.parse_body,
-    "copy": lambda raw: api.parse_copy(structure.Source(raw)),
+    "body": requests.parse_body,
+    "copy": lambda raw: requests.parse_copy(structure.Source(raw)),
     "sealed copy": lambda raw: rights.Rights(SimpleNamespace(vault=None), here).bring(
         None, sealedcopy.seal(raw, "correct horse"), "correct horse"
     ),
@@ -282,7 +282,7 @@ def test_a_name_given_twice_among_many_costs_what_many_names_cost():
         names = ",".join(f'"{n}":0' for n in (*range(20_000), last))
         began = time.process_time()
         with contextlib.suppress(RequestError):
-            api.parse_copy(structure.Source(bytearray(f"{{{names}}}".encode())))
+            requests.parse_copy(structure.Source(bytearray(f"{{{names}}}".encode())))
         return time.process_time() - began
 
     once = min(parsed(20_000) for _ in range(3))
@@ -302,7 +302,7 @@ def test_the_largest_copy_of_our_own_is_taken_in_any_script():
            "copies": 1, "encoder": "e" * 64, "embeddings_float16": "A" * 4608}  # fmt: skip
     document = {"schema": "idiolect/person/v1", "name": phrase, "examples": [row] * 2000, "usage": [], "adapters": []}
     raw = bytearray(json.dumps({"profile": "ann", "document": document}).encode())
-    assert len(api.parse_copy(structure.Source(raw))["document"]["examples"]) == 2000
+    assert len(requests.parse_copy(structure.Source(raw))["document"]["examples"]) == 2000
 
 
 def test_released_bytes_are_gone_whoever_holds_them() -> None:

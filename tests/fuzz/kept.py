@@ -255,9 +255,9 @@ PASSPHRASE = "correct horse"  # noqa: S105 - of nothing
 
 def copy(data: bytes) -> None:
     """A copy as POST /v1/import has it: JSON of anybody."""
-    from idiolect.control.api import routes as api
+    from idiolect.control.api import requests
 
-    document = api.parse_copy(Source(bytearray(data)))
+    document = requests.parse_copy(Source(bytearray(data)))
     purposes: Mapping[str, Any] = {"enrol": True, "adapt_corrections": True}
     answer = Rights(_Taking(), stretch).bring(Person("aa" * 8, "ann", purposes), document, PASSPHRASE)  # type: ignore[arg-type]
     assert isinstance(answer["imported"], int)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from idiolect.control.api import routes as api
-from idiolect.control.api.browsers import Session
+from idiolect.control.api.daemon import Session
 from idiolect.control.doors import Door, KernelDoor
 from idiolect.control.http import Pieces
 from idiolect.control.limits import Rate, Rates

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from idiolect.control.api import requests
 from idiolect.control.api import routes as api
 from idiolect.control.http import Request
 from idiolect.control.peers import Credentials, Role, Roles, how_to_get, peer_of, role_of, user_of
@@ -15,14 +16,14 @@ class Door(Protocol):
     """One way in. Both may raise ``RequestError``."""
 
     @property
-    def routes(self) -> api.Routes:
+    def routes(self) -> requests.Routes:
         """What can be asked here at all."""
 
     @property
     def headers(self) -> Mapping[str, str]:
         """What every answer carries."""
 
-    async def admit(self, sock: Credentials, request: Request) -> tuple[api.Caller, api.Route]:
+    async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:
         """Who asks, and what: strangers are refused first, then what is not there, then what is not for them."""
 
 
@@ -31,17 +32,17 @@ class KernelDoor:
 
     headers: Mapping[str, str] = {}
 
-    def __init__(self, roles: Roles, routes: api.Routes = api.ROUTES) -> None:
+    def __init__(self, roles: Roles, routes: requests.Routes = api.ROUTES) -> None:
         self._roles = roles
         self.routes = routes
 
-    async def admit(self, sock: Credentials, request: Request) -> tuple[api.Caller, api.Route]:
+    async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:
         """``RequestError`` 403, 404 or 405."""
         peer = peer_of(sock)
         role = self._need(role_of(peer, self._roles), Role.OBSERVER)
-        route = api.find_route(self.routes, request.method, request.path)
+        route = requests.find_route(self.routes, request.method, request.path)
         self._need(role, route.role)
-        return api.Caller(user_of(peer), peer.uid, role), route
+        return requests.Caller(user_of(peer), peer.uid, role), route
 
     def _need(self, role: Role | None, needed: Role) -> Role:
         if role is None or role < needed:
@@ -55,9 +56,9 @@ class OpenDoor:
 
     headers: Mapping[str, str] = {}
 
-    def __init__(self, routes: api.Routes) -> None:
+    def __init__(self, routes: requests.Routes) -> None:
         self.routes = routes
 
-    async def admit(self, sock: Credentials, request: Request) -> tuple[api.Caller, api.Route]:  # noqa: ARG002
+    async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:  # noqa: ARG002
         """``RequestError`` 404 or 405."""
-        return api.Caller(), api.find_route(self.routes, request.method, request.path)
+        return requests.Caller(), requests.find_route(self.routes, request.method, request.path)

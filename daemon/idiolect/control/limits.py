@@ -25,7 +25,7 @@ from idiolect.control.shares import ANONYMOUS, PAUSING, key_of, owns_it
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api.routes import Caller
+    from idiolect.control.api.requests import Caller
 
 HEAVY = frozenset({
     "/v1/adapters/verify", "/v1/attest", "/v1/audit/export", "/v1/audit/verify", "/v1/bundle/mark-good", "/v1/devices",

@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from idiolect.control.api import routes as api
+from idiolect.control.api import requests
+from idiolect.control.api.daemon import Daemon
 from idiolect.control.copies import Copies
 from idiolect.control.doors import Door, KernelDoor
 from idiolect.control.http import Request, Wire
@@ -79,7 +80,7 @@ class Settings(Protocol):
         """Requests served at once, 1 or more."""
 
 
-def control_server(daemon: api.Daemon, settings: Settings, limits: Limits | None = None) -> Server:
+def control_server(daemon: Daemon, settings: Settings, limits: Limits | None = None) -> Server:
     """The control API on the socket of ``settings``, or on systemd's."""
 
     def opening() -> Listener:
@@ -96,7 +97,7 @@ class Server:
     """Serves ``daemon`` through ``door`` on a socket that ``opening`` opens, from ``start()`` to ``stop()``."""
 
     def __init__(
-        self, daemon: api.Daemon, door: Door, opening: Callable[[], Listener], *, max_clients: int = 32,
+        self, daemon: Daemon, door: Door, opening: Callable[[], Listener], *, max_clients: int = 32,
         limits: Limits | None = None, tls: ssl.SSLContext | None = None, rates: Rates | None = None,
         proxied: bool = False,
     ) -> None:  # fmt: skip
@@ -213,27 +214,27 @@ class Server:
             await self._refuse(wire, RequestError(500, "", "internal error: see the journal of idiolectd"))
 
     async def _dispatch(
-        self, wire: Wire, request: Request, whole: asyncio.Timeout, known: tuple[api.Caller, api.Route, Guest]
-    ) -> api.Reply | None:
+        self, wire: Wire, request: Request, whole: asyncio.Timeout, known: tuple[requests.Caller, requests.Route, Guest]
+    ) -> requests.Reply | None:
         """The answer; None when it was a stream, and has been sent."""
         caller, route, guest = known
         body: dict[str, object] = {}
         if request.method == "POST":
-            api.check_keys(request.query, ())  # what is asked for is in the body
+            requests.check_keys(request.query, ())  # what is asked for is in the body
             body = await self._body(wire, request, route)
         with self._places.take(caller, request.path, short=route.answer is not None):
             guest.stage = Stage.SERVED
             if route.answer is None:
-                api.check_keys(request.query, ())
+                requests.check_keys(request.query, ())
                 whole.reschedule(None)  # no limit on the whole: each write has one
                 await wire.while_there(self._stream(wire, caller, request.headers.get("last-event-id") or None))
                 whole.reschedule(asyncio.get_running_loop().time() + self._limits.write_s)
                 return None
             return await wire.while_there(
-                self._answer(route.answer, api.Call(request.query, body, caller, request.headers))
+                self._answer(route.answer, requests.Call(request.query, body, caller, request.headers))
             )
 
-    def _hurry(self, caller: api.Caller, path: str) -> None:
+    def _hurry(self, caller: requests.Caller, path: str) -> None:
         """``TooOften`` for who asks too often; the journal hears of it once a minute."""
         try:
             self._rates.check(caller, path)
@@ -242,15 +243,15 @@ class Server:
                 log.warning("control: somebody asks too often, and is told to wait")
             raise
 
-    async def _answer(self, answer: api.Answer, call: api.Call) -> api.Reply:
+    async def _answer(self, answer: requests.Answer, call: requests.Call) -> requests.Reply:
         try:
             async with asyncio.timeout(self._limits.answer_s):
                 made = await answer(self._daemon, call)
-                return made if isinstance(made, api.Reply) else api.Reply(api.encode(made))
+                return made if isinstance(made, requests.Reply) else requests.Reply(requests.encode(made))
         except TimeoutError:
             raise RequestError(503, "", "the daemon is too busy to answer: try again") from None
 
-    async def _body(self, wire: Wire, request: Request, route: api.Route) -> dict[str, object]:
+    async def _body(self, wire: Wire, request: Request, route: requests.Route) -> dict[str, object]:
         # no Content-Encoding: no small body that unpacks into a large one
         if "content-encoding" in request.headers or not _is_json(request.headers.get("content-type", "")):
             raise RequestError(415, "Content-Type", "must be application/json, in UTF-8 and not compressed")
@@ -260,11 +261,11 @@ class Server:
         except TimeoutError:
             raise RequestError(408, "body", f"did not come within {self._limits.request_s:g} s") from None
         if not route.body_bytes:
-            return api.parse_body(source.raw)
+            return requests.parse_body(source.raw)
         self._copies.holds(source)
-        return api.parse_copy(source)
+        return requests.parse_copy(source)
 
-    async def _stream(self, wire: Wire, caller: api.Caller, last_id: str | None) -> None:
+    async def _stream(self, wire: Wire, caller: requests.Caller, last_id: str | None) -> None:
         """The event stream, from after ``last_id`` if that is given, until somebody hangs up."""
         with self._daemon.hub.subscribe(last_id) as subscription:
             wire.begin({**self._door.headers, "Content-Type": "text/event-stream", "Cache-Control": "no-store"})
@@ -283,7 +284,9 @@ class Server:
         headers |= {"Allow": ", ".join(allowed)} if allowed else {}
         wait = error.retry_s if isinstance(error, TooOften) else 1
         headers |= {"Retry-After": str(wait)} if error.status in (429, 503) else {}
-        await wire.answer(error.status, headers, api.encode({"error": {"field": error.field, "message": str(error)}}))
+        await wire.answer(
+            error.status, headers, requests.encode({"error": {"field": error.field, "message": str(error)}})
+        )
 
     async def _send(self, wire: Wire, data: bytes) -> None:
         async with asyncio.timeout(self._limits.write_s):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api.routes import Caller
+    from idiolect.control.api.requests import Caller
 
 KEPT = 8
 """Connections and requests that only root and the daemon's own user may have, beyond everybody's."""

@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 
 from idiolect.config.connect import Handoff, Metrics, Page, Wyoming
 from idiolect.config.schema import Config
-from idiolect.control.api import metrics
-from idiolect.control.api import routes as api
+from idiolect.control.api import metrics, requests
+from idiolect.control.api.daemon import Daemon
 from idiolect.control.doors import OpenDoor
 from idiolect.control.limits import USUAL, Rates
 from idiolect.control.page.server import PageServer
@@ -49,7 +49,7 @@ class Counted(Serving, Protocol):
         """Who is served; of what serves one only, whether that is there."""
 
 
-class Daemon(api.Daemon, Protocol):
+class Served(Daemon, Protocol):
     """What the service offers beside the control API."""
 
     @property
@@ -66,7 +66,7 @@ class Microphone(Protocol):
 class Connections:
     """All of them, from ``start`` to ``stop``."""
 
-    def __init__(self, daemon: Daemon, config: Config, microphone: Microphone) -> None:
+    def __init__(self, daemon: Served, config: Config, microphone: Microphone) -> None:
         self._made: dict[str, Serving] = {}
         self._user, self._program = config.handoff.user, None
         self.clients: dict[str, Callable[[], int]] = {}
@@ -110,22 +110,22 @@ class Connections:
             await serving.stop()
 
 
-def _metrics(daemon: api.Daemon, wish: Metrics) -> Serving:
+def _metrics(daemon: Daemon, wish: Metrics) -> Serving:
     def opening() -> Listener:
         return make_listener(wish.socket, "metrics", group=TCP_GROUP)
 
-    door = OpenDoor({"/metrics": {"GET": api.Route(Role.OBSERVER, metrics.show)}})
+    door = OpenDoor({"/metrics": {"GET": requests.Route(Role.OBSERVER, metrics.show)}})
     return Server(daemon, door, opening, max_clients=METRICS_CLIENTS, rates=Rates(strangers=USUAL), proxied=True)
 
 
-def _page(daemon: api.Daemon, wish: Page) -> Serving:
+def _page(daemon: Daemon, wish: Page) -> Serving:
     def opening() -> Listener:
         return make_listener(wish.socket, "page", group=TCP_GROUP)
 
     return PageServer(daemon, daemon.pairing, opening, tls=wish.access == "lan")
 
 
-def _wyoming(daemon: Daemon, wish: Wyoming) -> Counted:
+def _wyoming(daemon: Served, wish: Wyoming) -> Counted:
     from idiolect.control.wyoming.server import WyomingServer  # two MiB that few need
 
     def opening() -> Listener:
@@ -134,7 +134,7 @@ def _wyoming(daemon: Daemon, wish: Wyoming) -> Counted:
     return WyomingServer(daemon.streams, daemon.hub, opening, microphone=wish.microphone, max_clients=wish.max_clients)
 
 
-def _handoff(daemon: Daemon, wish: Handoff, microphone: Microphone) -> Counted:
+def _handoff(daemon: Served, wish: Handoff, microphone: Microphone) -> Counted:
     from idiolect.control.wyoming.handoff import HandoffServer  # as above
 
     def opening() -> Listener:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idiolect import __version__
-from idiolect.control.api.metrics import Learnt, Measures, Process
+from idiolect.control.api.measures import Learnt, Measures, Process
 from idiolect.errors import RequestError
 from idiolect.host import process
 from idiolect.host.sensors.thermal import read_thermal

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.config.schema import Config
-from idiolect.control.api.browsers import Session
+from idiolect.control.api.daemon import Session
 from idiolect.control.page.browsers import Pairing
 from idiolect.learning.worker.process import Worker
 from idiolect.learning.worker.sandbox import Layer

@@ -15,37 +15,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from idiolect.control.api.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api.routes import Call, Daemon
+    from idiolect.control.api.daemon import Daemon
+    from idiolect.control.api.requests import Call
 
 MAX_ENTRIES = 1000
 STANDARD_ENTRIES = 50
 NONCE_BYTES = range(8, 65)
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
-
-
-class Proofs(Protocol):
-    """What the service offers about keys and audit log. Raises ``RequestError`` where there is nothing to offer."""
-
-    async def audit(self, limit: int) -> dict[str, object]:
-        """The newest entries."""
-
-    async def audit_verify(self) -> dict[str, object]:
-        """Walk the chain."""
-
-    async def audit_export(self, nonce: bytes) -> dict[str, object]:
-        """The log for somebody else to check."""
-
-    async def attest(self, nonce: bytes) -> dict[str, object]:
-        """What this boot measured."""
-
-    async def mark_good(self) -> dict[str, object]:
-        """Raise the minimum version to the running bundle's."""
 
 
 async def show(daemon: Daemon, call: Call) -> dict[str, object]:

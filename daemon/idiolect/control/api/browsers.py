@@ -11,62 +11,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from idiolect.control.api.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api.routes import Call, Daemon
+    from idiolect.control.api.daemon import Daemon
+    from idiolect.control.api.requests import Call
 
 Answer = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A browser that was let in, for one person. ``expires`` in seconds since the epoch."""
-
-    ident: str
-    person: str = field(repr=False)
-    profile: str
-    user: str = field(repr=False)
-    uid: int
-    created: int
-    expires: int
-
-    def public(self) -> Answer:
-        """What people see of it."""
-        return {
-            "id": self.ident, "person": self.person, "profile": self.profile, "created": self.created,
-            "expires": self.expires,
-        }  # fmt: skip
-
-
-class Pairing(Protocol):
-    """What the service offers; see ``pairing.Pairing``. Raises ``RequestError``."""
-
-    async def identity(self) -> bytes:
-        """The TLS key and certificate, PEM, as soon as there are keys to keep them under."""
-
-    async def begin(self, name: object, user: str, uid: int) -> Answer:
-        """A code."""
-
-    async def redeem(self, code: object) -> tuple[str, Session]:
-        """A token, for a code."""
-
-    async def session(self, token: str) -> Session | None:
-        """Whose browser it is."""
-
-    async def end(self, token: str) -> None:
-        """It is nobody's any more."""
-
-    async def browsers(self, user: str, admin: bool) -> Answer:
-        """All that are let in."""
-
-    async def forget(self, what: Mapping[str, object], user: str, admin: bool) -> Answer:
-        """Some are let in no more."""
 
 
 async def begin(daemon: Daemon, call: Call) -> Answer:

@@ -8,25 +8,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api.routes import Call, Daemon
-
-
-class Windows(Protocol):
-    """What the service offers; see ``windows.Windows``."""
-
-    def ask(self) -> None:
-        """Learn now."""
-
-    def status(self) -> dict[str, object]:
-        """What is due, and what it waits for."""
-
-    def closed(self) -> RequestError:
-        """Why nothing can be learnt, where the state is "off"."""
+    from idiolect.control.api.daemon import Daemon
+    from idiolect.control.api.requests import Call
 
 
 async def see(daemon: Daemon, call: Call) -> dict[str, object]:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from idiolect.control.api.measures import Measures, Spread
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.metrics_core import HistogramMetricFamily
 
-    from idiolect.control.api.routes import Call, Daemon, Reply
+    from idiolect.control.api.daemon import Daemon
+    from idiolect.control.api.requests import Call, Reply
 
 PACKAGE = "prometheus-client"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,94 +38,9 @@ VERDICTS = ("passed", "1", "2", "3", "4", "5", "6", "7")
 JOBS = ("expire", "rebuild", "selftest", "checkpoint")
 
 
-class Spread(Protocol):
-    """Durations in seconds: how many were at most each of ``bounds``, and in the end how many were beyond them."""
-
-    @property
-    def bounds(self) -> tuple[float, ...]:
-        """Upper ends, rising."""
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """How many there were in each, one more than ``bounds``."""
-
-    @property
-    def total(self) -> float:
-        """Their sum."""
-
-
-@dataclass(frozen=True, slots=True)
-class Learnt:
-    """What the vault knows: nothing of it while there are no keys. Counts are since the start of the daemon.
-
-    ``adapters``: versions by state; ``newest``: the highest number in use; ``verdicts``: of the gate, "passed" or the
-    number of the check that failed; ``rounds``: by what came of them; ``moves``: of versions, by the state that they
-    came to; ``checkpoint``: when the audit log was last checked, in seconds since the epoch, None before the first.
-    """
-
-    profiles: int
-    adapters: Mapping[str, int]
-    newest: int
-    verdicts: Mapping[str, int]
-    rounds: Mapping[str, int]
-    moves: Mapping[str, int]
-    checkpoint: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """The daemon's process: CPU in seconds, its own and that of the workers that have ended; memory in bytes."""
-
-    cpu_s: float
-    worker_cpu_s: float
-    resident: int
-    files: int
-    started: float
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """Everything that is exported, as of now."""
-
-    version: str
-    bundle: tuple[str, int, bool]
-    """Name, version, and whether it is signed."""
-    configuration: str
-    events: Mapping[tuple[str, str], int]
-    """By kind (wake, phrase, rejected) and class of phrase (base, taught, none)."""
-    latency: Mapping[str, Spread]
-    """By kind of event."""
-    processing: Spread
-    microphone: str
-    overruns: int
-    reopened: int
-    dropped_blocks: int
-    queue_blocks: int
-    listening: str
-    playback: bool
-    learning: str
-    keys: str
-    protected: bool
-    learnt: Learnt | None
-    """None without keys."""
-    jobs: Mapping[str, int]
-    process: Process
-    celsius: float | None
-    throttled: bool
-    clients: Mapping[str, int]
-    """By what they are connected to: events, and what else is served."""
-
-
-class Measuring(Protocol):
-    """What the service offers; see ``measuring.Measuring``."""
-
-    async def measures(self) -> Measures:
-        """Everything, within a third of a second."""
-
-
 async def show(daemon: Daemon, call: Call) -> Reply:
     """GET /metrics. ``RequestError`` 503 without prometheus-client."""
-    from idiolect.control.api.routes import Reply, check_keys
+    from idiolect.control.api.requests import Reply, check_keys
 
     check_keys(call.query, ())
     library = await asyncio.to_thread(_library)

@@ -30,7 +30,7 @@ is kept of that person; an administrator may erase, and agree for nobody.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from idiolect.control.api.arguments import only
 from idiolect.control.peers import Role
@@ -38,84 +38,11 @@ from idiolect.errors import RequestError
 from idiolect.values import MAX_PAUSE_S
 
 if TYPE_CHECKING:
-    from idiolect.control.api.routes import Call, Daemon
+    from idiolect.control.api.daemon import Daemon
+    from idiolect.control.api.requests import Call
 
 SHORTEST_PASSPHRASE = 8
 Answer = dict[str, object]
-
-
-class People(Protocol):
-    """What the service offers; see ``people.People`` and ``enrolment.Enrolment``."""
-
-    async def people(self) -> Answer:
-        """Everybody."""
-
-    async def ask_consent(self, name: object, purposes: list[str], language: str) -> Answer:
-        """Put the question."""
-
-    async def agree(self, token: str, user: str, uid: int) -> Answer:
-        """Settle it, for the paired user."""
-
-    async def consent_state(self, token: str) -> Answer:
-        """Whether it is open."""
-
-    async def withdraw(self, name: object, purpose: str, user: str, uid: int) -> Answer:
-        """Take a consent back."""
-
-    async def erase(self, name: object, user: str, admin: bool) -> Answer:
-        """Forget somebody altogether."""
-
-    async def address(self, name: object) -> Answer:
-        """Say who speaks."""
-
-    async def pause(self, seconds: float | None, active: bool) -> Answer:
-        """Stop or resume learning."""
-
-    async def correct(self, event: str, phrase: object, user: str) -> Answer:
-        """What was meant."""
-
-    async def confirm(self, event: str, user: str) -> Answer:
-        """It was understood."""
-
-    async def see(self, what: str, name: object, adapter: int | None, user: str) -> Answer:
-        """review, history, report or explain."""
-
-    async def verify(self, name: object, number: int, user: str) -> Answer:
-        """Prove a version."""
-
-    async def forget(self, name: object, what: Mapping[str, object], user: str) -> Answer:
-        """Forget something."""
-
-    async def share(self, name: object, phrase: object, wanted: bool, user: str) -> Answer:
-        """Let everybody say a phrase."""
-
-    async def rollback(self, name: object, user: str) -> Answer:
-        """Take a version back."""
-
-    async def export(self, name: object, passphrase: str, user: str) -> Answer:
-        """The person's copy."""
-
-    async def bring(self, name: object, document: Mapping[str, Any], passphrase: str, user: str) -> Answer:
-        """A copy, back."""
-
-
-class Teaching(Protocol):
-    """One enrolment at a time."""
-
-    async def start(self, name: object, phrase: object, samples: int, speak: str, user: str, *, session: str) -> Answer:
-        """Begin."""
-
-    def state(self, user: str, session: str) -> Answer:
-        """Where it stands."""
-
-    async def take_back(self, number: int, ident: str, user: str, session: str) -> Answer:
-        """Let a take count no more."""
-
-    async def keep(self, ident: str, user: str, session: str) -> Answer:
-        """Let a refused take count."""
-
-    def cancel(self) -> Answer:
-        """Give up."""
 
 
 def _text(given: Mapping[str, object], name: str, default: str | None = None, longest: int = 256) -> str:

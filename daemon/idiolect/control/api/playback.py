@@ -9,23 +9,17 @@ While the box plays music or speaks itself, scores must be higher, and nothing i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from idiolect.control.api.arguments import only
 from idiolect.errors import RequestError
 
 if TYPE_CHECKING:
-    from idiolect.control.api.routes import Call, Daemon
+    from idiolect.control.api.daemon import Daemon
+    from idiolect.control.api.requests import Call
 
 LEASE_S = 300.0
 MAX_LEASE_S = 3600.0
-
-
-class Box(Protocol):
-    """What the service offers; see ``box.Box``."""
-
-    def playback(self, seconds: float | None) -> dict[str, object]:
-        """Something is played, for so long at most; None: no more."""
 
 
 async def playback(daemon: Daemon, call: Call) -> dict[str, object]:

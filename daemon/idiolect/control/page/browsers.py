@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from idiolect.control.api.browsers import Session
+from idiolect.control.api.daemon import Session
 from idiolect.control.limits import Bucket, Rate
 from idiolect.errors import RequestError
 from idiolect.people.adapters import Personal

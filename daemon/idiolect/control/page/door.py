@@ -21,8 +21,8 @@ import socket
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 
-from idiolect.control.api import routes as api
-from idiolect.control.api.browsers import Pairing, Session
+from idiolect.control.api import requests
+from idiolect.control.api.daemon import Daemon, Pairing, Session
 from idiolect.control.http import Request
 from idiolect.control.limits import Bucket, Rate
 from idiolect.control.page import routes as page_api
@@ -53,10 +53,10 @@ class PageDoor:
         # The prefix binds it to this host, to TLS and to no domain above: RFC 6265bis, 4.1.3.2.
         self._cookie = "__Host-idiolect" if tls else "idiolect"
         session = {
-            "GET": api.Route(Role.USER, self._who), "POST": api.Route(Role.OBSERVER, self._enter),
-            "DELETE": api.Route(Role.USER, self._leave),
+            "GET": requests.Route(Role.USER, self._who), "POST": requests.Route(Role.OBSERVER, self._enter),
+            "DELETE": requests.Route(Role.USER, self._leave),
         }  # fmt: skip
-        self.routes: api.Routes = {**page_api.routes(), "/v1/session": session}
+        self.routes: requests.Routes = {**page_api.routes(), "/v1/session": session}
         self.headers: Mapping[str, str] = {
             "Content-Security-Policy": POLICY,
             "X-Content-Type-Options": "nosniff",
@@ -66,11 +66,11 @@ class PageDoor:
             "Cache-Control": "no-store",
         }
 
-    async def admit(self, sock: Credentials, request: Request) -> tuple[api.Caller, api.Route]:  # noqa: ARG002
+    async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:  # noqa: ARG002
         """See the module: ``RequestError`` 421, 403, 404, 405 or 401."""
         self._check_host(request)  # 1
         self._check_origin(request)  # 2
-        route = api.find_route(self.routes, request.method, request.path)  # 3
+        route = requests.find_route(self.routes, request.method, request.path)  # 3
         token = self._token(request)
         if route.role < Role.USER:
             return await self._visitor(token), route
@@ -80,14 +80,14 @@ class PageDoor:
                 401, "session", "this browser is not paired, or no more: get a code with `idiolect pair`"
             )
         self._remember(token, session)
-        return api.Caller(session.user, session.uid, Role.USER, session, token), route
+        return requests.Caller(session.user, session.uid, Role.USER, session, token), route
 
-    async def _visitor(self, token: str) -> api.Caller:
+    async def _visitor(self, token: str) -> requests.Caller:
         """Who loads a file: a person, where that is known or may be looked up, else nobody."""
         session = self._seen.get(token) if token else None
         if session is None and token and not self._looks.take():
             session = await self._look(token)
-        return api.Caller(session.user, session.uid, Role.OBSERVER, session) if session else api.Caller()
+        return requests.Caller(session.user, session.uid, Role.OBSERVER, session) if session else requests.Caller()
 
     async def _look(self, token: str) -> Session | None:
         try:
@@ -132,24 +132,24 @@ class PageDoor:
             return ""
         return morsel.value if morsel is not None and _TOKEN.fullmatch(morsel.value) else ""
 
-    async def _enter(self, daemon: api.Daemon, call: api.Call) -> api.Reply:  # noqa: ARG002
-        api.check_keys(call.body, ("code",))
+    async def _enter(self, daemon: Daemon, call: requests.Call) -> requests.Reply:  # noqa: ARG002
+        requests.check_keys(call.body, ("code",))
         token, session = await self._pairing.redeem(call.body.get("code"))
         return self._with_cookie(_mine(session), token, 400 * 86_400)
 
-    async def _who(self, daemon: api.Daemon, call: api.Call) -> dict[str, object]:  # noqa: ARG002
-        api.check_keys(call.query, ())
+    async def _who(self, daemon: Daemon, call: requests.Call) -> dict[str, object]:  # noqa: ARG002
+        requests.check_keys(call.query, ())
         return _mine(call.caller.session) if call.caller.session else {}
 
-    async def _leave(self, daemon: api.Daemon, call: api.Call) -> api.Reply:  # noqa: ARG002
+    async def _leave(self, daemon: Daemon, call: requests.Call) -> requests.Reply:  # noqa: ARG002
         await self._pairing.end(call.caller.token)
         return self._with_cookie({}, "", 0)
 
-    def _with_cookie(self, answer: Mapping[str, object], token: str, seconds: int) -> api.Reply:
+    def _with_cookie(self, answer: Mapping[str, object], token: str, seconds: int) -> requests.Reply:
         """400 days are the most that a browser takes; the session ends before."""
         secure = "; Secure" if self._tls else ""
         cookie = f"{self._cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
-        return api.Reply(api.encode(answer), headers={"Set-Cookie": cookie})
+        return requests.Reply(requests.encode(answer), headers={"Set-Cookie": cookie})
 
 
 def _mine(session: Session) -> dict[str, object]:

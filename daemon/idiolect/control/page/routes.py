@@ -22,7 +22,9 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from idiolect.control.api import people as learn_api
+from idiolect.control.api import requests
 from idiolect.control.api import routes as api
+from idiolect.control.api.daemon import Daemon
 from idiolect.control.peers import Role
 from idiolect.errors import RequestError
 from idiolect.values import GUEST, NOBODY, name_key
@@ -47,22 +49,22 @@ SHARED = (
     ("GET", "/v1/adapters/verify"), ("POST", "/v1/forget"), ("POST", "/v1/rollback"), ("POST", "/v1/export"),
     ("POST", "/v1/import"), ("POST", "/v1/share"), ("POST", "/v1/enrol/take-back"), ("POST", "/v1/enrol/keep"),
 )  # fmt: skip
-_Asked = Callable[[api.Daemon, api.Call], Awaitable[dict[str, object] | api.Reply]]
+_Asked = Callable[[Daemon, requests.Call], Awaitable[dict[str, object] | requests.Reply]]
 
 
-def routes() -> api.Routes:
+def routes() -> requests.Routes:
     """Everything that the page's door lets through."""
-    found: dict[str, dict[str, api.Route]] = {path: {"GET": route} for path, route in _files().items()}
+    found: dict[str, dict[str, requests.Route]] = {path: {"GET": route} for path, route in _files().items()}
     for method, path in SHARED:
         known = api.ROUTES[path][method]
         answer = None if known.answer is None else partial(_confined, _CUT.get((method, path), known.answer), path)
-        found.setdefault(path, {})[method] = api.Route(Role.USER, answer, known.body_bytes, known.large)
+        found.setdefault(path, {})[method] = requests.Route(Role.USER, answer, known.body_bytes, known.large)
     return found
 
 
-def _files() -> dict[str, api.Route]:
+def _files() -> dict[str, requests.Route]:
     """The page's files, read when they are asked for: they cost no memory until then."""
-    found: dict[str, api.Route] = {}
+    found: dict[str, requests.Route] = {}
 
     def walk(folder: Traversable, prefix: str) -> None:
         for each in folder.iterdir():
@@ -70,21 +72,23 @@ def _files() -> dict[str, api.Route]:
                 walk(each, f"{prefix}{each.name}/")
             elif (kind := KINDS.get(each.name[each.name.rfind(".") :])) is not None:
                 path = prefix if each.name == "index.html" else prefix + each.name
-                found[path] = api.Route(Role.OBSERVER, partial(_file, each, kind))
+                found[path] = requests.Route(Role.OBSERVER, partial(_file, each, kind))
 
     walk(resources.files("idiolect.control.page").joinpath("static"), "/")
     return found
 
 
-async def _file(file: Traversable, kind: str, daemon: api.Daemon, call: api.Call) -> api.Reply:  # noqa: ARG001
+async def _file(file: Traversable, kind: str, daemon: Daemon, call: requests.Call) -> requests.Reply:  # noqa: ARG001
     body, headers = file.read_bytes(), {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     accepted = (each.partition(";")[0].strip() for each in call.headers.get("accept-encoding", "").split(","))
     if "gzip" in accepted:  # of files only, which hold no secret that a length could tell
         body, headers["Content-Encoding"] = gzip.compress(body, 6, mtime=0), "gzip"
-    return api.Reply(body, kind, headers)
+    return requests.Reply(body, kind, headers)
 
 
-async def _confined(answer: _Asked, path: str, daemon: api.Daemon, call: api.Call) -> dict[str, object] | api.Reply:
+async def _confined(
+    answer: _Asked, path: str, daemon: Daemon, call: requests.Call
+) -> dict[str, object] | requests.Reply:
     """An answer for a session's person, by the id that is then used, and for nobody else."""
     caller, query, body = call.caller, dict(call.query), dict(call.body)
     for given in (query, body):
@@ -96,7 +100,7 @@ async def _confined(answer: _Asked, path: str, daemon: api.Daemon, call: api.Cal
     return await answer(daemon, replace(call, query=query, body=body))
 
 
-def _mine(named: object, caller: api.Caller, field: str, *, nobody: bool) -> bool:
+def _mine(named: object, caller: requests.Caller, field: str, *, nobody: bool) -> bool:
     """Return whether somebody is named, the session's person; False for nobody.
 
     Raises:
@@ -112,20 +116,20 @@ def _mine(named: object, caller: api.Caller, field: str, *, nobody: bool) -> boo
     raise RequestError(403, field, "is somebody else: this browser is paired for one person only")
 
 
-def _check_event(daemon: api.Daemon, ident: str, caller: api.Caller) -> None:
+def _check_event(daemon: Daemon, ident: str, caller: requests.Caller) -> None:
     for happening in daemon.hub.recent():
         if happening["id"] == ident and not caller.sees(happening):
             raise RequestError(403, "event", "was somebody else's: this browser is paired for one person only")
 
 
-async def _recent(daemon: api.Daemon, call: api.Call) -> dict[str, object]:
+async def _recent(daemon: Daemon, call: requests.Call) -> dict[str, object]:
     known = api.ROUTES["/v1/events/recent"]["GET"].answer
     answer = await known(daemon, call) if known else {}
     events = answer.get("events") if isinstance(answer, dict) else None
     return {"events": [each for each in events if call.caller.sees(each)] if isinstance(events, list) else []}
 
 
-async def _people(daemon: api.Daemon, call: api.Call) -> dict[str, object]:
+async def _people(daemon: Daemon, call: requests.Call) -> dict[str, object]:
     answer = await learn_api.people(daemon, call)
     rows = answer["people"]
     mine = [row for row in rows if row["profile"] == call.caller.profile] if isinstance(rows, list) else []

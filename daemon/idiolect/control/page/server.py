@@ -9,8 +9,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from idiolect.control.api import routes as api
-from idiolect.control.api.browsers import Pairing
+from idiolect.control.api.daemon import Daemon, Pairing
 from idiolect.control.page.door import PageDoor
 from idiolect.control.server import Server
 from idiolect.control.sockets import Listener, ListenError
@@ -27,7 +26,7 @@ MAX_CLIENTS = 12
 class PageServer:
     """Open from ``start`` to ``stop``. In the network nobody is heard before the vault is open: the key is in there."""
 
-    def __init__(self, daemon: api.Daemon, pairing: Pairing, opening: Callable[[], Listener], *, tls: bool) -> None:
+    def __init__(self, daemon: Daemon, pairing: Pairing, opening: Callable[[], Listener], *, tls: bool) -> None:
         self._daemon, self._pairing, self._opening, self._tls = daemon, pairing, opening, tls
         self._server: Server | None = None
         self._waiting: asyncio.Task[None] | None = None
