@@ -12,13 +12,14 @@ from bundlebuild.features import Embedder
 from bundlebuild.space import span_of
 from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.decoder import State
 from idiolect.listening.pipeline.earlier import Beside, Carried
 from idiolect.listening.pipeline.encoder import Encoder
 from idiolect.listening.pipeline.frontend import Frontend
 from idiolect.listening.pipeline.head import Scorer
 from idiolect.listening.pipeline.hearing import LONGEST, UNSETTLED, resample_window
-from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import Recognizer, listening, with_taught
 from idiolect.people.models import model_of
 from idiolect.trust.bundle import bundle as bundles

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.people.models import model_of
 from tests.conftest import absent

@@ -14,7 +14,7 @@ import pytest
 from bundlebuild import corpus, inherit
 from bundlebuild.audio import read_wav_bytes, to_int16
 from idiolect.learning import gate
-from idiolect.listening.pipeline.household import Adapter, Taught
+from idiolect.listening.pipeline.adapter import Adapter, Taught
 from idiolect.listening.pipeline.space import NAMES
 from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.people.models import model_of

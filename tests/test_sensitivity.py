@@ -13,8 +13,9 @@ from idiolect.config.schema import Config, parse
 from idiolect.events import Hub
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference, Names
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.decoder import Decoder, Listening, State, Thresholds
-from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import (
     Recognizer,
     bundle_directory,

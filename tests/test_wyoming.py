@@ -17,7 +17,8 @@ from wyoming.wake import Detect, Detection
 
 from idiolect.control.wyoming.connection import Limits
 from idiolect.events import Hub, StateChange
-from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.pipeline.adapter import Adapter
+from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import listening, with_taught
 from idiolect.listening.streams import LEAD
 from idiolect.values import BLOCK, WINDOW

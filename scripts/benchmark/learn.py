@@ -27,7 +27,8 @@ from idiolect.learning.model import Model
 from idiolect.learning.trainer import When
 from idiolect.learning.worker import frames
 from idiolect.learning.worker.process import Worker
-from idiolect.listening.pipeline.household import Adapter, Household, Shift, Taught
+from idiolect.listening.pipeline.adapter import Adapter, Shift, Taught
+from idiolect.listening.pipeline.household import Household
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.people.models import model_of

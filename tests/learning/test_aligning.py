@@ -15,8 +15,9 @@ from idiolect.learning import aligning, ledger, trainer
 from idiolect.learning import gate as guard
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.listening.attempt import Reason
+from idiolect.listening.pipeline.adapter import Adapter, Taught
 from idiolect.listening.pipeline.alignment import Standard, costs, unit
-from idiolect.listening.pipeline.household import Adapter, Household, Taught
+from idiolect.listening.pipeline.household import Household
 from idiolect.values import EMBEDDING
 from tests.people import invented, model
 

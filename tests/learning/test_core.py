@@ -19,8 +19,9 @@ from idiolect.learning import round as rounds
 from idiolect.learning.admission import SAME, SUSPECTS, admit
 from idiolect.learning.ledger import DAY_CAP, SESSION_CAP, Example, Ledger
 from idiolect.learning.rollout import Signal, State, Version
+from idiolect.listening.pipeline.adapter import Adapter, Shift, Taught
 from idiolect.listening.pipeline.head import Scorer
-from idiolect.listening.pipeline.household import Adapter, Household, Shift, Taught, softmax
+from idiolect.listening.pipeline.household import Household, softmax
 from idiolect.values import GUEST
 from tests.people import invented, model, span
 

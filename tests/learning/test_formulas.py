@@ -13,7 +13,7 @@ from idiolect.learning import ledger as ledgers
 from idiolect.learning import prototypes, trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
-from idiolect.listening.pipeline.household import Shift
+from idiolect.listening.pipeline.adapter import Shift
 from idiolect.listening.pipeline.space import Space
 from tests.people import invented, model, span
 

@@ -22,7 +22,8 @@ from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.self_test import UNSEEN, Slice
-from idiolect.listening.pipeline.household import PRIOR_SPAN, Adapter, Shift, Taught
+from idiolect.listening.pipeline.adapter import Adapter, Shift, Taught
+from idiolect.listening.pipeline.household import PRIOR_SPAN
 from tests.people import invented, model, span
 
 UNIT = np.eye(8, dtype=np.float32)

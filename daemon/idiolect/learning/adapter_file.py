@@ -18,8 +18,8 @@ import numpy as np
 
 from idiolect.errors import NONSENSE, LearningError
 from idiolect.host import structure
+from idiolect.listening.pipeline.adapter import Adapter, Shift, Taught
 from idiolect.listening.pipeline.alignment import SHORTEST, Standard
-from idiolect.listening.pipeline.household import Adapter, Shift, Taught
 from idiolect.values import EMBEDDING, encodable
 
 if TYPE_CHECKING:

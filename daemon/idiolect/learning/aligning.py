@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from idiolect.learning.ledger import Example
     from idiolect.learning.model import Model
-    from idiolect.listening.pipeline.household import Taught
+    from idiolect.listening.pipeline.adapter import Taught
 
 MOST = 3
 """Takes of a phrase that are aligned with: its newest. Each costs its frames of time in a turn, and of space: up to 16,

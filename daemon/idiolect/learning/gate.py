@@ -34,8 +34,9 @@ from idiolect.learning.lived import Lived, Wish
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU
 from idiolect.learning.trainer import RAISE_MOST, Material, Round, adapted
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.alignment import costs
-from idiolect.listening.pipeline.household import PRIOR_SPAN, TAUGHT_THRESHOLD, Adapter
+from idiolect.listening.pipeline.household import PRIOR_SPAN, TAUGHT_THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

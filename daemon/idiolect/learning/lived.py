@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.listening.attempt import AFTER, BEFORE
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.decoder import UTTERANCE_GAP, Listening
 from idiolect.listening.pipeline.hearing import Hearing, Still
-from idiolect.listening.pipeline.household import TAUGHT_THRESHOLD, Adapter, Household
+from idiolect.listening.pipeline.household import TAUGHT_THRESHOLD, Household
 from idiolect.listening.pipeline.weighing import PAUSE
 from idiolect.values import GUEST, WINDOW
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from idiolect.learning.ledger import Example
     from idiolect.learning.model import Model
-    from idiolect.listening.pipeline.household import Adapter, Taught
+    from idiolect.listening.pipeline.adapter import Adapter, Taught
 
 CHUNK = 64
 """Examples that are heard together: their windows take 54 KiB each."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.listening.pipeline.household import Shift, Taught
+from idiolect.listening.pipeline.adapter import Shift, Taught
 from idiolect.listening.pipeline.space import RIVAL
 
 if TYPE_CHECKING:

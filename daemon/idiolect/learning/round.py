@@ -16,7 +16,7 @@ from idiolect.learning.admission import Verdict as Admitted
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.lived import Wish
 from idiolect.learning.model import Heard, Model
-from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.adapter import Adapter
 
 
 @dataclass(frozen=True, slots=True)

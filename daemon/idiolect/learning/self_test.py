@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from idiolect.learning.ledger import Ledger
     from idiolect.learning.lived import Wish
     from idiolect.learning.model import Model
-    from idiolect.listening.pipeline.household import Adapter
+    from idiolect.listening.pipeline.adapter import Adapter
 
 UNSEEN = "own: after it was made"
 GUARD = "others: "

@@ -20,7 +20,8 @@ from idiolect.learning.admission import Verdict, admit
 from idiolect.learning.ledger import Example, Ledger, decayed
 from idiolect.learning.lived import Utterance, utterance_of
 from idiolect.learning.model import Heard, Model, joined
-from idiolect.listening.pipeline.household import PRIOR_SPAN, Adapter, Household, Taught
+from idiolect.listening.pipeline.adapter import Adapter, Taught
+from idiolect.listening.pipeline.household import PRIOR_SPAN, Household
 from idiolect.listening.pipeline.space import offset_windows
 
 if TYPE_CHECKING:

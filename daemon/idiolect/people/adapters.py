@@ -26,9 +26,10 @@ from idiolect.learning.maps import NOTHING, Earlier, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.worker.process import Backend
 from idiolect.listening.inference import Heard, Inference
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.earlier import Carried
 from idiolect.listening.pipeline.encoder import Encoder
-from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.pipeline.household import Household
 from idiolect.people import carryover as shelves
 from idiolect.people import refusals, sharing, standing, voices
 from idiolect.people.consent import Consents, may_be_named

@@ -33,7 +33,7 @@ from idiolect.people.consent import ADAPTER, CONSENT
 
 if TYPE_CHECKING:
     from idiolect.learning.provenance import Sealed
-    from idiolect.listening.pipeline.household import Adapter
+    from idiolect.listening.pipeline.adapter import Adapter
     from idiolect.people.learner import Learner
     from idiolect.people.records import Records
     from idiolect.trust.vault.vault import Change

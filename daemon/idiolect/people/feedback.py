@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.learning.model import Heard
-    from idiolect.listening.pipeline.household import Adapter
+    from idiolect.listening.pipeline.adapter import Adapter
     from idiolect.people.learner import Learner
 
 

@@ -16,8 +16,8 @@ from idiolect.learning import round as rounds
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.listening.attempt import Attempt, Reason, Taken, repeated
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.chain import Chain
-from idiolect.listening.pipeline.household import Adapter
 from idiolect.people.enrolment import TRIES
 from idiolect.values import BLOCK
 

@@ -11,8 +11,9 @@ from bundlebuild.audio import Audio
 from idiolect.config import schema as config
 from idiolect.learning.model import Model
 from idiolect.listening import recognizer as assembly
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.decoder import State
-from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import Recognizer
 from idiolect.values import BLOCK, GUEST, SAMPLE_RATE
 

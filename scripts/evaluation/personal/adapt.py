@@ -16,7 +16,7 @@ from bundlebuild.words import BACKGROUND, UNKNOWN
 from idiolect.learning import gate as guard
 from idiolect.learning import trainer
 from idiolect.learning.model import Model
-from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.adapter import Adapter
 
 from .people import Clip, Stream, enrolled, learn, utterances, words_of
 

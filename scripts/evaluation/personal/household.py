@@ -16,7 +16,8 @@ from bundlebuild.words import BACKGROUND, UNKNOWN
 from idiolect.learning import trainer
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
-from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.pipeline.adapter import Adapter
+from idiolect.listening.pipeline.household import Household
 from idiolect.values import GUEST
 
 from .adapt import HARM, choose

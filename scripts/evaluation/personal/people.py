@@ -19,7 +19,7 @@ from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard as Scored
 from idiolect.learning.model import Model
-from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.space import offset_windows
 from idiolect.values import EMBEDDING, WINDOW
 

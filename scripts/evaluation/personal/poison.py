@@ -24,7 +24,7 @@ from idiolect.learning import trainer
 from idiolect.learning.admission import Admission
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard, Model
-from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.adapter import Adapter
 
 from .people import DAY, Clip, example, mean, utterances
 

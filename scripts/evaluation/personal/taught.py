@@ -18,8 +18,9 @@ from evaluation.embed import Heard
 from idiolect.learning import trainer
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.model import Model
+from idiolect.listening.pipeline.adapter import Taught
 from idiolect.listening.pipeline.decoder import SMOOTHING
-from idiolect.listening.pipeline.household import SLOPE, TAUGHT_OPEN, TAUGHT_THRESHOLD, Taught
+from idiolect.listening.pipeline.household import SLOPE, TAUGHT_OPEN, TAUGHT_THRESHOLD
 from idiolect.listening.pipeline.space import RIVAL
 
 from .people import Clip, Stream, example, mean, utterances

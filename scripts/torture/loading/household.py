@@ -22,7 +22,7 @@ from idiolect.errors import LearningError, RequestError
 from idiolect.learning import adapter_file as adapterfile
 from idiolect.learning.ledger import MAX_EXAMPLES
 from idiolect.learning.worker.process import Worker
-from idiolect.listening.pipeline.household import Adapter
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
 from idiolect.people.consent import Consents

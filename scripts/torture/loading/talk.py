@@ -19,8 +19,9 @@ import numpy as np
 from benchmark import latency
 from benchmark.speech import BLOCK, RATE, Samples
 from idiolect.config.schema import Config, Listening
+from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.chain import Chain
-from idiolect.listening.pipeline.household import Adapter, Household
+from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import Recognizer, listening_for, with_taught
 from torture.loading.household import House
 

@@ -14,7 +14,7 @@ from idiolect.listening.pipeline.alignment import Aligner, Standard, Takes, unit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from idiolect.listening.pipeline.household import Taught
+    from idiolect.listening.pipeline.adapter import Taught
 
 SLOPE = np.float32(60.0)
 """Log-odds of a taught phrase per unit of cost below its limit: a good match is as sure as a base phrase can be."""
