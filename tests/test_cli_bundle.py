@@ -413,7 +413,7 @@ def test_mark_good_without_a_daemon(path, capsys):
 def test_the_commands_load_no_numpy_and_the_others_no_cryptography(tmp_path):
     code = """
 import sys
-from idiolect import cli
+from idiolect.cli import main as cli
 def loaded(): return {"numpy", "cryptography"} & set(sys.modules)
 assert not loaded(), loaded()
 assert cli.main(["bundle", "keygen", sys.argv[1] + "/k"]) == 0

@@ -16,8 +16,8 @@ from tests.test_service import Daemon
 LAYERED = """\
 import logging, pathlib, sys
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-from idiolect.configfiles import installed_files
-from idiolect.service import start
+from idiolect.config.files import installed_files
+from idiolect.service.service import start
 vendor, main = map(pathlib.Path, sys.argv[1:])
 sys.exit(start(None, lambda: installed_files(main, vendor)))
 """

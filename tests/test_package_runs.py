@@ -65,7 +65,7 @@ for each in pkgutil.walk_packages(idiolect.__path__, "idiolect."):
     if not each.name.endswith("__main__"):
         __import__(each.name)
 import alsaaudio, jeepney.auth, numpy, soxr, systemd.daemon, systemd.journal, yaml
-from idiolect import assembly
+from idiolect.listening import recognizer as assembly
 recognizer = assembly.Recognizer.from_bundle(assembly.read_bundle(assembly.bundle_directory("builtin")))
 chain = recognizer.chain(assembly.listening(recognizer.bundle))
 noise = numpy.random.default_rng(1).normal(0, 3000, 16000).astype(numpy.int16)

@@ -9,9 +9,9 @@ import pytest
 
 ABOUT = """
 import os, sys
-from idiolect.assembly import bundle_directory
-from idiolect.host import quiet
-from idiolect.pipeline.encoder import Encoder
+from idiolect.listening.audio import quiet
+from idiolect.listening.recognizer import bundle_directory
+from idiolect.listening.pipeline.encoder import Encoder
 model = (bundle_directory("builtin") / "encoder.tflite").read_bytes()
 """
 

@@ -374,7 +374,7 @@ HOOK = textwrap.dedent('''
                 print("heard: Wilhelmine", file=sys.stderr, flush=True)
             process(self, block)
             if kind == "mel":
-                from idiolect.pipeline.frontend import Frontend
+                from idiolect.listening.pipeline.frontend import Frontend
                 self.ear = getattr(self, "ear", None) or Frontend()
                 data = self.ear.frames(samples).tobytes()
             if data:
