@@ -23,7 +23,7 @@ from tests.people import invented, model
 
 PRELUDE = """
 import ctypes, errno, json, os, signal, socket, sys
-from idiolect.host import sandbox
+from idiolect.learning.worker import sandbox
 libc = ctypes.CDLL(None, use_errno=True)
 def tried(act):
     try:

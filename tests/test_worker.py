@@ -111,7 +111,7 @@ def test_a_program_that_is_not_there_is_said():
 
 
 HOSTILE = """
-from idiolect.host import sandbox
+from idiolect.learning.worker import sandbox
 sandbox.DATA, sandbox.CPU_S = 64 << 20, 1
 held = sandbox.early(waited_for=True) + sandbox.enter()
 say(frame(json.dumps([[l.name, l.held, l.detail] for l in held]).encode()))
