@@ -15,10 +15,10 @@ from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.pipeline.adapter import Scorer
 from idiolect.pipeline.beside import Beside, Carried
-from idiolect.pipeline.chain import LONGEST, UNSETTLED, resample_window
 from idiolect.pipeline.decoder import State
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.frontend import Frontend
+from idiolect.pipeline.hearing import LONGEST, UNSETTLED, resample_window
 from idiolect.pipeline.personal import Adapter, Household
 from idiolect.trust import bundle as bundles
 from idiolect.values import BLOCK, GUEST, WINDOW

@@ -102,7 +102,9 @@ SAME_PART = {
         "cli",
     ),
     **dict.fromkeys(("client_types", "client_wire"), "client"),
-    **dict.fromkeys(("jobs", "observe", "records", "rights", "sharing", "shelves", "standing", "voices"), "learner"),
+    **dict.fromkeys(
+        ("copies", "jobs", "observe", "records", "rights", "sharing", "shelves", "standing", "voices"), "learner"
+    ),
     **dict.fromkeys(("box", "enrolment", "measuring", "pairing", "people", "refusals", "windows"), "personal"),
     "tally": "inference",
     "stretching": "worker",

@@ -11,6 +11,7 @@ import pytest
 from idiolect.consent import ADAPTER
 from idiolect.errors import LearningError, RequestError
 from idiolect.learning import adapterfile, ledger, rollout
+from idiolect.learning.ledger import Manner
 from idiolect.learning.provenance import unseal
 from idiolect.observe import Said, corrected
 from idiolect.rights import Rights
@@ -178,6 +179,26 @@ def test_export_comes_back_on_another_device_after_consent(home, tmp_path):
             theirs.bring(other.consents.find("Ann"), sealed, "wrong horse")
         answer = theirs.bring(other.consents.find("Ann"), sealed, "correct horse")
         assert (answer["imported"], answer["state"]) == (3, "canary")
+
+
+def test_all_that_is_kept_of_an_utterance_is_taken_along(home, tmp_path):
+    profile = home.agree("Ann")
+    whole = np.random.default_rng(1).standard_normal((40, 96)).astype(np.float16).astype(np.float32)
+    said = [Manner(36, 31, whole), Manner(9, 40), Manner()]
+    home.learner.add(profile, "enrolment", "lights please", [invented(1, take) for take in range(3)], "01", said=said)
+    plain = json.loads(json.dumps(Rights(home.learner).export(home.consents.find("Ann"))))
+    assert ["utterance_float16" in row for row in plain["examples"]] == [True, False, False]
+    other_house = House(tmp_path / "other")
+    with other_house.create() as vault:
+        other = Household(vault, other_house.clock)
+        theirs, person = Rights(other.learner), other.agree("Ann", "enrol")
+        theirs.bring(other.consents.find("Ann"), plain)
+        brought = [example for example, _ in other.learner.examples(person)]
+        assert [(each.length, each.clear, len(each.whole)) for each in brought] == [(36, 31, 40), (9, 40, 0), (0, 0, 0)]
+        assert np.array_equal(brought[0].whole, whole)
+        for bad in ({"clear": 121}, {"clear": -1}, {"utterance_float16": "AAAA"}, {"utterance_float16": None}):
+            with pytest.raises(RequestError, match="holds an example that is none"):
+                theirs.bring(other.consents.find("Ann"), {**plain, "examples": [{**plain["examples"][0], **bad}]})
 
 
 def test_expired_examples_go_and_the_adapter_is_made_anew(home):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from idiolect.learning.ledger import Manner
 from tests.people import Household, invented
 from tests.trust.vaults import House
 
@@ -24,7 +25,7 @@ def home(tmp_path):
 
 def teach(home, profile, phrase, number, takes=(0, 1, 2), *, length=0):
     spans = [invented(number, take) for take in takes]
-    return home.learner.add(profile, "enrolment", phrase, spans, "01", lengths=[length] * len(spans))
+    return home.learner.add(profile, "enrolment", phrase, spans, "01", said=[Manner(length)] * len(spans))
 
 
 def learn(home, profile):

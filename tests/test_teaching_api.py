@@ -18,6 +18,7 @@ from idiolect import cli_learn, enrolment
 from idiolect.assembly import bundle_directory, listening, read_bundle
 from idiolect.errors import RequestError
 from idiolect.learning.attempt import GAP, Reason, Taken
+from idiolect.learning.ledger import Manner
 from idiolect.values import BLOCK, Captured, Detection, Event
 from tests.people import invented
 from tests.test_people_api import ME, house  # noqa: F401 - a fixture
@@ -66,7 +67,7 @@ def taught(house, name, phrase, number, *, user=ME):  # noqa: F811 - the fixture
     people = house.daemon.people
     profile = house.on_loop(people.may_teach(name, phrase, user))
     spans = [invented(number, take) for take in (7, 8, 9)]
-    return house.on_loop(people.taught(profile, phrase, spans, [LENGTH] * len(spans)))
+    return house.on_loop(people.taught(profile, phrase, spans, [Manner(LENGTH)] * len(spans)))
 
 
 def bob_agrees(house, *purposes):  # noqa: F811 - the fixture

@@ -11,6 +11,7 @@ from bundlebuild.audio import read, to_int16
 from bundlebuild.augment import stretch
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle, with_taught
 from idiolect.learning.attempt import Attempt, Taken
+from idiolect.learning.ledger import Manner
 from idiolect.pipeline.decoder import State, Thresholds
 from idiolect.pipeline.personal import Household as Heard
 from idiolect.values import BLOCK, GUEST
@@ -115,7 +116,9 @@ def scene(recognizer, wake_word, tmp_path_factory):
                         takes = spans(recognizer, [phrase(each, pace) for pace in PACES])
                         lengths = [take.length for take in takes] if takes_known else ()
                         own = [take.span[None] for take in takes]
-                        home.learner.add(profile, "enrolment", each, own, "01", lengths=lengths)
+                        home.learner.add(
+                            profile, "enrolment", each, own, "01", said=[Manner(length) for length in lengths]
+                        )
                     if name in voices:
                         takes = spans(recognizer, [wake_word(name, pace) for pace in PACES])
                         home.learner.add(profile, "correction", "computer", [t.span[None] for t in takes], "02")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from idiolect.boot import BUILTIN, builtin, read_verified
 from idiolect.errors import BundleError, ConfigError
+from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
 from idiolect.learning.succession import Earlier, EmbeddingMap, Maps, Succession
 from idiolect.pipeline.adapter import Head
@@ -185,6 +186,21 @@ def for_people(base: Listening, config: Config, profiles: Mapping[str, str]) -> 
             free, turn = (np.where(fixed, t, raised(t, more)) for t in (base.thresholds, base.turn_thresholds))
             found[profile] = Thresholds(free, turn)
     return replace(base, by_profile=found) if found else base
+
+
+def wish_of(config: Config, bundle: Bundle, profiles: Mapping[str, str], profile: str) -> Wish:
+    """What counts in a turn of ``profile``'s besides what people taught: by it rounds are judged.
+
+    ``profiles`` are by the key of their name (``values.name_key``).
+    """
+    some_phrase = ("",)
+    wanted = with_taught(listening_for(config, bundle), some_phrase, config.listening.sensitivity)
+    wanted = for_people(wanted, config, profiles)
+    turn = wanted.by_profile[profile].turn if profile in wanted.by_profile else wanted.turn_thresholds
+    limits = dict(zip(wanted.classes, map(float, turn), strict=True))
+    heard = [name for name in bundle.classes if (wanted.wake | wanted.phrases)[bundle.classes.index(name)]]
+    always_on = [name for name in heard if wanted.always_on[bundle.classes.index(name)]]
+    return Wish({name: limits[name] for name in heard}, limits[""], always_on, wanted.pause)
 
 
 def model_of(recognizer: Recognizer) -> Model | None:

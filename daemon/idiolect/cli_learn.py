@@ -278,7 +278,9 @@ def _review(options: argparse.Namespace) -> int:
 def _versions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"  version {v['adapter']:3} of {v['day']}  {v['state']:11} {counted(v['examples'], 'example')},"
-        f" held out {v['held_out']}: {v['wrong']} wrong ({v['wrong_before']} before),"
+        f" held out {v['held_out']}: {v['wrong']} wrong"
+        + (f" (before, {v['wrong_before']} of {v['known']})" if v["known"] else "")
+        + ","
         f" used {v['uses']}x, corrected {v['corrections']}x"
         + (f", {v['mapped']} mapped" if v.get("mapped") else "")
         + (f", set aside for bundle {v['bundle'][:12]}" if v.get("set_aside") else "")
@@ -301,16 +303,25 @@ def _report(options: argparse.Namespace) -> int:
     figures = answer["figures"]
     lines = [f"{answer['name']}: version {answer['adapter']}" if answer["adapter"] else "nothing learnt is in use"]
     if figures.get("held_out"):
-        before, after = figures["error_before"], figures["error_after"]
-        lines.append(f"  misunderstood before {before:6.1%}  |{meter(-60 + 60 * before, 40)}|")
-        lines.append(f"  misunderstood now    {after:6.1%}  |{meter(-60 + 60 * after, 40)}|")
         lines.append(f"  of {counted(figures['held_out'], 'held-out example')}; {answer['measured']}")
+        lines.append(_bar("misunderstood", figures["error_after"]))
+    if figures.get("known"):
+        lines.append(f"  of {figures['known']} among them, of phrases that the model itself has")
+        lines.append(_bar("misunderstood before", figures["error_before"]))
+        lines.append(_bar("misunderstood now", figures["error_known"]))
+    if some := figures.get("in_windows"):
+        of_all = f"{counted(some, 'example')} of all {'is' if some == 1 else 'are'}"
+        lines.append(f"  {of_all} judged by the sound of the end alone: no more is kept")
     if figures:
         lines.append(f"  since then {counted(figures['uses'], 'utterance')}, {figures['corrections']} corrected")
     if mapped := figures.get("mapped"):
         examples = counted(figures["examples"], "example")
         lines.append(f"  mapped from an earlier encoder: {mapped} of {examples}")
     return _say(options, answer, [*lines, *_lately(answer), *(f"  - {limit}" for limit in answer["limits"])])
+
+
+def _bar(name: str, share: float) -> str:
+    return f"  {name:20} {share:6.1%}  |{meter(-60 + 60 * share, 40)}|"
 
 
 def _lately(answer: Report) -> list[str]:

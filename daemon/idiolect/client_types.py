@@ -433,6 +433,7 @@ class Version(TypedDict):
     uses: int
     corrections: int
     held_out: int
+    known: int
     wrong: int
     wrong_before: int
     bundle: str

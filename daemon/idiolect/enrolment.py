@@ -18,6 +18,7 @@ from idiolect.host import prompt
 from idiolect.inference import Inference
 from idiolect.learning.advice import Advice, Neighbour, advise
 from idiolect.learning.attempt import Reason, Taken
+from idiolect.learning.ledger import Manner
 from idiolect.learning.lesson import Lesson
 from idiolect.learning.model import Model
 from idiolect.people import People, clean_phrase
@@ -198,8 +199,9 @@ class Enrolment:
             state.keepable = False
             self._move(state, "training")
             taken = [each.taken for each in lesson.takes]
-            spans, lengths = [each.span[None] for each in taken], [each.length for each in taken]
-            state.result = await self._people.taught(state.profile, state.phrase, spans, lengths)
+            spans = [each.span[None] for each in taken]
+            said = [Manner(each.length, each.clear, each.whole) for each in taken]
+            state.result = await self._people.taught(state.profile, state.phrase, spans, said)
             used = bool(state.result.get("adapter"))
             self._move(state, "done", "" if used else str(_gate(state.result).get("reason", "")))
             if speak:

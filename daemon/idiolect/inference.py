@@ -21,8 +21,9 @@ from idiolect.host import clock
 from idiolect.host.capture import BlockQueue
 from idiolect.learning.attempt import AFTER, Attempt, Reason, Taken
 from idiolect.pipeline.beside import Carried
-from idiolect.pipeline.chain import LONGEST, Chain, resample_window
+from idiolect.pipeline.chain import Chain
 from idiolect.pipeline.decoder import Listening, State
+from idiolect.pipeline.hearing import LONGEST, resample_window
 from idiolect.pipeline.personal import Household
 from idiolect.pipeline.space import SPAN, as_span
 from idiolect.tally import BLOCK_S, Tally

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,10 +20,11 @@ from idiolect import sharing, shelves
 from idiolect.consent import ADAPTER, CONSENT, Consents
 from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
 from idiolect.host.worker import Backend
-from idiolect.learning import protocol, rollout, rounds, selftest
+from idiolect.learning import adapterfile, protocol, rollout, rounds, selftest
 from idiolect.learning.admission import Verdict
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import Ledger
+from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.rollout import Signal
@@ -61,6 +62,8 @@ class Learner(Records):
     ) -> None:  # fmt: skip
         super().__init__(consents, model, encoder, clock, succession)
         self.backend = backend
+        self.wishes: Callable[[str], Wish | None] = lambda _: None
+        """What counts in a turn of somebody's; None: all that the bundle has."""
         self.recalled: set[str] = set()
         """Profiles that somebody asked for since the start: their disuse has ended."""
 
@@ -115,7 +118,7 @@ class Learner(Records):
         active = self.sealed(profile, used.number).data if used and not owed else b""
         number = self.counter(profile) + 1
         when = When(self.day, number)
-        request = protocol.Request(self.model, known, when, active, self.others(known), owed)
+        request = protocol.Request(self.model, known, when, active, self.others(known), owed, wish=self._wish(profile))
         outcome = protocol.read_answer(self.ask(request, patient=patient), request)
         if not outcome.verdict.passed:
             check, count = outcome.verdict.check, len(known.examples)
@@ -123,6 +126,15 @@ class Learner(Records):
                 self._note_round(change, known, outcome)
             return Made(0, "base" if owed or used is None else used.state.value, outcome)
         return self._enter(known, outcome, number, at_once or owed)
+
+    def _wish(self, profile: str) -> Wish | None:
+        """What counts in a turn of this person's, with what others let everybody say."""
+        wish = self.wishes(profile)
+        if wish is None:
+            return None
+        used = ((self.used(other), names) for other, names in sharing.everybody(self).items() if other != profile)
+        lent = ((adapterfile.decode(sealed.data), names) for sealed, names in used if sealed)
+        return replace(wish, lent=tuple(lent))
 
     def round_owed(self, profile: str) -> Made:
         """A round after something had to go, which has gone whatever becomes of this: if need be it is made up for."""
@@ -260,7 +272,8 @@ class Learner(Records):
         sealed = self.sealed(profile, used.number)
         known, record = self.ledger(profile), sealed.provenance
         request = protocol.Request(
-            self.model, known, When(self.day), sealed.data, task="selftest", last=record.last
+            self.model, known, When(self.day), sealed.data, task="selftest", last=record.last,
+            wish=self._wish(profile),
         )  # fmt: skip
         slices = protocol.read_selftest(self.ask(request, patient=patient))
         worse = selftest.worse(slices)

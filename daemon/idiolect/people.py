@@ -21,7 +21,7 @@ from idiolect.inference import Heard, Inference
 from idiolect.learner import Learner, Made
 from idiolect.learning import aligning
 from idiolect.learning.advice import Neighbour
-from idiolect.learning.ledger import Source
+from idiolect.learning.ledger import Manner, Source
 from idiolect.personal import Personal
 from idiolect.rights import Rights, in_use, told
 from idiolect.trust.lacking import YES
@@ -345,14 +345,14 @@ class People:
         return await self._personal.do(work)
 
     async def taught(
-        self, profile: str, phrase: str, spans: Sequence[np.ndarray], lengths: Sequence[int] = ()
+        self, profile: str, phrase: str, spans: Sequence[np.ndarray], said: Sequence[Manner] = ()
     ) -> dict[str, object]:
         """Keep what was enrolled, and use it at once; who taught is from now on taken to be the one who speaks."""
 
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.by_profile(profile)
             session = secrets.token_hex(4)
-            numbers = learner.add(person.profile, "enrolment", phrase, spans, session, lengths=lengths)
+            numbers = learner.add(person.profile, "enrolment", phrase, spans, session, said=said)
             made = learner.round(person.profile, at_once=True)
             return {"profile": person.profile, "examples": numbers, **told(made)}
 

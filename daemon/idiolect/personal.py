@@ -27,6 +27,7 @@ from idiolect.inference import Heard, Inference
 from idiolect.keysthread import Keys
 from idiolect.learner import Learner
 from idiolect.learning import adapterfile
+from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
 from idiolect.learning.succession import NOTHING, Earlier, Succession
 from idiolect.observe import Said, observe
@@ -55,14 +56,16 @@ class Personal:
         self, keys: Keys, inference: Inference, hub: Hub, model: Model | None, encoder: str,
         *, people: Mapping[str, Sequence[str]], state_dir: Path, names: Callable[[], str],
         listen: Callable[[Household | None, str, bool, Carried | None], None], backend: Backend,
+        wishes: Callable[[str], Wish | None] = lambda _: None,
         synchronized: Callable[[], bool] = clock.synchronized, succession: Succession = NOTHING,
         moment: Callable[[], Moment] = clock.moment,
     ) -> None:  # fmt: skip
         """``listen`` tells inference what to listen for: whose adapters, who is addressed, whether for a "yes", and for
-        whose phrases with an earlier model.
+        whose phrases with an earlier model. ``wishes`` says what counts in a turn of somebody's (``Learner.wishes``).
         """
         self._keys, self._inference, self._hub, self._model = keys, inference, hub, model
         self._encoder, self._people, self._names, self._listen = encoder, people, names, listen
+        self._wishes = wishes
         self._synchronized, self._succession, self._moment = synchronized, succession, moment
         self._file = state_dir / STATE_FILE
         self._backend = backend
@@ -230,7 +233,7 @@ class Personal:
 
     def _open(self, consents: Consents, model: Model) -> Learner:
         learner = Learner(consents, model, self._encoder, self._backend, succession=self._succession)
-        learner.dated = self._synchronized
+        learner.dated, learner.wishes = self._synchronized, self._wishes
         learner.recalled.add(self.active)
         learner.refresh()
         return learner

@@ -40,7 +40,7 @@ from idiolect.learning import adapterfile, neighbours, rollout
 from idiolect.learning import health as healths
 from idiolect.learning import ledger as ledgers
 from idiolect.learning.health import Health
-from idiolect.learning.ledger import PURPOSES, Example, Ledger, Source
+from idiolect.learning.ledger import PURPOSES, Example, Ledger, Manner, Source
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
 from idiolect.learning.succession import NOTHING, Earlier, Succession
@@ -291,12 +291,11 @@ class Records:
         session: str,
         heard: str = "",
         encoder: str = "",
-        lengths: Sequence[int] = (),
+        said: Sequence[Manner] = (),
     ) -> list[int]:
         """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent.
 
-        They are of ``encoder``, by default of the one that runs. ``lengths`` are those of the utterances, in blocks, as
-        far as they are known.
+        They are of ``encoder``, by default of the one that runs; ``said`` how, as far as that is known.
         """
         purpose = PURPOSES[source]
         receipt = self.consents.allowed(profile, purpose)
@@ -308,9 +307,9 @@ class Records:
         made = [
             Example(
                 first + i, phrase, source, session, self.day, receipt.ident, np.asarray(s, np.float32), heard,
-                length=length,
+                length=how.length, clear=how.clear, whole=how.whole,
             )
-            for i, (s, length) in enumerate(zip_longest(spans, lengths, fillvalue=0))
+            for i, (s, how) in enumerate(zip_longest(spans, said, fillvalue=Manner()))
         ]  # fmt: skip
         if first + len(made) > ledgers.MAX_EXAMPLES and self.count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")

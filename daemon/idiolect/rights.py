@@ -6,30 +6,23 @@ replaced, and a new adapter is made from what is left, with the same bytes as if
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from idiolect import sharing, shelves, standing, structure, voices
+from idiolect import copies, sharing, shelves, standing, structure, voices
 from idiolect.consent import ADAPTER, Person
-from idiolect.errors import NONSENSE, RequestError, TrustError
+from idiolect.errors import RequestError, TrustError
 from idiolect.host.stretch import stretch
 from idiolect.learner import Learner, Made
 from idiolect.learning import adapterfile, rollout, trainer
 from idiolect.learning.admission import REASONS
-from idiolect.learning.ledger import MAX_LENGTH, PURPOSES, Example
-from idiolect.pipeline.space import SPAN
+from idiolect.learning.ledger import PURPOSES, Example
 from idiolect.records import DAY_S
 from idiolect.trust import sealedcopy
-from idiolect.values import EMBEDDING, counted, encodable
+from idiolect.values import counted
 
-SCHEMA = "idiolect/person/v1"
-IMPORT_CAP = 2000
 PARTS, AROUND = 1 << 16, 5 << 19
 """Of the plain text of a sealed copy: its brackets and commas, and its bytes beside the embeddings. The most examples
 with the longest phrases are 2.2 MB, spelt as escapes of six bytes a character; read, no text takes more than 10 MiB."""
@@ -139,9 +132,7 @@ class Rights:
                     "examples": record.examples,
                     "uses": version.uses,
                     "corrections": version.corrections,
-                    "held_out": int(record.gate.get("own_held_out", 0)),
-                    "wrong": int(record.gate.get("own_wrong", 0)),
-                    "wrong_before": int(record.gate.get("own_wrong_before", 0)),
+                    **_counts(record.gate),
                     "bundle": record.bundle,
                     "set_aside": version in aside,
                     "mapped": sum(record.mapped.values()),
@@ -174,16 +165,19 @@ class Rights:
             "superseded": "was replaced by a later one, and is kept for going back",
             "rolled-back": "was taken back, and is not used again",
         }[version.state.value]
-        held, wrong, before = (int(gate.get(k, 0)) for k in ("own_held_out", "own_wrong", "own_wrong_before"))
+        counts = _counts(gate)
         lines = [
             f"Version {version.number} of {date(record.day)} {said}.",
             f"It was made from {counted(record.examples, 'example')}, each kept under a consent of yours.",
         ]
         if mapped := sum(record.mapped.values()):
             lines.append(f"Mapped from an earlier encoder to this one's by the model's map: {mapped} of them.")
-        if held:
-            unseen = counted(held, "utterance")
-            lines.append(f"Of {unseen} that it had not seen, it misunderstood {wrong}; without it {before}.")
+        if counts["held_out"]:
+            unseen = counted(counts["held_out"], "utterance")
+            lines.append(f"Of {unseen} that it had not seen, it misunderstood {counts['wrong']}.")
+        if counts["known"]:
+            known = f"{counts['known']} of these {'was' if counts['known'] == 1 else 'were'} of the model's own phrases"
+            lines.append(f"{known}: without what was learnt it misunderstands {counts['wrong_before']} of them.")
         if adapter.shifts:
             lines.append(
                 "It moves how phrases are expected to sound towards how you say them"
@@ -234,11 +228,15 @@ class Rights:
         if used is None:
             return {"profile": person.profile, "name": person.name, "adapter": 0, "figures": {}, "limits": limits}
         record = self._learner.sealed(person.profile, used.number).provenance
-        gate, held = record.gate, int(record.gate.get("own_held_out", 0))
+        gate, counts = record.gate, _counts(record.gate)
+        held, of_model = counts["held_out"], counts["known"]
         figures: dict[str, object] = {
             "held_out": held,
-            "error_before": round(gate["own_wrong_before"] / held, 4) if held else None,
-            "error_after": round(gate["own_wrong"] / held, 4) if held else None,
+            "in_windows": int(gate.get("own_in_windows", held)),
+            "known": of_model,
+            "error_before": _share(counts["wrong_before"], of_model),
+            "error_known": _share(int(gate.get("own_known_wrong", counts["wrong"])), of_model),
+            "error_after": _share(counts["wrong"], held),
             "others_lost": int(gate.get("guard_lost", 0)),
             "others_gained": int(gate.get("guard_won", 0)),
             "uses": used.uses,
@@ -249,7 +247,10 @@ class Rights:
         health = self._learner.health(person.profile)
         tested = self._learner.selftest(person.profile)
         rows = ("slice", "total", "wrong", "lost", "won")
-        how = "five-fold: a fifth of your examples is held out, the adapter made from the rest, and so on in turn"
+        how = (
+            "five-fold: a fifth of your examples is held out, the adapter made from the rest, and so on in turn; each"
+            " is heard again as in use, beside everything else that is listened for"
+        )
         return {
             "profile": person.profile, "name": person.name, "adapter": used.number, "state": used.state.value,
             "figures": figures, "measured": how, "limits": limits,
@@ -309,15 +310,11 @@ class Rights:
         """The person's own copy: readable, or sealed with a passphrase."""
         known, kept = self._learner.ledger(person.profile), self._learner.examples(person.profile)
         document = {
-            "schema": SCHEMA,
+            "schema": copies.SCHEMA,
             "name": person.name,
             "receipts": [json.loads(r.encode()) for r in self._learner.consents.history(person.profile)],
             "examples": [
-                {
-                    "phrase": e.phrase, "source": e.source, "day": e.day, "session": e.session, "heard": e.heard,
-                    "copies": len(e.spans), "length": e.length, "encoder": encoder,
-                    "embeddings_float16": base64.b64encode(e.spans.astype("<f2").tobytes()).decode(),
-                }
+                copies.row_of(e, encoder)
                 for e, encoder in kept
             ],
             "usage": [[phrase, day, count] for (phrase, day), count in sorted(known.usage.items())],
@@ -337,26 +334,27 @@ class Rights:
             document = self._opened(document, passphrase)
         if (
             not isinstance(document, Mapping)
-            or document.get("schema") != SCHEMA
+            or document.get("schema") != copies.SCHEMA
             or not isinstance(document.get("examples"), list)
         ):
             raise RequestError(422, "document", "is no export of a person: make one with `idiolect export`")
-        if len(document["examples"]) > IMPORT_CAP:
-            raise RequestError(422, "document", f"holds more than {IMPORT_CAP} examples")
-        groups: dict[tuple[Any, ...], list[Any]] = {}
+        if len(document["examples"]) > copies.IMPORT_CAP:
+            raise RequestError(422, "document", f"holds more than {copies.IMPORT_CAP} examples")
+        groups: dict[copies.Group, list[Any]] = {}
         for row in document["examples"]:  # all are looked at before one is taken over
-            *group, _, _ = _example_of(row)
-            groups.setdefault(tuple(group), []).append(row)
+            groups.setdefault(copies.read(row)[0], []).append(row)
         taken = left = 0
-        for (source, phrase, session, heard, encoder), several in groups.items():
-            if person.purposes.get(PURPOSES[source]) is None:
+        for group, several in groups.items():
+            if person.purposes.get(PURPOSES[group.source]) is None:
                 left += len(several)
                 continue
             for few in (several[at : at + AT_ONCE] for at in range(0, len(several), AT_ONCE)):
-                lengths, spans = zip(*(_example_of(row)[-2:] for row in few), strict=True)
-                self._learner.add(person.profile, source, phrase, spans, session, heard, encoder, lengths)
+                _, spans, said = zip(*map(copies.read, few), strict=True)
+                self._learner.add(
+                    person.profile, group.source, group.phrase, spans, group.session, group.heard, group.encoder, said
+                )
             taken += len(several)
-        _release(document["examples"])
+        copies.release(document["examples"])
         self._vault.log("imported", profile=person.profile, count=taken)
         made = self._learner.round(person.profile, at_once=True) if taken else Made(0, "base", None)
         used = in_use(self._learner, person.profile)
@@ -375,35 +373,21 @@ class Rights:
             return None
 
 
-def _release(rows: list[Any]) -> None:
-    """Give back the bytes in which the rows' embeddings lie; a round takes memory of its own."""
-    for row in rows:
-        if isinstance(text := row["embeddings_float16"], structure.Text):
-            text.release()
+def _counts(gate: Mapping[str, float]) -> dict[str, int]:
+    """Of a version's held-out examples: how many, how many of phrases that the model has, and which were misunderstood.
 
-
-def _example_of(row: Any) -> tuple[Any, str, str, str, str, int, np.ndarray]:
-    """Source, phrase, session, what was heard, the encoder's id, the utterance's length in blocks, and embeddings.
-
-    Exports of old have no encoder ("": this one's) and no length (0).
+    ``wrong_before`` is of those that the model has: it can understand no other. Of old all were counted as such.
     """
-    try:
-        if row["source"] not in PURPOSES or not 1 <= int(row["copies"]) <= 8:
-            raise ValueError
-        given = row["embeddings_float16"]
-        raw = given.base64() if isinstance(given, structure.Text) else base64.b64decode(given, validate=True)
-        spans = np.frombuffer(raw, "<f2").reshape(int(row["copies"]), SPAN, EMBEDDING).astype(np.float32)
-        phrase, heard, session = str(row["phrase"]), str(row["heard"]), str(row["session"])
-        encoder, length = str(row.get("encoder", "")), int(row.get("length", 0))
-        if not 0 <= length <= MAX_LENGTH:
-            raise ValueError
-        if not np.isfinite(spans).all() or not 1 <= len(phrase) <= 64 or len(heard) > 64 or len(session) > 32:
-            raise ValueError
-        if not re.fullmatch("([0-9a-f]{64})?", encoder) or not encodable((phrase, heard, session)):
-            raise ValueError
-    except NONSENSE:
-        raise RequestError(422, "document", "holds an example that is none") from None
-    return row["source"], phrase, session, heard, encoder, length, spans
+    held = int(gate.get("own_held_out", 0))
+    before = gate.get("own_known_wrong_before", gate.get("own_wrong_before", 0))
+    return {
+        "held_out": held, "wrong": int(gate.get("own_wrong", 0)),
+        "known": int(gate.get("own_known", held)), "wrong_before": int(before),
+    }  # fmt: skip
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
 
 
 def in_use(learner: Learner, profile: str) -> dict[str, object]:

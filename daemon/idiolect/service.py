@@ -48,6 +48,7 @@ from idiolect.host.systemd import Notifier
 from idiolect.host.worker import Worker
 from idiolect.inference import Inference, Names
 from idiolect.keysthread import Keys
+from idiolect.learning.lived import Wish
 from idiolect.measuring import Measuring, Moment
 from idiolect.pairing import Pairing
 from idiolect.pausing import Pausing
@@ -101,7 +102,7 @@ class Service:
         self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
             people=assembly.users(config), state_dir=Path(config.state_dir),
-            names=self._names, listen=self._listen, backend=self._worker, succession=ears.succession,
+            names=self._names, listen=self._listen, wishes=self._wish, backend=self._worker, succession=ears.succession,
         )  # fmt: skip
         self.people = People(self.personal, self._inference)
         self.pairing = Pairing(self.personal, config.page.access if config.page.enabled else "")
@@ -258,6 +259,10 @@ class Service:
         wish = assembly.for_people(wish, self._config, self.personal.profiles)
         self._inference.listen_for(wish, household, profile, carried)
         self.streams.listen_for(wish, household, profile, carried)
+
+    def _wish(self, profile: str) -> Wish:
+        """What counts in a turn of somebody's, besides what was taught. Called on the thread of the keys."""
+        return assembly.wish_of(self._config, self._bundle, self.personal.profiles, profile)
 
     def _stirred(self) -> None:
         self._inference.released = self._capture.health.state != "running"

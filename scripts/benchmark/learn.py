@@ -31,6 +31,8 @@ from idiolect.pipeline.personal import Adapter, Household, Shift, Taught
 from idiolect.pipeline.space import as_span
 
 PEOPLE, PHRASES, EXAMPLES = 4, 20, 500
+LENGTH = 14
+"""Blocks that an utterance lasts."""
 ROUNDS = 5
 
 
@@ -111,5 +113,8 @@ def sample_ledger(model: Model, count: int) -> Ledger:
         name = model.guard_labels[(7 * phrase) % len(windows)] if phrase % 2 else f"phrase {phrase}"
         name = name if not name.startswith("_") else f"phrase {phrase}"
         made = span.astype(np.float32)[None]
-        examples.append(Example(number, name, "enrolment", f"{number // 10:04x}", 20_000, "00" * 32, made))
+        kept = Example(
+            number, name, "enrolment", f"{number // 10:04x}", 20_000, "00" * 32, made, length=LENGTH, clear=40
+        )  # fmt: skip
+        examples.append(kept)
     return Ledger("aa" * 8, tuple(examples))

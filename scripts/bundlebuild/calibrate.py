@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.pipeline.chain import UNSETTLED
 from idiolect.pipeline.decoder import SMOOTHING
+from idiolect.pipeline.hearing import UNSETTLED
 from idiolect.values import BLOCK
 
 from . import head

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.host import quiet
-from idiolect.pipeline.chain import LONGEST, resample_window
 from idiolect.pipeline.encoder import Encoder
 from idiolect.pipeline.frontend import Frontend
+from idiolect.pipeline.hearing import LONGEST, resample_window
 from idiolect.values import BLOCK, EMBEDDING, WINDOW
 
 from .augment import Placed

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from bundlebuild.words import BACKGROUND, COMMANDS, DIGITS, UNKNOWN
 from idiolect.pipeline.adapter import Head
-from idiolect.pipeline.chain import UNSETTLED
 from idiolect.pipeline.decoder import Decoder, Listening
+from idiolect.pipeline.hearing import UNSETTLED
 from idiolect.values import BLOCK, WINDOW
 
 Array = NDArray[np.float32]

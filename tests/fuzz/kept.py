@@ -18,6 +18,7 @@ import numpy as np
 from idiolect.config import parse
 from idiolect.configedit import migrate
 from idiolect.consent import Person
+from idiolect.copies import SCHEMA
 from idiolect.errors import IdiolectError
 from idiolect.host import keyfile, slots
 from idiolect.host.clock import moment
@@ -27,7 +28,7 @@ from idiolect.learning.health import Health
 from idiolect.learning.ledger import Example
 from idiolect.pausing import PAUSE_FILE, Pausing
 from idiolect.personal import STATE_FILE, Personal
-from idiolect.rights import SCHEMA, Rights
+from idiolect.rights import Rights
 from idiolect.structure import Source
 from idiolect.trust import bundle, receipt, sealedcopy
 from idiolect.trust.passphrase import stretch

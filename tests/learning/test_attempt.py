@@ -5,7 +5,7 @@ import pytest
 
 from bundlebuild.augment import stretch
 from idiolect.learning.attempt import PATIENCE, Attempt, Reason, Taken, alike, level, repeated
-from idiolect.pipeline.chain import LONGEST
+from idiolect.pipeline.hearing import LONGEST
 from idiolect.values import BLOCK
 from tests import speech
 
@@ -257,6 +257,7 @@ def test_a_pause_of_the_household_is_waited_for_and_left_out(inside, kept):
     assert taken.length == 5 + kept + 6
     said = [*range(first, first + 5 + kept), *range(last - 5, last + 1)]
     assert taken.span[-15:, 0].tolist() == [*said[-13:], last + 1, last + 2]
+    assert taken.heard[-len(said) - 4 :, 0].tolist() == [first - 2, first - 1, *said, last + 1, last + 2]
     assert len(taken.samples) == (last + 1 - first) * BLOCK
 
 

@@ -101,7 +101,7 @@ def test_a_round_knows_the_household_and_what_is_in_use():
 def test_a_replay_makes_the_same_file():
     step = int(answer()["numbers"]["step"])
     said = protocol.work(replace(request(), task="replay", step=step))
-    assert said == {"v": 2, "data": answer()["data"], "digest": answer()["digest"]}
+    assert said == {"v": 3, "data": answer()["data"], "digest": answer()["digest"]}
     assert protocol.read_replay(said) == answer()["data"]
     weak = protocol.work(replace(request(), task="replay", step=5))
     assert adapterfile.decode(weak["data"]).gain == 0.0
@@ -201,14 +201,14 @@ def test_a_self_test_counts_slice_by_slice():
 )  # fmt: skip
 def test_counts_of_a_self_test_must_add_up(row, good):
     if good:
-        assert protocol.read_selftest({"v": 2, "slices": [row]}) == (selftest.Slice(*row),)
+        assert protocol.read_selftest({"v": 3, "slices": [row]}) == (selftest.Slice(*row),)
     else:
         with pytest.raises(LearningError):
-            protocol.read_selftest({"v": 2, "slices": [row]})
+            protocol.read_selftest({"v": 3, "slices": [row]})
 
 
 def test_slices_are_so_many_and_their_names_so_long():
-    said = protocol.read_selftest({"v": 2, "slices": [["x" * 65, 1, 0, 0, 0]] * 257})
+    said = protocol.read_selftest({"v": 3, "slices": [["x" * 65, 1, 0, 0, 0]] * 257})
     assert (len(said), said[0].name) == (256, "x" * 64)
 
 
@@ -225,7 +225,7 @@ def test_a_message_is_a_map_without_lists_that_claim_too_much():
 
 
 def test_the_limits():
-    assert (protocol.VERSION, REQUEST_CAP, ANSWER_CAP) == (2, 64 << 20, 4 << 20)
+    assert (protocol.VERSION, REQUEST_CAP, ANSWER_CAP) == (3, 64 << 20, 4 << 20)
     assert len(trainer.LADDER) == 8
 
 

@@ -240,7 +240,7 @@ def test_versions_go_back_with_one_press(home, open_page):
     learnt.get_by_text("Version 1 is on trial.").wait_for()
     assert learnt.get_by_role("img", name="Learning curve").is_visible()
     learnt.get_by_text("As a table").click()
-    assert learnt.get_by_role("row", name="1 100% 0%").is_visible()
+    assert learnt.get_by_role("row", name="1 – 0%").is_visible()
     learnt.get_by_role("button", name="Go back one version").click()
     said(page, "You are understood with the base model again.")
     assert home.status()["personalization"]["adapters"] == {}

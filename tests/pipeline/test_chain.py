@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from idiolect.assembly import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.pipeline.chain import MEMORY, resample_window
+from idiolect.pipeline.chain import MEMORY
 from idiolect.pipeline.decoder import State
+from idiolect.pipeline.hearing import resample_window
 from idiolect.values import BLOCK
 from tests import speech
 
@@ -111,7 +112,7 @@ def test_a_word_after_a_loss_is_heard_in_a_room_with_noise(make, when):
     """Its noise is known from before. Else all of it would pass for the rest of a word that was cut, for 2 s."""
     chain, noise = make(), speech.silence(30.0, 300.0)
     chain.process(noise)
-    wish = chain._decoder._l
+    wish = chain._hearing.decoder._l
     if when == "before":
         chain.listen_for(wish)
     chain.lose(8000)
@@ -127,7 +128,7 @@ def test_a_word_after_a_loss_is_heard_in_a_room_with_noise(make, when):
 def test_what_was_cut_stays_cut_when_the_settings_change(make, number):
     chain, word = make(), speech.digit(number)
     chain.lose(1)
-    chain.listen_for(chain._decoder._l)
+    chain.listen_for(chain._hearing.decoder._l)
     assert names(chain.process(np.concatenate([word[len(word) * 2 // 5 :], speech.silence(2.0)]))) == []
 
 

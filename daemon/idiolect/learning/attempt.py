@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.pipeline.chain import LONGEST, resample_window
+from idiolect.pipeline.gate import Gate
+from idiolect.pipeline.hearing import LONGEST, resample_window
 from idiolect.pipeline.space import SPAN, as_span
 from idiolect.values import WINDOW
 
@@ -35,8 +36,8 @@ LEAST = 3
 """Blocks of sound below which it was a knock."""
 GAP = 6
 """Blocks (0.48 s) of room that end an utterance, where the household has not set a longer pause."""
-AFTER = 2
-"""Blocks behind the end that an example reaches to (``pipeline.space.OFFSETS``)."""
+BEFORE, AFTER = 2, 2
+"""Blocks before the begin and behind the end that an example reaches to (``pipeline.space.OFFSETS``)."""
 ALIKE = 0.08
 """Mean cosine to the earlier takes: measured on one speaker's words, 4 % of the same word lie below, 65 % of others."""
 
@@ -73,7 +74,15 @@ class Taken:
     length: int = 0
     """Blocks that the utterance lasted, without pauses in it."""
     heard: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 96), np.float32), repr=False)
-    """The embeddings of all of it with what was before, (n, 96), as the stream had them; none where it is unknown."""
+    """The embeddings of all of it with what was before, (n, 96), but for its pauses; none where it is unknown."""
+    clear: int = 0
+    """By how many dB it stands out from the room (``Gate.clearness``)."""
+
+    @property
+    def whole(self) -> NDArray[np.float32]:
+        """Embeddings, (BEFORE + length + AFTER, 96), of an utterance that ``span`` has only the end of; else none."""
+        size = BEFORE + self.length + AFTER
+        return self.heard[-size:] if SPAN < size <= len(self.heard) else self.heard[:0]
 
 
 def level(samples: NDArray[np.int16]) -> float:
@@ -92,6 +101,7 @@ class Attempt:
         self._blocks: list[NDArray[np.int16]] = []
         self._levels: list[float] = []
         self._sound: list[bool] = []
+        self._gate = Gate()
         self._begun: int | None = None
         self._last = 0
         self.level_dbfs = -120.0
@@ -100,6 +110,7 @@ class Attempt:
         """One block; ``recent(n)`` are the newest n embeddings of the stream, (n, 96), or None without so many."""
         number = len(self._blocks)
         self._blocks.append(block.copy())
+        self._gate.hear(block)
         self.level_dbfs = level(block)
         self._levels.append(self.level_dbfs)
         self._sound.append(self.level_dbfs > max(self._room() + ABOVE_DB, FAINTEST_DBFS))
@@ -150,18 +161,25 @@ class Attempt:
         every = recent(lead + length + AFTER + late)
         if every is None:
             return Reason.CUT_OFF  # the stream had not settled yet
-        every = every[: lead + length + AFTER][np.concatenate([np.ones(lead, bool), said, np.ones(AFTER, bool)])]
+        every = _without(every[:-late], said, lead)
         # Spoken slowly, it is squeezed in time, as the decoder does it.
         span = every[:SPAN] if spoken <= WINDOW else as_span(resample_window(every[: spoken + 1]))
         samples = np.concatenate(self._blocks[begun : self._last + 1])
         loudness = float(np.quantile(self._levels[begun : self._last + 1], 0.8))
         longer = recent(late + WINDOW + length + AFTER)
-        return Taken(span, samples, loudness, spoken, every if longer is None else longer[:-late])
+        heard = every if longer is None else _without(longer[:-late], said, WINDOW)
+        return Taken(span, samples, loudness, spoken, heard, round(self._gate.clearness()))
 
     def _said(self, begun: int, length: int) -> NDArray[np.bool_]:
         """Which blocks of the utterance, (length,), are no pause: as in a turn, in which nothing is aligned in one."""
         sound = np.concatenate([np.ones(AFTER, bool), self._sound[begun : begun + length]])
         return np.asarray(np.lib.stride_tricks.sliding_window_view(sound, AFTER + 1).any(1), np.bool_)
+
+
+def _without(embeddings: NDArray[np.float32], said: NDArray[np.bool_], lead: int) -> NDArray[np.float32]:
+    """Embeddings, (lead + length + AFTER, 96), without those of the utterance's blocks that are not ``said``."""
+    left: NDArray[np.float32] = embeddings[np.concatenate([np.ones(lead, bool), said, np.ones(AFTER, bool)])]
+    return left
 
 
 def alike(z: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> bool:

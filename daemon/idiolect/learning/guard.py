@@ -7,7 +7,9 @@
    sign test, McNemar 1947), in all and in every stratum;
 3. false accepts: no shifted phrase is heard in guard windows of anything else where base heard none, and a taught one
    in at most ``prototypes.ACCEPTED`` of them: its threshold is that of a constant false alarm rate;
-4. own phrases: on held-out examples no more are wrong than with the base model, in all; of no phrase SWING more;
+4. own phrases: of held-out examples, each heard in a turn of its own with all that counts in the household (``lived``;
+   by its windows where too little of it is kept), no more are wrong than with the base model, in all; of no phrase
+   SWING more;
 5. household: with this adapter nobody else's examples are taken for a phrase taught here, by alignment where the phrase
    is heard by that;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
@@ -21,16 +23,17 @@ All numbers go into the verdict, passed or not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from idiolect.learning import aligning
 from idiolect.learning.adapterfile import cap
+from idiolect.learning.lived import Lived, Wish
 from idiolect.learning.model import Heard, Model
 from idiolect.learning.prototypes import ACCEPTED, TAU
-from idiolect.learning.trainer import RAISE_MOST, Round, adapted
+from idiolect.learning.trainer import RAISE_MOST, Material, Round, adapted
 from idiolect.pipeline.alignment import costs
 from idiolect.pipeline.personal import PRIOR_SPAN, TAUGHT_THRESHOLD, Adapter
 
@@ -115,26 +118,30 @@ def judge(
     made: Round,
     *,
     active: Adapter | None,
+    wish: Wish | None = None,
     others: Heard | None = None,
     owed: bool = False,
     size: int,
 ) -> Verdict:
     """Run checks 1 to 6 (``rounds`` does the last, and knows when nothing is new).
 
-    ``others`` are the household's other examples (n, 3, ...), ``owed`` that something must go.
+    ``wish`` is what counts in the household (None: all that the bundle has), ``others`` its other examples (n, 3, ...),
+    ``owed`` that something must go.
     """
     adapter = made.adapter
     numbers: dict[str, float] = {"size": size}
-    guarded = _guard_set(model, adapter, numbers)
-    own = _own(model, made, numbers)
+    within, guarded = bounded(adapter, size), _guard_set(model, adapter, numbers)
     taken = _taken(model, adapter, others)
     numbers["others_taken"] = taken
+    if not (within and all(guarded) and not taken):  # refused anyway: its windows are enough, and cost little
+        made = replace(made, material=replace(made.material, utterances=(None,) * len(made.material.phrases)))
+    own = _own(model, made, wish, numbers)
     new = _own_phrases(model, adapter) - (_own_phrases(model, active) if active else set())
     better = numbers["own_wrong"] + BENEFIT <= numbers["own_wrong_before"] or bool(new) or owed
     better = better or adapter.prior != (active.prior if active else {})
     better = better or (adapter.voice is not None and (active is None or active.voice is None))
     tests = {
-        1: bounded(adapter, size),
+        1: within,
         2: guarded[0],
         3: guarded[1],
         4: own,
@@ -207,23 +214,56 @@ def chance(lost: int, won: int) -> float:
     return losses / (1 << total)
 
 
-def _own(model: Model, made: Round, numbers: dict[str, float]) -> bool:
-    """Check 4, and the numbers of 6."""
-    wrong: dict[str, list[int]] = {}
-    everything = np.arange(len(made.material.phrases))
+def heard_again(
+    model: Model, wish: Wish | None, adapter: Adapter | None, material: Material, rows: NDArray[np.intp]
+) -> list[str]:
+    """What is understood in some examples, "" for nothing: in a turn of each's own, or else by its windows.
+
+    Args:
+        model: The base.
+        wish: What counts in the household; None: all that the bundle has.
+        adapter: The person's; None for the base model alone.
+        material: All examples.
+        rows: Which of them.
+    """
+    lived, names = Lived(model, wish or Wish.of(model), adapter), []
+    windows = spoken(model, adapter, material.heard.take(rows))
+    for row, by_windows in zip(rows.tolist(), windows, strict=True):
+        said = material.utterances[row]
+        names.append(by_windows if said is None else lived.understands(said))
+    return names
+
+
+def _own(model: Model, made: Round, wish: Wish | None, numbers: dict[str, float]) -> bool:
+    """Check 4, and the numbers of 6.
+
+    The held-out examples of phrases that the base model has are counted besides: of all others it understands none.
+    """
+    material, known = made.material, set(model.phrases)
+    counts: dict[str, list[int]] = {}  # by phrase: wrong now, wrong before
+    everything = np.arange(len(material.phrases))
     folds = made.folds or (((everything, made.adapter),) if len(everything) else ())
     for held, adapter in folds:
-        heard = made.material.heard.take(held)
-        now, base = spoken(model, adapter, heard), spoken(model, None, heard)
-        for row, a, b in zip(held, now, base, strict=True):
-            name = made.material.phrases[row]
-            counts = wrong.setdefault(name, [0, 0])
-            counts[0] += a != name
-            counts[1] += b != name
-    numbers["own_wrong"] = sum(c[0] for c in wrong.values())
-    numbers["own_wrong_before"] = sum(c[1] for c in wrong.values())
-    numbers["own_held_out"] = sum(len(held) for held, _ in made.folds)
-    steady = all(now - before < SWING for now, before in wrong.values())
+        now = heard_again(model, wish, adapter, material, held)
+        may = held[[material.phrases[row] in known for row in held]]
+        before = dict(zip(may.tolist(), heard_again(model, wish, None, material, may), strict=True))
+        for row, heard in zip(held.tolist(), now, strict=True):
+            name = material.phrases[row]
+            count = counts.setdefault(name, [0, 0])
+            count[0] += heard != name
+            count[1] += before.get(row) != name
+    of_base = [count for name, count in counts.items() if name in known]
+    out = [row for held, _ in made.folds for row in held.tolist()]
+    numbers |= {
+        "own_wrong": sum(now for now, _ in counts.values()),
+        "own_wrong_before": sum(before for _, before in counts.values()),
+        "own_held_out": len(out),
+        "own_in_windows": sum(material.utterances[row] is None for row in out),
+        "own_known": sum(material.phrases[row] in known for row in out),
+        "own_known_wrong": sum(now for now, _ in of_base),
+        "own_known_wrong_before": sum(before for _, before in of_base),
+    }
+    steady = all(now - before < SWING for now, before in counts.values())
     return steady and numbers["own_wrong"] <= numbers["own_wrong_before"]
 
 

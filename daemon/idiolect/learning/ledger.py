@@ -1,8 +1,8 @@
 """The ledger: one person's labelled examples in order of arrival, quarantined ones too, and how often what was said.
 
 An example is kept as a record of its own: four bytes with the length of a JSON header, the header, then float16
-embeddings (copies, 18, 96). The ledger's digest is the SHA-256 over the digests of its records in order, so that
-"these examples and no others" can be signed.
+embeddings (copies, 18, 96), and those of the whole utterance where it is longer than that. The ledger's digest is the
+SHA-256 over the digests of its records in order, so that "these examples and no others" can be signed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,22 @@ HALF_LIFE_DAYS = 14.0
 """In which a usage count is worth half."""
 MAX_LENGTH = 64
 """Blocks of an utterance that an example may be of."""
+MAX_CLEAR = 120
+"""In dB, of ``Example.clear``."""
+MAX_WHOLE = 64
+"""Embeddings of an utterance that are kept at most."""
 _HEADER_CAP = 2048
+NOTHING: NDArray[np.float32] = np.zeros((0, EMBEDDING), np.float32)
+"""No embeddings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an utterance was said, beside what is learnt from; see the fields of ``Example``."""
+
+    length: int = 0
+    clear: int = 0
+    whole: NDArray[np.float32] = field(default_factory=lambda: NOTHING, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,10 @@ class Example:
     """Id of the earlier encoder that ``spans`` were mapped from; "" as recorded. No record in the vault has one."""
     length: int = 0
     """Blocks of 80 ms that the utterance lasted; 0 where nobody knows, as in examples of old."""
+    clear: int = 0
+    """By how many dB it stood out from the room; 0 where nobody knows."""
+    whole: NDArray[np.float32] = field(default_factory=lambda: NOTHING, repr=False)
+    """All of an utterance that is too long for ``spans``, (n, 96): 2 blocks before, it, and 2 behind; else nothing."""
 
     @property
     def purpose(self) -> str:
@@ -87,9 +106,12 @@ class Example:
             "copies": len(self.spans),
             **({"origin": self.origin} if self.origin else {}),
             **({"length": self.length} if self.length else {}),
+            **({"clear": self.clear} if self.clear else {}),
+            **({"whole": len(self.whole)} if len(self.whole) else {}),
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        return struct.pack("<I", len(text)) + text + np.ascontiguousarray(self.spans, "<f2").tobytes()
+        embeddings = (np.ascontiguousarray(each, "<f2").tobytes() for each in (self.spans, self.whole))
+        return struct.pack("<I", len(text)) + text + b"".join(embeddings)
 
     def digest(self) -> bytes:
         """SHA-256 of the record."""
@@ -105,19 +127,22 @@ def decode(record: bytes) -> Example:
         header = structure.load(record[4 : 4 + size])
         if header["v"] != 1 or header["source"] not in PURPOSES or not 1 <= header["copies"] <= MAX_COPIES:
             raise ValueError
-        spans = np.frombuffer(record, "<f2", offset=4 + size).reshape(header["copies"], SPAN, EMBEDDING)
-        spans = spans.astype(np.float32)
-        if not np.isfinite(spans).all():
+        rows = np.frombuffer(record, "<f2", offset=4 + size).astype(np.float32).reshape(-1, EMBEDDING)
+        more = int(header.get("whole", 0))
+        if not 0 <= more <= MAX_WHOLE or not np.isfinite(rows).all():
             raise ValueError
+        spans = rows[: len(rows) - more].reshape(header["copies"], SPAN, EMBEDDING)
         words = {name: str(header[name]) for name in ("phrase", "session", "receipt", "heard")}
         words["origin"] = str(header.get("origin", ""))
         numbers = {name: int(header[name]) for name in ("sequence", "day")}
         numbers["length"] = int(header.get("length", 0))
-        if not 0 <= numbers["length"] <= MAX_LENGTH:
+        numbers["clear"] = int(header.get("clear", 0))
+        if not (0 <= numbers["length"] <= MAX_LENGTH and 0 <= numbers["clear"] <= MAX_CLEAR):
             raise ValueError
     except NONSENSE:
         raise LearningError("an example is not what was written", "forget it, or erase the profile") from None
-    return Example(source=header["source"], spans=spans, **words, **numbers)  # type: ignore[arg-type]
+    whole = rows[len(rows) - more :]
+    return Example(source=header["source"], spans=spans, whole=whole, **words, **numbers)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from idiolect.errors import NONSENSE, LearningError
 from idiolect.learning import adapterfile, guard, ledger, rounds, selftest, trainer
 from idiolect.learning.admission import REASONS, Verdict
+from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
 from idiolect.pipeline.adapter import Head
 from idiolect.pipeline.space import Space
 
-VERSION = 2
+VERSION = 3
 REQUEST_CAP = 64 << 20
 ANSWER_CAP = 4 << 20
 ITEMS = 1 << 16
@@ -52,6 +53,8 @@ class Request:
     """Of the ladder, at which a replay makes the file again without judging."""
     last: int = 0
     """Number of the newest example that the adapter in use was made from; a self-test has all later ones unseen."""
+    wish: Wish | None = None
+    """What counts in the household; None: all that the bundle has."""
 
 
 def packed(message: Mapping[str, Any]) -> bytes:
@@ -120,6 +123,31 @@ def _values(packed: Mapping[str, Any]) -> NDArray[Any]:
     return np.frombuffer(packed["data"], packed["dtype"]).reshape(packed["shape"])
 
 
+def _told(wish: Wish | None) -> dict[str, Any] | None:
+    if wish is None:
+        return None
+    return {
+        "limits": dict(wish.limits),
+        "taught": wish.taught,
+        "always_on": sorted(wish.always_on),
+        "pause": wish.pause,
+        "lent": [[adapterfile.encode(adapter), sorted(phrases)] for adapter, phrases in wish.lent],
+    }
+
+
+def _wish(said: Mapping[str, Any] | None) -> Wish | None:
+    if said is None:
+        return None
+    limits = {str(name): float(limit) for name, limit in said["limits"].items()}
+    taught, pause = float(said["taught"]), int(said["pause"])
+    if not all(0.0 <= each <= 1.0 for each in (*limits.values(), taught)) or not 1 <= pause <= LONGEST_PAUSE:
+        raise ValueError("wish")
+    lent = tuple((adapterfile.decode(data), frozenset(map(str, names))) for data, names in said["lent"])
+    return Wish(limits, taught, frozenset(map(str, said["always_on"])), pause, lent)
+
+
+LONGEST_PAUSE = 64
+"""Blocks; ``listening.pause_ms`` reaches to half of it."""
 _HEAD = ("convolution", "convolution_bias", "projection", "projection_bias", "scores", "scores_bias")
 _SPACE = ("projection", "offset", "prototypes", "cohort")
 
@@ -155,6 +183,7 @@ def ask(request: Request) -> bytes:
             "task": request.task,
             "step": request.step,
             "last": request.last,
+            "wish": _told(request.wish),
         }
     )
 
@@ -190,7 +219,7 @@ def read_request(message: Mapping[str, Any]) -> Request:
         when = trainer.When(int(message["day"]), int(message["number"]))
         return Request(
             model, known, when, bytes(message["active"]), others, bool(message["owed"]),
-            message["task"], int(message["step"]), int(message["last"]),
+            message["task"], int(message["step"]), int(message["last"]), _wish(message["wish"]),
         )  # fmt: skip
     except NONSENSE:
         raise LearningError("a request makes no sense", _FIX) from None
@@ -202,12 +231,14 @@ def work(request: Request) -> dict[str, Any]:
         data = rounds.replay(request.model, request.ledger, request.when, request.step)
         return {"v": VERSION, "data": data, "digest": hashlib.sha256(data).hexdigest()}
     if request.task == "selftest":
-        tested = selftest.run(request.model, request.ledger, adapterfile.decode(request.active), request.last)
+        active = adapterfile.decode(request.active)
+        tested = selftest.run(request.model, request.ledger, active, request.last, request.wish)
         return {"v": VERSION, "slices": [[s.name, s.total, s.wrong, s.lost, s.won] for s in tested]}
     around = rounds.Circumstances(
         active=adapterfile.decode(request.active) if request.active else None,
         others=None if request.others is None else request.model.hear_examples(request.others),
         owed=request.owed,
+        wish=request.wish,
     )
     outcome = rounds.run(request.model, request.ledger, request.when, around)
     return {

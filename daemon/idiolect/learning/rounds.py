@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from idiolect.learning import adapterfile, guard, trainer
 from idiolect.learning.admission import Verdict as Admitted
 from idiolect.learning.ledger import Ledger
+from idiolect.learning.lived import Wish
 from idiolect.learning.model import Heard, Model
 from idiolect.pipeline.personal import Adapter
 
@@ -38,6 +39,8 @@ class Circumstances:
     active: Adapter | None = None
     others: Heard | None = None
     owed: bool = False
+    wish: Wish | None = None
+    """What counts in the household; None: all that the bundle has."""
 
 
 def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances | None = None) -> Outcome:
@@ -47,7 +50,9 @@ def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances 
     for step, strength in enumerate(trainer.LADDER):
         made = trainer.candidate(model, ledger, prepared, when, strength)
         data = adapterfile.encode(made.adapter)
-        verdict = guard.judge(model, made, active=around.active, others=around.others, owed=around.owed, size=len(data))
+        verdict = guard.judge(
+            model, made, active=around.active, wish=around.wish, others=around.others, owed=around.owed, size=len(data)
+        )
         if verdict.passed and data != _again(model, ledger, prepared[0], when, strength):
             verdict = guard.Verdict(guard.NOT_REPRODUCIBLE, verdict.numbers)
         in_use = verdict.passed and not around.owed and _alike(made.adapter, around.active)

@@ -1,10 +1,11 @@
 """The self-test: how an adapter in use does now, slice by slice, against the base model on the same utterances.
 
-Two kinds of material: the person's own admitted examples, of which those that came after the adapter was made are
-*unseen* by it, and the bundle's guard set in its strata (channel, noise, pace). A slice counts what was lost (the base
-model understands it, the adapter does not) and what was won. Whether it has become worse is an exact sign test over
-these (McNemar 1947, as in ``guard``): on unseen examples at ``guard.SIGNIFICANT``, on the guard set at the same level
-shared by all strata (Bonferroni), as one false alarm in twenty a week would take good adapters away.
+Two kinds of material: the person's own admitted examples, each heard in a turn of its own (``lived``), of which those
+that came after the adapter was made are *unseen* by it, and the bundle's guard set in its strata (channel, noise,
+pace). A slice counts what was lost (the base model understands it, the adapter does not) and what was won. Whether it
+has become worse is an exact sign test over these (McNemar 1947, as in ``guard``): on unseen examples at
+``guard.SIGNIFICANT``, on the guard set at the same level shared by all strata (Bonferroni), as one false alarm in
+twenty a week would take good adapters away.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from idiolect.learning import guard, trainer
 
 if TYPE_CHECKING:
     from idiolect.learning.ledger import Ledger
+    from idiolect.learning.lived import Wish
     from idiolect.learning.model import Model
     from idiolect.pipeline.personal import Adapter
 
@@ -35,20 +39,22 @@ class Slice:
     won: int
 
 
-def run(model: Model, ledger: Ledger, adapter: Adapter, last: int) -> list[Slice]:
+def run(model: Model, ledger: Ledger, adapter: Adapter, last: int, wish: Wish | None = None) -> list[Slice]:
     """Test ``adapter``, made from the examples up to number ``last``. Slices without material are left out."""
-    return [*_own(model, ledger, adapter, last), *_others(model, adapter)]
+    return [*_own(model, ledger, adapter, last, wish), *_others(model, adapter)]
 
 
-def _own(model: Model, ledger: Ledger, adapter: Adapter, last: int) -> list[Slice]:
+def _own(model: Model, ledger: Ledger, adapter: Adapter, last: int, wish: Wish | None) -> list[Slice]:
     material, verdicts = trainer.prepare(model, ledger)
     if not material.phrases:
         return []
     examples = [e for e, v in zip(ledger.examples, verdicts, strict=True) if v.admitted]
-    now = guard.spoken(model, adapter, material.heard)
-    base = guard.spoken(model, None, material.heard)
+    every, known = np.arange(len(examples)), set(model.phrases)
+    now = guard.heard_again(model, wish, adapter, material, every)
+    may = every[[e.phrase in known for e in examples]]
+    base = np.full(len(examples), "", object)  # a phrase that is not the model's is none to it
+    base[may] = guard.heard_again(model, wish, None, material, may)
     right = [(e, a == e.phrase, b == e.phrase) for e, a, b in zip(examples, now, base, strict=True)]
-    known = set(model.phrases)
     return _counted(
         (UNSEEN, [(a, b) for e, a, b in right if e.sequence > last]),
         ("own: it was made from", [(a, b) for e, a, b in right if e.sequence <= last]),

@@ -43,7 +43,7 @@ class EmbeddingMap:
 
     def carried(self, example: Example, origin: str) -> Example:
         """An example of the encoder ``origin`` as one of this: all but its embeddings stays, and the origin is told."""
-        return replace(example, spans=self(example.spans), origin=origin)
+        return replace(example, spans=self(example.spans), whole=self(example.whole), origin=origin)
 
 
 Maps = Mapping[str, EmbeddingMap]

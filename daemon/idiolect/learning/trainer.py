@@ -8,6 +8,8 @@ shift at all, so that a taught phrase never waits for anything else.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ import numpy as np
 from idiolect.learning import aligning, prototypes
 from idiolect.learning.admission import Verdict, admit
 from idiolect.learning.ledger import Example, Ledger, decayed
+from idiolect.learning.lived import Utterance, utterance_of
 from idiolect.learning.model import Heard, Model, joined
 from idiolect.pipeline.personal import PRIOR_SPAN, Adapter, Household, Taught
 from idiolect.pipeline.space import offset_windows
@@ -74,18 +77,24 @@ class Material:
     """Which these were before ``take``."""
     takes: tuple[NDArray[np.float32] | None, ...]
     """Of each what is aligned with, (frames, 96); None where it cannot be."""
-    known: dict[tuple[str, bytes], Taught] = field(default_factory=dict)
-    """Taught phrases by name and rows: no strength changes them, so each is made once in a round."""
+    utterances: tuple[Utterance | None, ...] = ()
+    """Each as it can be heard again; None where it cannot."""
+    known: dict[tuple[str, bytes, bool], Taught] = field(default_factory=dict)
+    """Taught phrases by name, rows and whether they may be aligned: no strength changes them, so each is made once in a
+    round."""
 
     def take(self, rows: NDArray[np.intp]) -> Material:
         """Some of them."""
         phrases = tuple(self.phrases[i] for i in rows)
         weights, centres = self.weights[rows], self.centres[rows]
         takes = tuple(self.takes[i] for i in rows)
-        return Material(phrases, weights, self.heard.take(rows), centres, self.rows[rows], takes, self.known)
+        utterances = tuple(self.utterances[i] for i in rows)
+        return Material(
+            phrases, weights, self.heard.take(rows), centres, self.rows[rows], takes, utterances, self.known
+        )
 
     def in_windows(self) -> Material:
-        """The same with nothing to align: held-out examples are judged by their windows."""
+        """The same with nothing to align, for judging held-out examples by their windows."""
         return replace(self, takes=(None,) * len(self.takes))
 
     @property
@@ -119,12 +128,24 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
         for i in range(0, len(examples), CHUNK)
     ])  # fmt: skip
     centres = np.stack([_centre(model, e, heard.z[i]) for i, e in enumerate(examples)])
-    verdicts = admit(model, ledger, list(centres))
+    verdicts = admit(model, ledger, list(centres), heard.logits.mean(1))
     kept = np.array([i for i, v in enumerate(verdicts) if v.admitted], np.intp)
     weights = np.array([verdicts[i].weight for i in kept])
     phrases = tuple(examples[i].phrase for i in kept)
     takes = tuple(aligning.take_of(model.standard, examples[i]) for i in kept)
-    return Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept)), takes), tuple(verdicts)
+    utterances = _newest(model, [examples[i] for i in kept])
+    material = Material(phrases, weights, heard.take(kept), centres[kept], np.arange(len(kept)), takes, utterances)
+    return material, tuple(verdicts)
+
+
+def _newest(model: Model, examples: Sequence[Example]) -> tuple[Utterance | None, ...]:
+    """The utterances of the newest examples of each phrase, as many as it is aligned with: each costs time."""
+    counts: Counter[str] = Counter()
+    found = []
+    for example in reversed(examples):
+        counts[example.phrase] += 1
+        found.append(utterance_of(model, example) if counts[example.phrase] <= aligning.MOST else None)
+    return tuple(reversed(found))
 
 
 def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -177,14 +198,14 @@ OWN_WAY = 2.0
 
 def _teach(model: Model, material: Material, name: str) -> Taught:
     mine = np.array([i for i, phrase in enumerate(material.phrases) if phrase == name], np.intp)
-    key = name, material.rows[mine].tobytes()
+    takes = [take for i in mine if (take := material.takes[i]) is not None]
+    key = name, material.rows[mine].tobytes(), bool(takes)
     if key not in material.known:
         rest = [label != name for label in model.guard_labels]
         others = prototypes.Others(model.guard.z[rest], model.guard.rivals[rest], model.cohort_rivals)
         weights = material.weights[mine]
         own_class = model.classes.index(name) if name in model.classes else -1
         row = prototypes.taught(model.space, name, material.heard.take(mine), weights, others, own_class)
-        takes = [take for i in mine if (take := material.takes[i]) is not None]
         material.known[key] = aligning.aligned(row, takes) if own_class < 0 else row
     return material.known[key]
 
@@ -234,7 +255,10 @@ def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, stre
     material, verdicts = prepared
     adapter = build(model, ledger, material, when, strength)
     folds = []
+    again = np.array([each is not None for each in material.utterances], np.bool_)
     for held in folds_of(material):
-        rest = np.setdiff1d(np.arange(len(material.phrases)), held)
-        folds.append((held, build(model, ledger, material.take(rest).in_windows(), when, strength)))
+        rest = material.take(np.setdiff1d(np.arange(len(material.phrases)), held))
+        for rows, without in ((held[again[held]], rest), (held[~again[held]], rest.in_windows())):
+            if len(rows):
+                folds.append((rows, build(model, ledger, without, when, strength)))
     return Round(adapter, verdicts, material, tuple(folds))

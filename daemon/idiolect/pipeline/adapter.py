@@ -103,7 +103,7 @@ class Scorer:
         self.household: Household | None = None
         self.profile = GUEST
         self.also: str | None = None
-        """Another profile that is heard beside it; see ``Chain._recognise``."""
+        """Another profile that is heard beside it; see ``Hearing._recognise``."""
         self.attentive = True
         """Whether any phrase may come now. Otherwise only suspects can, and a person's own rows, which cost more than
         all of the head, are looked at where the head itself suspects one."""

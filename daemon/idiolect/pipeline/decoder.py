@@ -285,6 +285,10 @@ class Decoder:
         self._best = 0.0  # best phrase score of the current utterance
         self._weighing.clear()
 
+    def begin_turn(self) -> None:
+        """Open a turn as a wake word does."""
+        self.state, self._turn_left = State.TURN, self._l.timeout
+
     def push(
         self, posteriors: NDArray[np.float32], *, active: bool, position: int, whole: Whole | None = None
     ) -> Detection | None:

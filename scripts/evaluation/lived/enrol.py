@@ -122,7 +122,10 @@ class School:
         session = f"{len(lessons.phrases):08x}"
         for each in taken:
             number = len(lessons.examples) + 1
-            example = Example(number, phrase, "enrolment", session, DAY, "00" * 32, each.span[None], length=each.length)
+            example = Example(
+                number, phrase, "enrolment", session, DAY, "00" * 32, each.span[None],
+                length=each.length, clear=each.clear, whole=each.whole,
+            )  # fmt: skip
             lessons.examples.append(ledgers.decode(example.encode()))  # as precisely as the vault keeps it
         lessons.phrases.append(phrase)
 

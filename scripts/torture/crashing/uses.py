@@ -8,8 +8,8 @@ import time
 from dataclasses import replace
 
 from idiolect.client import Client
+from idiolect.copies import SCHEMA
 from idiolect.learning.ledger import PURPOSES
-from idiolect.rights import SCHEMA
 from torture.crashing.choosing import Choosing, Doing
 from torture.crashing.story import MARK, TAKES, UNKNOWN, WORDS, Example, Person, take
 

@@ -15,8 +15,10 @@ function before(report) {
     h("p", {}, t("learnt.used", { number: report.adapter, state: t(`state.${state}`), n: figures.examples })),
     figures.held_out
       ? [h("p", {}, t("learnt.wrong", { n: figures.held_out })),
-        bars(t("learnt.before"), [{ name: t("learnt.without"), value: figures.error_before }, { name: t("learnt.with"), value: figures.error_after, strong: true }])]
+        bars(t("learnt.before"), [{ name: t("learnt.with"), value: figures.error_after, strong: true }])]
       : h("p.quiet", {}, t("learnt.few")),
+    figures.known && [h("p", {}, t("learnt.known", { n: figures.known })),
+      bars(t("learnt.before"), [{ name: t("learnt.without"), value: figures.error_before }, { name: t("learnt.with"), value: figures.error_known, strong: true }])],
     h("p", {}, t("learnt.others", { lost: figures.others_lost, won: figures.others_gained })),
     h("p", {}, t("learnt.uses", { n: figures.uses, corrections: figures.corrections })));
 }
@@ -30,13 +32,13 @@ function lately(report) {
 }
 
 function curve(versions) {
-  const share = (wrong, version) => (version.held_out ? version[wrong] / version.held_out : null);
+  const share = (wrong, all) => (all ? wrong / all : null);
   const measured = versions.filter((v) => v.held_out);
   if (!measured.length) return "";
   return card(t("learnt.curve"), h("p", {}, t("learnt.curve.text")),
     lines(t("learnt.curve"), measured.map((v) => String(v.adapter)), [
-      { name: t("learnt.without"), mark: "box", values: measured.map((v) => share("wrong_before", v)) },
-      { name: t("learnt.with"), mark: "dot", values: measured.map((v) => share("wrong", v)) },
+      { name: t("learnt.without"), mark: "box", values: measured.map((v) => share(v.wrong_before, v.known)) },
+      { name: t("learnt.with"), mark: "dot", values: measured.map((v) => share(v.wrong, v.held_out)) },
     ]));
 }
 
@@ -45,7 +47,7 @@ function version(each) {
   return h("li", { "aria-current": used ? "true" : null }, h("div", {},
     h("h3", {}, t("learnt.version", { number: each.adapter }), " ", h(used ? "span.tag.used" : "span.tag", {}, t(each.set_aside ? "state.set-aside" : `state.${each.state}`))),
     h("p.quiet", {}, t("learnt.made", { date: day(each.day), n: each.examples }), " ",
-      each.held_out ? t("learnt.held", { n: each.held_out, wrong: each.wrong, before: each.wrong_before }) : "", " ",
+      each.held_out ? t("learnt.held", { n: each.held_out, wrong: each.wrong, before: each.wrong_before, known: each.known }) : "", " ",
       t("learnt.uses", { n: each.uses, corrections: each.corrections })),
     h("p", {}, t(each.set_aside ? "state.set-aside.what" : `state.${each.state}.what`))));
 }
