@@ -392,9 +392,10 @@ def test_takes_that_the_map_tears_apart_are_to_be_taught_again():
     taken = [Example(i, "x", "enrolment", "01", 1, "ab", row[None], origin=OLD) for i, row in enumerate(rows)]
     z = [known.space.features((e.spans @ encoders.rotation().T)[0, 1:17][None])[0] for e in taken]
     assert z[0] @ z[1] < ALIKE
-    assert {v.check for v in admit(known, Ledger("aa", tuple(taken)), z)} == {8}
+    logits = np.zeros((2, len(known.classes)), np.float32)
+    assert {v.check for v in admit(known, Ledger("aa", tuple(taken)), z, logits)} == {8}
     spoken = tuple(replace(e, origin="") for e in taken)
-    assert {v.check for v in admit(known, Ledger("aa", spoken), z)} == {0}
+    assert {v.check for v in admit(known, Ledger("aa", spoken), z, logits)} == {0}
 
 
 @settings(max_examples=50, deadline=None)

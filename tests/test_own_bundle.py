@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundlebuild import corpus, inherit
-from bundlebuild.audio import read_wav_bytes, to_int16
-from idiolect.learning import gate
+from bundlebuild import corpus, inherit, space
+from bundlebuild.audio import RATE, read_wav_bytes, to_int16
+from bundlebuild.features import Embedder
+from idiolect.learning import gate, trainer
+from idiolect.learning.ledger import Example, Ledger
 from idiolect.listening.pipeline.adapter import Adapter, Taught
 from idiolect.listening.pipeline.space import NAMES
 from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle
@@ -119,6 +121,24 @@ def test_a_poisoned_correction_does_not_count(home):
         why in answer["why"] for why in ("does not sound like the phrase", "would draw the phrase towards another one")
     ), answer
     assert "XNNPACK" not in home.log
+
+
+@pytest.mark.parametrize("word", ["seven", "yes", "zero"])
+@pytest.mark.parametrize("meant", [WORD, "nine", "on"])
+def test_what_was_clearly_said_does_not_count_as_another_phrase(own, word, meant):
+    """However fast and high: the head has heard what it was, though a made-up voice sounds like no prototype."""
+    bundle = read_bundle(own[0])
+    known = model_of(Recognizer.from_bundle(bundle))
+    assert known is not None
+    embed, silence = Embedder(bundle.encoder), np.zeros(2 * RATE, np.int16)
+    for speed, pitch in ((120, 45), (105, 40), (120, 60), (135, 50), (150, 35), (160, 55)):
+        sound = said(word, speed=speed, pitch=pitch)
+        end = len(silence) + corpus.speech_span(sound.astype(np.float32) / 32_768)[1]
+        span = space.span_of(embed(np.concatenate([silence, sound, silence])).astype(np.float32), end)[1:-1]
+        lie = Example(0, meant, "correction", "s", 1, "00" * 32, span[None], heard=word)
+        assert gate.spoken(known, None, known.hear_examples(span[None])) == [word], (speed, pitch)
+        _, (verdict,) = trainer.prepare(known, Ledger("aa" * 8, (lie,)))
+        assert verdict.check == 4, (speed, pitch, verdict)
 
 
 def test_statistics_of_other_people_keep_the_own_phrase_learnable(own, data, tmp_path):

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ import pytest
 from idiolect.cli import review as cli_learn
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import Manner
-from idiolect.listening.attempt import Reason, Taken
+from idiolect.listening.attempt import GAP, Reason, Taken
+from idiolect.listening.recognizer import bundle_directory, listening, read_bundle
 from idiolect.people import enrolment
-from idiolect.values import Detection, Event
+from idiolect.values import BLOCK, Captured, Detection, Event
 from tests.people import invented
 from tests.test_people_api import ME, house  # noqa: F401 - a fixture
 
@@ -219,6 +221,16 @@ def test_the_command_line_says_why_takes_are_kept_and_not_used(check, why, well)
     assert told[0] == f"kept, but not used: {why}"
     assert ("all is well" in told[1]) == well
     assert 'idiolect forget ann --phrase "lights please"' in told[1]
+
+
+@pytest.mark.parametrize("pause", [2, 12])
+def test_who_speaks_with_breaks_may_teach_so(house, pause):  # noqa: F811 - the fixture
+    inference = house.daemon.inference
+    wishes = replace(listening(read_bundle(bundle_directory("builtin"))), pause=pause)
+    inference.listen_for(wishes, None, "guest")
+    inference.attempt(lambda _: None)
+    inference._process(Captured(np.zeros(BLOCK, np.int16)))
+    assert inference._attempt._gap == max(pause, GAP)
 
 
 # -- what is refused uses nothing up

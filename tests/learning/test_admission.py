@@ -8,7 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idiolect.learning.admission import AGAINST, REACH, REASONS, SAME, SPEAKER_LEAST, SUSPECTS, Admission, admit
+from idiolect.learning.admission import (
+    AGAINST,
+    ALONE,
+    FAINT,
+    HEAD,
+    REACH,
+    REASONS,
+    ROOM,
+    SAME,
+    SPEAKER_LEAST,
+    SUSPECTS,
+    Admission,
+    admit,
+)
 from idiolect.learning.ledger import Example, Ledger
 from tests.learning.test_formulas import OFF, ON, PLAIN, SIZE, axis
 from tests.people import model
@@ -22,10 +35,17 @@ def said(phrase="on", source="correction", heard="", origin=""):
     return Example(0, phrase, source, "s", 1, "00" * 32, _NOTHING, heard, origin)
 
 
-def checks(*pairs, voice=False):
-    """The verdicts on (example, z)."""
+def unsure(count):
+    """A base head that hears nothing in so many examples."""
+    return np.zeros((count, SIZE), np.float32)
+
+
+def checks(*pairs, voice=False, logits=None):
+    """The verdicts on (example, z), and what the base head hears in the last one."""
     examples = tuple(replace(e, sequence=i) for i, (e, _) in enumerate(pairs))
-    found = admit(KNOWN, Ledger("aa" * 8, examples, voice=voice), [z for _, z in pairs])
+    heard = unsure(len(pairs))
+    heard[-1] = 0.0 if logits is None else logits
+    found = admit(KNOWN, Ledger("aa" * 8, examples, voice=voice), [z for _, z in pairs], heard)
     assert all(v.admitted == (v.check == 0) == bool(v.weight) for v in found)
     assert all(v.reason == REASONS[v.check] for v in found)
     return [v.check for v in found]
@@ -37,7 +57,9 @@ def between(a, b, cosine, size=SIZE):
 
 
 def test_the_limits():
-    assert (SAME, REACH, AGAINST, SPEAKER_LEAST, SUSPECTS) == (0.995, 0.2, 0.5, 0.05, 2)
+    assert (SAME, REACH, ALONE, AGAINST) == (0.995, 0.2, 0.12, 0.35)
+    assert (HEAD, ROOM, FAINT) == (0.1, 1.5, 0.08)
+    assert (SPEAKER_LEAST, SUSPECTS) == (0.05, 2)
     assert sorted(REASONS) == list(range(9))
 
 
@@ -73,14 +95,77 @@ def test_3_the_same_again_is_refused_whatever_its_length_and_came_of_it(source):
     assert checks((said(source="enrolment"), axis((FREE, 1.0))), (said(source="enrolment"), other)) == [0, 0]
 
 
-def test_4_the_phrase_must_be_within_reach_of_the_best():
-    def pair(difference):  # cosines x to "on" and x + difference to "off"
-        x = (-difference + math.sqrt(2.0 - difference * difference)) / 2.0
-        return said(), axis((ON, x), (OFF, x + difference))
+def below(difference):
+    """A vector of length 1 whose cosine to "on" is by so much below the one to "off"."""
+    x = (-difference + math.sqrt(2.0 - difference * difference)) / 2.0
+    return axis((ON, x), (OFF, x + difference))
 
-    assert checks(pair(0.199)) == [0]
-    assert checks(pair(0.201)) == [4]
+
+def like_nothing(like):
+    """A vector that is nearest to "on", yet far from that, too: cosine ``like``, about as to anything else."""
+    rest = math.sqrt((1.0 - like * like) / (SIZE - 1))
+    z = np.full(SIZE, rest, np.float32)
+    z[ON] = like
+    assert like >= rest
+    return z
+
+
+def test_4_where_nothing_was_heard_the_phrase_must_be_within_reach_of_the_best():
+    for logits in (None, axis((OFF, 9.0))):
+        assert checks((said(), below(REACH - 0.001)), logits=logits) == [0]
+        assert checks((said(), below(REACH + 0.001)), logits=logits) == [4]
     assert checks((said("nobody's"), axis((ON, 1.0)))) == [4]
+    # and nearer to it than to nothing: the same way short of the best, at cosines 0.2 and 0.1
+    far = [axis((ON, x), (OFF, x + 0.15), *((i, 0.2) for i in range(SIZE) if i not in (ON, OFF))) for x in (0.2, 0.1)]
+    assert all(abs(np.linalg.norm(z) - 1.0) < 0.05 for z in far)
+    assert [checks((said(), z)) for z in far] == [[0], [4]]
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.1, 0.25])
+def test_4_what_the_head_hears_clearly_was_not_said_to_be_another_phrase(difference):
+    """As near to the one as to the other: it counts where the head was unsure, and not where it was sure."""
+    example, z = said(heard="yes"), below(difference)
+    most = (ROOM * (float(z[ON]) - FAINT) - difference) / HEAD
+    assert checks((example, z), logits=axis((YES, most - 0.05))) == [0]
+    assert checks((example, z), logits=axis((YES, most + 0.05))) == [4]
+    assert checks((example, z), logits=axis((OFF, most + 0.05))) == [4]  # whichever phrase that is
+    assert checks((example, z), logits=axis((YES, 19.0), (ON, 19.0 - most + 0.05))) == [0]  # odds are all that counts
+    assert checks((example, z), logits=axis((ON, 9.0))) == [0]
+    assert checks((said(heard="yes"), below(0.75)), logits=axis((ON, 9.0))) == [4]  # those for it are no licence
+
+
+def test_4_that_it_is_none_of_the_phrases_is_nothing_against_one():
+    """Who was taken for somebody who said something else may say what was meant."""
+    nothing = [i for i, name in enumerate(KNOWN.classes) if name not in KNOWN.phrases]
+    assert nothing
+    for i in nothing:
+        assert checks((said(heard="yes"), below(0.25)), logits=axis((i, 9.0))) == [0]
+
+
+def test_4_a_voice_that_is_like_nothing_is_no_way_around_what_was_heard():
+    """A made-up voice is far from every prototype, so that all are alike near: the head still knows what it said."""
+    far, lie, most = like_nothing(0.25), said(heard="nobody's"), ROOM * (0.25 - FAINT) / HEAD
+    assert checks((lie, far), logits=axis((YES, most - 0.05))) == [0]
+    assert checks((lie, far), logits=axis((YES, most + 0.05))) == [4]
+    assert checks((lie, between(ON, FREE, 0.8)), logits=axis((YES, most + 0.05))) == [0]
+
+
+def test_4_the_head_has_no_say_of_a_phrase_that_it_does_not_know_nor_of_what_nobody_contradicts():
+    takes = [(said("nobody's", "enrolment"), between(FREE, i, 0.9)) for i in (0, 1)]
+    centre = np.mean([z for _, z in takes], axis=0)
+    centre = centre / np.linalg.norm(centre)
+
+    def own(gap):
+        """By so much nearer to "off" than to those takes."""
+        x = (-gap + math.sqrt(2.0 - gap * gap)) / 2.0
+        return (x * centre + (x + gap) * axis((OFF, 1.0))).astype(np.float32)
+
+    for logits in (None, axis((OFF, 9.0))):
+        assert checks(*takes, (said("nobody's"), own(ALONE - 0.01)), logits=logits)[-1] == 0
+        assert checks(*takes, (said("nobody's"), own(ALONE + 0.01)), logits=logits)[-1] == 4
+        confirmed = said(source="confirmation")
+        assert checks((confirmed, below(ALONE - 0.01)), voice=True, logits=logits) == [0]
+        assert checks((confirmed, below(ALONE + 0.01)), voice=True, logits=logits) == [4]
 
 
 def test_4_own_examples_are_what_it_may_sound_like_too():
@@ -113,11 +198,11 @@ def test_6_it_must_not_point_to_what_was_heard():
         step = 0.3 * (cosine * way + math.sqrt(1.0 - cosine * cosine) * across)
         return _unit_at(ON, step)
 
-    assert checks((said(heard="off"), drawn(0.45))) == [0]
-    assert checks((said(heard="off"), drawn(0.56))) == [6]
-    assert checks((said(heard="yes"), drawn(0.56))) == [0]
-    assert checks((said(heard="on"), drawn(0.56))) == [0]
-    assert checks((said(heard=""), drawn(0.56))) == [0]
+    assert checks((said(heard="off"), drawn(0.34))) == [0]
+    assert checks((said(heard="off"), drawn(0.36))) == [6]
+    assert checks((said(heard="yes"), drawn(0.36))) == [0]
+    assert checks((said(heard="on"), drawn(0.36))) == [0]
+    assert checks((said(heard=""), drawn(0.36))) == [0]
 
 
 def _unit_at(place, step):
@@ -151,7 +236,7 @@ def test_8_carried_over_enrolments_must_be_as_alike_as_takes_are():
 def test_the_first_so_many_can_be_asked_for():
     pairs = [(said("on", "enrolment"), between(ON, i, 0.9)) for i in (FREE, OTHER)]
     ledger = Ledger("aa" * 8, tuple(e for e, _ in pairs))
-    assert len(Admission(KNOWN, ledger, np.stack([z for _, z in pairs])).run(1)) == 1
+    assert len(Admission(KNOWN, ledger, np.stack([z for _, z in pairs]), unsure(2)).run(1)) == 1
 
 
 def test_4_a_phrase_of_ones_own_that_is_nearer_keeps_it_from_being_another():
@@ -164,6 +249,21 @@ def test_4_a_phrase_of_ones_own_that_is_nearer_keeps_it_from_being_another():
     assert checks(*takes, (said("on"), near)) == [0, 0, 0, 4]
     by_the_way = [(replace(e, source="correction"), z) for e, z in takes]
     assert checks(*by_the_way, (said("on"), near)) == [4, 4, 4, 0]  # nobody taught it: there is no such phrase
+
+
+def test_6_it_may_point_there_if_the_persons_own_takes_lie_there():
+    """Who says "on" nearly like "off" has said so on purpose; what was corrected by the way is no such evidence."""
+    way = (axis((OFF, 1.0)) - axis((ON, 1.0))) / math.sqrt(2.0)
+
+    def drawn(across):
+        return _unit_at(ON, 0.3 * (0.6 * way + 0.8 * across))
+
+    again, like_it = (said(heard="off"), drawn(axis((FREE, 1.0)))), drawn(between(FREE, OTHER, 0.8))
+    assert checks(again) == [6]
+    assert checks((said(source="enrolment"), like_it), again) == [0, 0]
+    assert checks((said("yes", "enrolment"), like_it), again) == [0, 6]
+    assert checks((said(), like_it), again) == [0, 6]
+    assert checks((said(source="enrolment"), axis((0, 1.0))), again) == [0, 6]  # takes that lie elsewhere
 
 
 def test_6_a_phrase_of_ones_own_is_drawn_nowhere():

@@ -227,3 +227,49 @@ def test_before_anything_was_heard_the_level_is_that_of_silence():
 def test_who_speaks_in_a_room_that_gets_loud_is_told_so():
     assert fed(-60.0, -60.0, *[-40.0] * 6, *[-45.0] * 40)[0] is Reason.NOISY
     assert isinstance(fed(-60.0, -60.0, *[-30.0] * 6, *[-45.0] * 40)[0], Taken)
+
+
+def bursts(*lengths_and_pauses):
+    """Blocks of noise, and of a quiet room, in turn; then a room for as long as one waits."""
+    parts = [speech.silence(1.04)]
+    for number, count in enumerate(lengths_and_pauses):
+        noise = RNG.standard_normal(count * BLOCK) * 3000
+        parts.append(np.rint(noise).astype(np.int16) if number % 2 == 0 else speech.silence(count * 0.08))
+    return np.concatenate([*parts, speech.silence(3.04)])
+
+
+def attended(pause, samples):
+    """The outcome, and after how many blocks; each embedding is full of the number of its block."""
+    one = Attempt(pause)
+    for number in range(len(samples) // BLOCK):
+        rows = np.repeat(np.arange(number - 58, number + 1, dtype=np.float32)[:, None], 96, 1)
+        outcome = one.hear(samples[number * BLOCK : (number + 1) * BLOCK], lambda n, rows=rows: rows[-n:])
+        if outcome is not None:
+            return outcome, number + 1
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("inside", "kept"), [(2, 2), (4, 2), (8, 2), (11, 2)])
+def test_a_pause_of_the_household_is_waited_for_and_left_out(inside, kept):
+    taken, blocks = attended(12, bursts(5, inside, 6))
+    first, last = 13, 13 + 5 + inside + 6 - 1
+    assert blocks == last + 1 + 12
+    assert taken.length == 5 + kept + 6
+    said = [*range(first, first + 5 + kept), *range(last - 5, last + 1)]
+    assert taken.span[-15:, 0].tolist() == [*said[-13:], last + 1, last + 2]
+    assert taken.heard[-len(said) - 4 :, 0].tolist() == [first - 2, first - 1, *said, last + 1, last + 2]
+    assert len(taken.samples) == (last + 1 - first) * BLOCK
+
+
+@pytest.mark.parametrize("inside", [6, 11])
+def test_without_a_longer_pause_the_first_part_is_all(inside):
+    for pause in (0, 2):
+        taken, blocks = attended(pause, bursts(5, inside, 6))
+        assert (taken.length, blocks) == (5, 13 + 5 + 6)
+
+
+def test_what_is_long_without_its_pause_is_squeezed_and_nobody_is_waited_for_beyond_four_seconds():
+    taken, _ = attended(25, bursts(10, 10, 12))
+    assert (taken.length, taken.span.shape) == (24, (18, 96))
+    assert attended(25, bursts(20, 20, 20))[0] is Reason.LONG
+    assert attended(25, bursts(70))[0] is Reason.LONG

@@ -167,8 +167,9 @@ def test_admission_is_decided_in_order_and_alone_from_the_ledger():
     known = model()
     examples = tuple(example(i, phrase=("on", "off")[i % 2]) for i in range(6))
     z = list(np.random.default_rng(0).standard_normal((6, known.space.size)).astype(np.float32))
-    assert admit(known, Ledger("aa" * 8, examples), z) == admit(known, Ledger("bb" * 8, examples), z)
-    assert admit(known, Ledger("aa" * 8), []) == []
+    heard = np.zeros((6, len(known.classes)), np.float32)
+    assert admit(known, Ledger("aa" * 8, examples), z, heard) == admit(known, Ledger("bb" * 8, examples), z, heard)
+    assert admit(known, Ledger("aa" * 8), [], heard[:0]) == []
 
 
 # -- the gate

@@ -6,11 +6,18 @@ and 8. A correction or confirmation comes by the way, perhaps from somebody else
 1. source: a confirmation counts only with the consent ``voice_match``; a correction came from its owner's client;
 2. caps: its session and its day have weight left (``ledger.weights``);
 3. fresh: it is not one of the earlier examples again (a recording played twice has the same embeddings);
-4. neighbours: the phrase it is said to be is among what it sounds like: its similarity to the phrase, by prototype
-   and own examples, is within REACH of the best of all phrases, and every other that is nearer has few own examples;
+4. neighbours: the phrase it is said to be is among what it sounds like, by prototype and own examples. Who was misheard
+   did not clearly say what was heard; where the device made no mistake, it was said clearly. Where something was heard,
+   two things speak against another phrase: by how much the similarity to it is below the best of all phrases, and, at
+   HEAD for each, the log-odds with which the base head hears its best phrase rather than this one. Their sum is at most
+   ROOM times what that similarity is above FAINT: a voice like no prototype (a made-up one) is as near to one as to
+   another, so that what the head hears is all that is known of it. Where nothing was heard, the similarity is below the
+   best by no more than REACH, and than itself. For a phrase that the head does not know, and for a confirmation, which
+   contradicts nothing, it is within ALONE of the best;
 5. speaker, with ``voice_match`` only: it sounds like its owner's enrolment;
 6. direction: it does not draw the phrase towards another one: the update it would bring does not point along the way
-   from the phrase's prototype to the one that the device heard;
+   from the phrase's prototype to the one that the device heard, unless the person's enrolment lies there already: it
+   sounds more like that than like the prototype;
 7. pattern: no more than SUSPECTS of the same kind (this phrase said, that one heard) stand in quarantine; then the
    rest of the kind follows them, until the owner releases them;
 8. carried over, for enrolments that were mapped from an earlier encoder only: they are as alike as ``attempt`` asked
@@ -38,11 +45,19 @@ if TYPE_CHECKING:
 
 SAME = 0.995
 """Cosine above which two windows are one recording: takes of a word by one speaker stay below 0.97."""
+HEAD = 0.1
+ROOM = 1.5
+FAINT = 0.08
 REACH = 0.2
-AGAINST = 0.5
-"""These two were chosen on every second speaker (``evaluation.personal.poison.tuning``): at 0.12 and 0.35 61 % of 92
-ordinary corrections of theirs counted, at these 74 %, and none of 128 attacks moved anything; at 0.3 and 0.65 one of 64
-did. Of single words said to be another word 19 % pass, where 6 % did."""
+AGAINST = 0.35
+"""These were chosen on every second speaker (``evaluation.personal.poison.tuning``), with models that never heard them:
+of 101 ordinary corrections 94 % count, of words that were understood 5 % pass as any one of the 22 other phrases (8 %
+where she who corrects has enrolled), and none of 320 attacks moved anything. By similarity alone, with no word from the
+head and without own takes in check 6, 72 % counted at 7 %, or 75 % at 20 %.
+"""
+ALONE = 0.12
+"""Chosen on words that no bundle knows, two takes enrolled of each: 97 % of further takes count, and of other words
+that are said to be one of them 19 %; at 0.2 99 % and 34 %."""
 SPEAKER_LEAST = 0.05
 SUSPECTS = 2
 
@@ -80,9 +95,11 @@ class Verdict:
 class Admission:
     """One pass over a ledger."""
 
-    def __init__(self, model: Model, ledger: Ledger, z: NDArray[np.float32]) -> None:
-        """``z`` (n, D): one for each example, the mean over its windows."""
-        self._model, self._ledger, self._z = model, ledger, z
+    def __init__(
+        self, model: Model, ledger: Ledger, z: NDArray[np.float32], logits: NDArray[np.float32]
+    ) -> None:  # fmt: skip
+        """``z`` (n, D) and the base head's ``logits`` (n, C): one for each example, the mean over its windows."""
+        self._model, self._ledger, self._logits = model, ledger, logits
         self._unit = z / (np.linalg.norm(z, axis=1, keepdims=True) + 1e-9)
         self._weights = weights(ledger.examples)
         self._admitted: list[int] = []
@@ -125,29 +142,44 @@ class Admission:
         """Earlier examples count whether they were admitted or not."""
         return bool(i and (self._unit[:i] @ self._unit[i]).max() > SAME)
 
-    def _own(self, phrase: str) -> NDArray[np.float32]:
-        rows = [j for j in self._admitted if self._ledger.examples[j].phrase == phrase]
-        own: NDArray[np.float32] = self._unit[rows]
-        return own
+    def _to_prototype(self, i: int, phrase: str) -> float:
+        """Cosine, -1 for a phrase without one."""
+        if phrase not in self._index:
+            return -1.0
+        mu = self._model.space.prototypes[self._index[phrase]]
+        return float(self._unit[i] @ mu) / (float(np.linalg.norm(mu)) + 1e-9)
+
+    def _to_own(self, i: int, phrase: str, *, enrolled: bool = False) -> float:
+        """Cosine to the centre of the person's own examples of it, or of those ``enrolled``; -1 without any."""
+        examples = self._ledger.examples
+        own = [j for j in self._admitted if examples[j].phrase == phrase]
+        own = [j for j in own if examples[j].source == "enrolment"] if enrolled else own
+        if not own:
+            return -1.0
+        centre = self._unit[own].mean(0)
+        return float(self._unit[i] @ centre) / (float(np.linalg.norm(centre)) + 1e-9)
 
     def _similarity(self, i: int, phrase: str) -> float:
-        """To the nearest of the phrase's prototype and the centre of the person's own examples of it."""
-        scores = [-1.0]
-        if phrase in self._index:
-            mu = self._model.space.prototypes[self._index[phrase]]
-            scores.append(float(self._unit[i] @ mu) / (float(np.linalg.norm(mu)) + 1e-9))
-        own = self._own(phrase)
-        if len(own):
-            centre = own.mean(0)
-            scores.append(float(self._unit[i] @ centre) / (float(np.linalg.norm(centre)) + 1e-9))
-        return max(scores)
+        """To the nearer of the phrase's prototype and the centre of the person's own examples of it."""
+        return max(self._to_prototype(i, phrase), self._to_own(i, phrase))
 
     def _near(self, i: int, example: Example) -> bool:
         names = {*self._index, *(e.phrase for e in self._ledger.examples if e.source == "enrolment")}
         if example.phrase not in names:
             return False
         best = max(self._similarity(i, name) for name in sorted(names))
-        return self._similarity(i, example.phrase) >= best - REACH
+        like = self._similarity(i, example.phrase)
+        if example.source != "correction" or example.phrase not in self._model.classes:
+            return best - like <= ALONE
+        if not example.heard:
+            return best - like <= min(REACH, like)
+        return best - like + HEAD * self._contradicted(i, example.phrase) <= ROOM * (like - FAINT)
+
+    def _contradicted(self, i: int, phrase: str) -> float:
+        """Log-odds, at least 0, with which the base head hears its best phrase rather than this one."""
+        logits = self._logits[i]
+        known = [self._model.classes.index(name) for name in (*self._model.phrases, phrase)]
+        return float(logits[known].max() - logits[self._model.classes.index(phrase)])
 
     def _own_voice(self, i: int, example: Example) -> bool:
         """The residual from the phrase's prototype against the mean residual of what was enrolled."""
@@ -167,14 +199,18 @@ class Admission:
         """Cosine of (z - mu_said) with (mu_heard - mu_said), against AGAINST."""
         if example.heard not in self._index or example.phrase not in self._index:
             return False
+        if self._to_own(i, example.phrase, enrolled=True) > self._to_prototype(i, example.phrase):
+            return False
         way = self._model.space.prototypes[self._index[example.heard]]
         way = way - self._model.space.prototypes[self._index[example.phrase]]
         mine = self._residual(i)
         return float(mine @ way) > AGAINST * float(np.linalg.norm(mine) * np.linalg.norm(way))
 
 
-def admit(model: Model, ledger: Ledger, z: Sequence[NDArray[np.float32]]) -> list[Verdict]:
-    """A verdict for every example of a ledger, from its z (n of (D,))."""
+def admit(
+    model: Model, ledger: Ledger, z: Sequence[NDArray[np.float32]], logits: NDArray[np.float32]
+) -> list[Verdict]:  # fmt: skip
+    """A verdict for every example of a ledger, from its z (n of (D,)) and the base head's logits of it (n, C)."""
     if not ledger.examples:
         return []
-    return Admission(model, ledger, np.stack(z)).run()
+    return Admission(model, ledger, np.stack(z), logits).run()

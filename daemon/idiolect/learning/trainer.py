@@ -129,7 +129,7 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
         for i in range(0, len(examples), CHUNK)
     ])  # fmt: skip
     centres = np.stack([_centre(model, e, heard.z[i]) for i, e in enumerate(examples)])
-    verdicts = admit(model, ledger, list(centres))
+    verdicts = admit(model, ledger, list(centres), heard.logits.mean(1))
     kept = np.array([i for i, v in enumerate(verdicts) if v.admitted], np.intp)
     weights = np.array([verdicts[i].weight for i in kept])
     phrases = tuple(examples[i].phrase for i in kept)

@@ -35,7 +35,7 @@ CLIPPED_SAMPLES = 8
 LEAST = 3
 """Blocks of sound below which it was a knock."""
 GAP = 6
-"""Blocks (0.48 s) of room that end an utterance."""
+"""Blocks (0.48 s) of room that end an utterance, where the household has not set a longer pause."""
 BEFORE, AFTER = 2, 2
 """Blocks before the begin and behind the end that an example reaches to (``pipeline.space.OFFSETS``)."""
 ALIKE = 0.08
@@ -72,9 +72,9 @@ class Taken:
     samples: NDArray[np.int16]
     level_dbfs: float
     length: int = 0
-    """Blocks that the utterance lasted."""
+    """Blocks that the utterance lasted, without pauses in it."""
     heard: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 96), np.float32), repr=False)
-    """The embeddings of all of it with what was before, (n, 96), as the stream had them; none where it is unknown."""
+    """The embeddings of all of it with what was before, (n, 96), but for its pauses; none where it is unknown."""
     clear: int = 0
     """By how many dB it stands out from the room (``Gate.clearness``)."""
 
@@ -94,9 +94,13 @@ def level(samples: NDArray[np.int16]) -> float:
 class Attempt:
     """Feed it every block, after the stream has had it, until it returns something."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: int = 0) -> None:
+        """``pause``: blocks without sound that end an utterance, where that is more than GAP."""
+        self._gap = max(GAP, pause)
+        self._outcome: Taken | Reason | None = None  # what it is if no more is said
         self._blocks: list[NDArray[np.int16]] = []
         self._levels: list[float] = []
+        self._sound: list[bool] = []
         self._gate = Gate()
         self._begun: int | None = None
         self._last = 0
@@ -109,7 +113,8 @@ class Attempt:
         self._gate.hear(block)
         self.level_dbfs = level(block)
         self._levels.append(self.level_dbfs)
-        if self.level_dbfs > max(self._room() + ABOVE_DB, FAINTEST_DBFS):
+        self._sound.append(self.level_dbfs > max(self._room() + ABOVE_DB, FAINTEST_DBFS))
+        if self._sound[-1]:
             self._begun = number if self._begun is None else self._begun
             self._last = number
         return self._judge(number, recent)
@@ -121,15 +126,18 @@ class Attempt:
     def _judge(self, number: int, recent: Recent) -> Taken | Reason | None:
         if self._begun is None:
             return Reason.SILENCE if number >= PATIENCE else None
-        if number - self._begun > LONGEST + GAP:
+        quiet = number - self._last
+        if number - self._begun > LONGEST + self._gap:
             return Reason.LONG
-        if number - self._last < GAP:
+        if quiet < GAP:
             return None
         length = self._last - self._begun + 1
         if length < LEAST:
             self._begun = None  # go on waiting: a door is no attempt
             return Reason.SHORT if number >= PATIENCE else None
-        return self._refusal(length) or self._taken(length, recent)
+        if quiet == GAP:
+            self._outcome = self._refusal(length) or self._taken(length, recent)
+        return self._outcome if quiet >= self._gap else None
 
     def _refusal(self, length: int) -> Reason | None:
         begun = self._begun or 0
@@ -146,18 +154,32 @@ class Attempt:
         return Reason.NOISY if loudest < self._room() + ABOVE_DB else None
 
     def _taken(self, length: int, recent: Recent) -> Taken | Reason:
-        late = GAP - AFTER
-        every = recent(late + (SPAN if length <= WINDOW else length + AFTER))
+        late, begun = GAP - AFTER, self._begun or 0
+        said = self._said(begun, length)
+        spoken = int(said.sum())
+        lead = max(0, SPAN - AFTER - spoken)
+        every = recent(lead + length + AFTER + late)
         if every is None:
             return Reason.CUT_OFF  # the stream had not settled yet
+        every = _without(every[:-late], said, lead)
         # Spoken slowly, it is squeezed in time, as the decoder does it.
-        span = every[:SPAN] if length <= WINDOW else as_span(resample_window(every[: length + 1]))
-        begun = self._begun or 0
+        span = every[:SPAN] if spoken <= WINDOW else as_span(resample_window(every[: spoken + 1]))
         samples = np.concatenate(self._blocks[begun : self._last + 1])
         loudness = float(np.quantile(self._levels[begun : self._last + 1], 0.8))
         longer = recent(late + WINDOW + length + AFTER)
-        heard = (every if longer is None else longer)[:-late]
-        return Taken(span, samples, loudness, length, heard, round(self._gate.clearness()))
+        heard = every if longer is None else _without(longer[:-late], said, WINDOW)
+        return Taken(span, samples, loudness, spoken, heard, round(self._gate.clearness()))
+
+    def _said(self, begun: int, length: int) -> NDArray[np.bool_]:
+        """Which blocks of the utterance, (length,), are no pause: as in a turn, in which nothing is aligned in one."""
+        sound = np.concatenate([np.ones(AFTER, bool), self._sound[begun : begun + length]])
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(sound, AFTER + 1).any(1), np.bool_)
+
+
+def _without(embeddings: NDArray[np.float32], said: NDArray[np.bool_], lead: int) -> NDArray[np.float32]:
+    """Embeddings, (lead + length + AFTER, 96), without those of the utterance's blocks that are not ``said``."""
+    left: NDArray[np.float32] = embeddings[np.concatenate([np.ones(lead, bool), said, np.ones(AFTER, bool)])]
+    return left
 
 
 def alike(z: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> bool:

@@ -122,6 +122,7 @@ class Inference:
         self._next: tuple[Listening, Household | None, str, Carried | None] | None = None
         self._wanted: Callable[[Taken | Reason], None] | None = None
         self._attempt: Attempt | None = None
+        self._pause = 0
         self.recent = Recent()
         self.told: Callable[[Event], None] = lambda _: None
         """Who else hears of events, on this thread."""
@@ -220,6 +221,7 @@ class Inference:
             with self._lock:
                 (listening, household, profile, carried), self._next = self._next, None
             self._chain.listen_for(listening, household, carried)
+            self._pause = listening.pause
             self._chain.address(profile)
         if lost:
             self._chain.lose(lost)
@@ -278,7 +280,7 @@ class Inference:
         with self._lock:
             done = self._wanted
             if done is not None and (self._attempt is None or block.lost or self._playing):
-                self._attempt = Attempt()
+                self._attempt = Attempt(self._pause)
             attempt = self._attempt
         self._chain.steps(block.samples)
         self._after = ""  # of what it made there are no events

@@ -312,7 +312,9 @@ class People:
                 raise RequestError(422, "phrase", "is a word that the model uses for itself: choose another")
             taught = {e.phrase for e in learner.ledger(person.profile).examples}
             if phrase not in taught and len(taught) >= MAX_PHRASES:
-                raise RequestError(409, "phrase", f"{MAX_PHRASES} phrases are taught already: forget one first")
+                raise RequestError(
+                    409, "phrase", f"{MAX_PHRASES} are taught already: idiolect forget NAME --phrase PHRASE frees one"
+                )
             return person.profile
 
         return await self._personal.do(work)

@@ -111,16 +111,18 @@ def hear(model: Model, clips: Sequence[Clip]) -> Heard:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Recordings at the attacker's hands, with their z (n, D) under the owner's model."""
+    """Recordings at the attacker's hands, with their z (n, D) and logits (n, C) under the owner's model."""
 
     clips: Sequence[Clip]
     z: NDArray[np.float32]
+    logits: NDArray[np.float32]
 
 
 def pool(model: Model, clips: Sequence[Clip]) -> Pool:
     """Everything that is speech."""
     chosen = [c for c in clips if c.label != BACKGROUND]
-    return Pool(chosen, hear(model, chosen).z.mean(1))
+    heard = hear(model, chosen)
+    return Pool(chosen, heard.z.mean(1), heard.logits.mean(1))
 
 
 def _injected(clip: Clip, label: str, heard: str, number: int) -> Example:
@@ -168,8 +170,11 @@ def _unnoticed(target: Target, recordings: Pool, order: NDArray[np.intp], label:
         tried = [_injected(recordings.clips[i], label, heard, len(taken)) for i in left]
         settled = [_injected(recordings.clips[i], label, heard, n) for n, i in enumerate(taken)]
         ledger = target.with_more([*settled, *tried])
-        z = np.concatenate([target.heard.z[target.enrolled].mean(1), recordings.z[taken], recordings.z[left]])
-        judge = Admission(target.model, ledger, z)
+        z, logits = (
+            np.concatenate([own[target.enrolled].mean(1), others[taken], others[left]])
+            for own, others in ((target.heard.z, recordings.z), (target.heard.logits, recordings.logits))
+        )
+        judge = Admission(target.model, ledger, z, logits)
         first = len(target.ledger.examples) + len(taken)
         judge.run(first)
         found = [i for n, i in enumerate(left) if judge.check(first + n, ledger.examples[first + n]) == 0]
