@@ -28,7 +28,7 @@ HASTY = Limits(request_s=0.4, answer_s=0.4, connection_s=0.8, write_s=0.4, heart
 
 
 class FakeWindows:
-    """Implements ``control.idle_api.Windows``: one round is due, and done as soon as somebody asks, unless too hot."""
+    """Implements ``api.learn.Windows``: one round is due, and done as soon as somebody asks, unless too hot."""
 
     def __init__(self) -> None:
         self.hot = self.broken = False
@@ -60,7 +60,7 @@ class FakeWindows:
 
 @dataclass
 class FakeDaemon:
-    """Implements ``control.api.Daemon``; ``broken`` and ``hanging`` make what the tests of faults need."""
+    """Implements ``api.routes.Daemon``; ``broken`` and ``hanging`` make what the tests of faults need."""
 
     hub: Hub = field(default_factory=Hub)
     paused: bool = False
@@ -120,7 +120,7 @@ class FakeDaemon:
 
 
 class FakeBox:
-    """Implements ``control.box_api.Box``."""
+    """Implements ``api.playback.Box``."""
 
     def __init__(self) -> None:
         self.leases: list[float | None] = []
@@ -131,7 +131,7 @@ class FakeBox:
 
 
 class FakeMeasuring:
-    """Implements ``control.metrics.Measuring``: of everything a little."""
+    """Implements ``api.metrics.Measuring``: of everything a little."""
 
     async def measures(self) -> Measures:
         tally = Tally()
@@ -149,7 +149,7 @@ class FakeMeasuring:
 
 
 class FakeProofs:
-    """Implements ``control.trust_api.Proofs`` over a log of one entry."""
+    """Implements ``api.audit.Proofs`` over a log of one entry."""
 
     async def audit(self, limit: int) -> dict[str, object]:
         entry = {"seq": 1, "time": 1_700_000_000, "kind": "provisioned", "body": {"generation": 2}, "hash": "00" * 32}

@@ -62,7 +62,7 @@ def reason(error: IdiolectError | None) -> str:
 class BundleError(IdiolectError):
     """A bundle is missing, truncated, not what its manifest says, or not vouched for; the message names the file.
 
-    ``check`` is the number of the check in ``trust.verify`` that it failed, 0 where it never came to these.
+    ``check`` is the number of the check in ``bundle.verify`` that it failed, 0 where it never came to these.
     """
 
     exit_code = 78

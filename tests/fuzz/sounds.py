@@ -20,7 +20,7 @@ from tests.fuzz.web import ENDLESS
 
 
 class Ears:
-    """Implements ``control.hearing.Hearing``: hears something in every third piece of sound that it gets."""
+    """Implements ``listening.sound.Hearing``: hears something in every third piece of sound that it gets."""
 
     bundle, version, language = "test", "1", "en"
 
@@ -38,7 +38,7 @@ class Ears:
 
 
 class Hears:
-    """Implements ``control.hearing.Stream``."""
+    """Implements ``listening.sound.Stream``."""
 
     def __init__(self, heard: Callable[[Heard], Awaitable[None]]) -> None:
         self._heard, self._fed, self._sound = heard, 0, Sound(16_000, 2, 1)

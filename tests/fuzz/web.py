@@ -30,7 +30,7 @@ _ANSWER = re.compile(
 
 
 class Nobody:
-    """Implements ``control.learn_api.People`` and ``Teaching``, and ``pairing_api.Pairing`` with one browser let in."""
+    """Implements ``api.people.People`` and ``Teaching``, and ``pairing_api.Pairing`` with one browser let in."""
 
     session_of = Session("0" * 16, "ann", "aa" * 8, "ann", 1234, 1, 2_000_000_000)
 

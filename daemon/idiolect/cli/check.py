@@ -1,7 +1,7 @@
 """What `idiolect config check` finds beyond the files themselves: whether a start from them would succeed.
 
 The bundle is opened and verified as a start does it, and the names of the configuration are looked up in it. For the
-installed configuration it is also asked whether the unit may use every path that is named (``cli_access``): who checks
+installed configuration it is also asked whether the unit may use every path that is named (``access``): who checks
 it is another user than the daemon.
 """
 

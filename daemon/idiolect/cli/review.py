@@ -178,7 +178,7 @@ _REFUSED = {
     6: "it would be no improvement",
     7: "it could not be made again the same way",
 }
-"""What each check says that a version fails (``learning.guard``)."""
+"""What each check says that a version fails (``learning.gate``)."""
 _NO_BETTER = 6
 
 

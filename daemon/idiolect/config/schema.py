@@ -42,7 +42,7 @@ from idiolect.errors import ConfigError, Problem
 T = TypeVar("T")
 
 SCHEMA = 2
-"""The version of the keys below; raised, with a step in ``configmigrate``, when an old file would be misread."""
+"""The version of the keys below; raised, with a step in ``migrate``, when an old file would be misread."""
 
 _DEVICE = Text(
     "an ALSA PCM name such as plughw:CARD=Array,DEV=0, or file: or fifo: and an absolute path",

@@ -7,7 +7,7 @@ resuming have a bucket of their own, so that whoever asked too much can still pa
 the daemon's own user, is not counted: they could stop the daemon anyway.
 
 All who have not said who they are, browsers that are not paired among them, have one bucket together, which those who
-have said so do not need. Trying a code is in no bucket: ``pairing`` bounds it.
+have said so do not need. Trying a code is in no bucket: ``browsers`` bounds it.
 
 Buckets are forgotten when they are full again, which changes nothing. Where there are ``CALLERS`` of others, who comes
 next shares one bucket with all who come after: nobody gets a fresh one by coming under many names.

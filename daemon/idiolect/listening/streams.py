@@ -3,8 +3,8 @@
 The microphone's thread has nothing to do with it: it tells no event, counts nothing, learns nothing, and is not kept.
 What is listened for, who is addressed and what people taught is the microphone's, from the next chunk of sound on. A
 chain costs 0.3 MiB and, where several clients speak at once, half a millisecond a block; encoders are shared
-(``pipeline.encoderpool``). What the thread has not come to yet is bounded for each client, whatever it is: who sends
-more waits (``control.backlog``).
+(``pipeline.encoder_pool``). What the thread has not come to yet is bounded for each client, whatever it is: who sends
+more waits (``listening.backlog``).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def for_transcription(base: Listening) -> Listening:
 
 
 class Streams:
-    """All clients' streams, and what is to be known about phrases. Implements ``control.hearing.Hearing``."""
+    """All clients' streams, and what is to be known about phrases. Implements ``listening.sound.Hearing``."""
 
     def __init__(self, recognizer: Recognizer, listening: Listening, *, gated: bool = True) -> None:
         bundle = recognizer.bundle
@@ -228,7 +228,7 @@ class _Ear:
 
 
 class ClientStream:
-    """One client's sound. Implements ``control.hearing.Stream``."""
+    """One client's sound. Implements ``listening.sound.Stream``."""
 
     def __init__(self, streams: Streams, heard: Callable[[Heard], Awaitable[None]]) -> None:
         self._streams = streams

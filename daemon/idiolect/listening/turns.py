@@ -1,4 +1,4 @@
-"""Turns cut out of what the microphone hears, for ``control.handoff``: on the inference thread, and while asked."""
+"""Turns cut out of what the microphone hears, for ``wyoming.handoff``: on the inference thread, and while asked."""
 
 from __future__ import annotations
 

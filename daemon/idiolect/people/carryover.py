@@ -3,7 +3,7 @@
 An adapter belongs to the bundle that it was made with. When another one starts, the table of versions goes to a shelf,
 under the digest of its bundle, and the table that lay there for the bundle which starts comes back: so one can go back
 and forth between bundles, and finds everything as it was. What is on a shelf is used only where the bundle carries the
-model that it is for (``learning.succession.Earlier``): then phrases that were taught under that model, and that nothing
+model that it is for (``learning.maps.Earlier``): then phrases that were taught under that model, and that nothing
 in use knows, are still heard with it.
 
 A shelf holds as long as all examples do that were kept when it was filled. Forgetting, withdrawing and erasing empty
@@ -247,7 +247,7 @@ def known(records: Records, profile: str) -> set[str]:
 def adapter(records: Records, profile: str) -> Adapter | None:
     """A person's adapter under the carried model, its taught phrases only those that nothing else would hear.
 
-    That changes no score of those that are left: each has a row of its own (``pipeline.personal``).
+    That changes no score of those that are left: each has a row of its own (``pipeline.household``).
     """
     before, sealed = records.earlier, carried(records, profile)
     if before is None or sealed is None:

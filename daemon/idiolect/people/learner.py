@@ -111,7 +111,7 @@ class Learner(Records):
         """Train, judge, and let what passed into the rollout; see ``learning.rollout`` for ``at_once``.
 
         ``owed``: something must go, so that there is no version to fall back to. ``patient``: gives way, see
-        ``host.worker``. ``WorkerFailed`` when the worker did not answer; nothing is changed then.
+        ``worker.process``. ``WorkerFailed`` when the worker did not answer; nothing is changed then.
         """
         known = self.ledger(profile)
         if not known.examples and not known.usage:

@@ -9,9 +9,9 @@ Everything here runs on the thread that owns the vault, and is read from it anew
 | household_phrases: shared, number | one phrase that everybody may say (``sharing``) |
 | adapter: adapter, number | a version: file, provenance, signature (``learning.provenance``) |
 | adapter: state, 00 | the rollout's table (``learning.rollout``) |
-| adapter: shelf, bundle's digest | the table of another bundle, set aside (``shelves``) |
+| adapter: shelf, bundle's digest | the table of another bundle, set aside (``carryover``) |
 | adapter: health, 00 | how the version in use does (``learning.health``) |
-| adapter: selftest, 00 | the last self-test (``learning.selftest``) |
+| adapter: selftest, 00 | the last self-test (``learning.self_test``) |
 | consent: counter, 00 | the number of the newest version there ever was |
 | consent: round, 00 | what the last round was made from, and its verdict |
 | consent: retired, 00 | why there is no adapter any more |

@@ -1,4 +1,4 @@
-"""A key from a passphrase, made by a child (``worker.stretching``): one at a time, and none of its memory here."""
+"""A key from a passphrase, made by a child (``stretching``): one at a time, and none of its memory here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _child = Worker([sys.executable, "-m", "idiolect.people.stretching"], WALL_S)
 
 
 def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
-    """As ``trust.passphrase.stretch``. ``VaultError`` where the child gives no key."""
+    """As ``vault.passphrase.stretch``. ``VaultError`` where the child gives no key."""
     request = json.dumps({"passphrase": passphrase, "salt": salt.hex(), "cost": cost}).encode()
     try:
         key = _child.run(request, KEY_BYTES)

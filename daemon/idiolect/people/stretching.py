@@ -1,6 +1,6 @@
 """Making a key of a passphrase, in a process of its own: scrypt takes 32 MiB, which the daemon does not have to spare.
 
-The child is confined like the training worker (``host.sandbox``), makes one key and ends. ``host.stretch`` starts it.
+The child is confined like the training worker (``worker.sandbox``), makes one key and ends; ``stretch`` starts it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything that can be measured about the running daemon, gathered when somebody asks (``control.metrics``).
+"""Everything that can be measured about the running daemon, gathered when somebody asks (``api.metrics``).
 
 Most is there to be read. What the vault knows is asked on the keys thread, which a TPM or a round may keep busy: one
 question at a time, and nobody waits for it longer than ASK_S; until it is answered the last answer holds.

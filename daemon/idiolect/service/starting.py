@@ -8,7 +8,7 @@
 | anything else: YAML, an unknown key, a file, any other section, a key in `trust.keys_dir` | no start |
 | nothing is kept, or that does not start either | no start |
 
-What falls back is what worked on this device (``lastgood``), never a default: nobody chose that. A bundle in whose
+What falls back is what worked on this device (``last_good``), never a default: nobody chose that. A bundle in whose
 place another one serves must pass the same checks with the same keys, and what serves gets no keys of the vault.
 """
 

@@ -45,7 +45,7 @@ RELEASED_S = 9.0
 KEPT_ELSEWHERE = {"adapter key": "OpenSSL's own number, in use as long as the vault is open"}
 """Keys that do not lie on a page of ours."""
 STRAYS = {"KEK": 1}
-"""Copies that a library may leave where it worked (HKDF's): ``trust.secret`` says that these are out of reach."""
+"""Copies that a library may leave where it worked (HKDF's): ``vault.secret`` says that these are out of reach."""
 NOT_HELD = ("M",)
 """Read, used for the KEK, and wiped."""
 

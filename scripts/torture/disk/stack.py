@@ -74,7 +74,7 @@ class Remembering:
 
 
 class Stack:
-    """One start of it. ``learner`` and ``rights`` are there once ``open`` has released the keys."""
+    """One start of it. ``learner`` and ``review`` are there once ``open`` has released the keys."""
 
     def __init__(self, home: Path, backend: Remembering, now: float = NOW) -> None:
         self.state = home / "state"

@@ -1,4 +1,4 @@
-"""The part of the control API about keys, bundle and audit log; ``control.api`` routes to it.
+"""The part of the control API about keys, bundle and audit log; ``api.routes`` routes to it.
 
 | request | role | answer |
 | --- | --- | --- |

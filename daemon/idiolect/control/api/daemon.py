@@ -56,7 +56,7 @@ class Session:
 
 
 class Pairing(Protocol):
-    """What the service offers; see ``pairing.Pairing``. Raises ``RequestError``."""
+    """What the service offers; see ``browsers.Pairing``. Raises ``RequestError``."""
 
     async def identity(self) -> bytes:
         """The TLS key and certificate, PEM, as soon as there are keys to keep them under."""
@@ -196,7 +196,7 @@ class Proofs(Protocol):
 
 
 class Measuring(Protocol):
-    """What the service offers; see ``measuring.Measuring``."""
+    """What the service offers; see ``metrics.Measuring``."""
 
     async def measures(self) -> Measures:
         """Everything, within a third of a second."""

@@ -12,12 +12,12 @@
 | GET /v1/config?origin=true | observer | {"config", "origin": {key: {"file", "line"}}}: where each key was set |
 | POST /v1/reload {} | admin | {"taken", "at_next_start", "problems"}: the configuration is read again |
 | GET /v1/doctor | observer | {"checks": [...]} |
-| consent, teaching, corrections, rights | | ``control.learn_api`` |
-| /v1/learn | | idle windows: ``control.idle_api`` |
-| /v1/pair | | browsers: ``control.pairing_api`` |
-| /v1/playback | | what the box plays: ``control.box_api`` |
-| GET /metrics | observer | for Prometheus: ``control.metrics`` |
-| /v1/audit..., /v1/attest, /v1/bundle/... | | keys, bundle and audit log: ``control.trust_api`` |
+| consent, teaching, corrections, rights | | ``api.people`` |
+| /v1/learn | | idle windows: ``api.learn`` |
+| /v1/pair | | browsers: ``api.browsers`` |
+| /v1/playback | | what the box plays: ``api.playback`` |
+| GET /metrics | observer | for Prometheus: ``api.metrics`` |
+| /v1/audit..., /v1/attest, /v1/bundle/... | | keys, bundle and audit log: ``api.audit`` |
 
 Errors are {"error": {"field", "message"}}; ``RequestError`` carries their status.
 """

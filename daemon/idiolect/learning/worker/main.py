@@ -1,6 +1,6 @@
 """The training worker: one request on standard input, one answer on standard output, and that is all it does.
 
-Before it reads a byte it confines itself (``host.sandbox``) and says on standard output which layers hold; the daemon
+Before it reads a byte it confines itself (``worker.sandbox``) and says on standard output which layers hold; the daemon
 sends examples only after that. Its messages carry no name.
 """
 

@@ -45,7 +45,7 @@ a turn 1, 1 and 3 of 200 sentences are taken for one."""
 WINDOWS = 3
 """Newest windows of which the best counts: a match ends with one embedding, and a window fits best a little earlier."""
 WINDOW_SLOPE = np.float32(SLOPE / 24.0)
-"""A unit of a window's cosine (``pipeline.personal.SLOPE``, 24 log-odds) counts as one of cost."""
+"""A unit of a window's cosine (``pipeline.household.SLOPE``, 24 log-odds) counts as one of cost."""
 
 
 class Aligned:

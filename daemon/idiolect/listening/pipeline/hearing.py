@@ -31,7 +31,7 @@ BACKGROUND = "_background_"
 CLEAR_DB = 26.0
 """How clearly somebody is heard where the level tells whether speech goes on; and where no gate measures it."""
 AFTERGLOW = 2
-"""Blocks behind the last one with sound whose embeddings still belong to a phrase (``learning.attempt.AFTER``)."""
+"""Blocks behind the last one with sound whose embeddings still belong to a phrase (``listening.attempt.AFTER``)."""
 FRESH = 6
 """Blocks from the begin of an utterance in which somebody else's phrase may begin: takes leave out the first two."""
 MARGIN = 8

@@ -9,7 +9,7 @@
 
 What is due is found out from the vault alone, so that an interrupted job is simply due again, and a device that was
 off for a year does what has gathered. Rollout steps and drift are not here: they are counted with what people say
-(``observe``). Everything runs on the thread that owns the vault.
+(``feedback``). Everything runs on the thread that owns the vault.
 """
 
 from __future__ import annotations

@@ -4,17 +4,17 @@ A bundle is a directory that never changes once made:
 
 | file | what it holds |
 | --- | --- |
-| `manifest.json` | name, version, and the digests of the files below (``trust.manifest``) |
-| `approvals.json` | which boots may have the keys (``trust.approvals``) |
-| `model.sig` | a signature over all other files (``trust.oms``) |
+| `manifest.json` | name, version, and the digests of the files below (``bundle.manifest``) |
+| `approvals.json` | which boots may have the keys (``bundle.approvals``) |
+| `model.sig` | a signature over all other files (``bundle.signature``) |
 | `encoder.tflite` | the streaming int8 encoder |
 | `head.json`, `head.bin` | the base head's arrays: names, types, shapes and offsets, then the numbers |
 | `phrases.json` | what can be said: name, text, kind (wake or phrase), two calibrated thresholds |
 | `guard.json`, `guard.bin` | the guard set: int8 windows of other speakers |
 | `trained_on.bin` | optional: truncated digests of the recordings it was trained on |
-| `maps.json`, `maps.bin`, `previous-*` | optional: for what was taught under earlier encoders (``trust.succession``) |
+| `maps.json`, `maps.bin`, `previous-*` | for what was taught under earlier encoders (``bundle.predecessors``) |
 
-The default bundle ships without `approvals.json` and `model.sig`: whoever makes a device signs it. ``trust.verify``
+The default bundle ships without `approvals.json` and `model.sig`: whoever makes a device signs it. ``bundle.verify``
 says what is checked before anything here is parsed; ``load`` checks that the contents make sense: array bounds, class
 names, thresholds.
 """

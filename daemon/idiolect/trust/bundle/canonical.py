@@ -55,7 +55,7 @@ def parse(raw: bytes, cap: int = CAP) -> Any:
 
 
 def parse_object(file: str, raw: bytes, cap: int = CAP) -> dict[str, Any]:
-    """The object in a ``file`` of a bundle. Raises ``BundleError`` with the number that ``trust.verify`` gives this."""
+    """The object in a ``file`` of a bundle. Raises ``BundleError`` with the number of ``verify``."""
     try:
         value = parse(raw, cap)
     except NotCanonicalError as error:

@@ -155,7 +155,7 @@ def chosen_model(config: Config) -> Model:
 def read_verified(
     directory: Path, keys: TrustedKeys | None, *, minimum: int = 0, allow_unsigned: bool = False
 ) -> Verified:
-    """The bundle in a directory, checked (``trust.verify`` numbers the checks); ``BundleError`` names the file."""
+    """The bundle in a directory, checked (``bundle.verify`` numbers the checks); ``BundleError`` names the file."""
     try:
         source = Directory(directory)
     except OSError as error:

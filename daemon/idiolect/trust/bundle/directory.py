@@ -27,7 +27,7 @@ _IRREGULAR = {errno.ELOOP: "is a symbolic link", errno.ENXIO: "is a socket, or a
 class Directory:
     """The files of one directory, opened once: renaming it or putting a link in its place changes nothing any more.
 
-    A ``trust.source.Source`` and a context manager. Opening raises ``OSError``.
+    A ``bundle.source.Source`` and a context manager. Opening raises ``OSError``.
     """
 
     def __init__(self, path: Path) -> None:

@@ -20,7 +20,7 @@ An embedding x (96,) of the earlier encoder becomes x @ matrix + offset in the s
 5. `previous-manifest.json` is a manifest, of a bundle with another encoder;
 6. every file carried has the size and the digest that this manifest gives: together they *are* that bundle.
 
-That the contents of the bundle before make sense is checked like the bundle's own (``trust.bundle``).
+That the contents of the bundle before make sense is checked like the bundle's own (``bundle.bundle``).
 """
 
 from __future__ import annotations

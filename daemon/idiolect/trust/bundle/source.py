@@ -9,7 +9,7 @@ from typing import Protocol
 from idiolect.errors import BundleError
 
 SIZE, FORM, SIGNER, VERSION, PATHS, DIGEST, APPROVED = range(1, 8)
-"""The numbers of the checks of ``trust.verify``, as ``BundleError.check`` gives them."""
+"""The numbers of the checks of ``bundle.verify``, as ``BundleError.check`` gives them."""
 
 
 class Source(Protocol):

@@ -60,7 +60,7 @@ class Measured:
 
 
 class TpmKeystore:
-    """An opened TPM keystore (``trust.keystore.Keystore``). It holds no connection, only the right to write slots."""
+    """An opened TPM keystore (``vault.keystore.Keystore``). It holds no connection, only the right to write slots."""
 
     kind = "tpm"
     protected = True

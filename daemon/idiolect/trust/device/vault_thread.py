@@ -70,7 +70,7 @@ class Keys:
     """``Custody`` for the event loop: it opens it, tends it, and answers what the control API asks."""
 
     def __init__(self, custody: Custody, changed: Callable[[View], None]) -> None:
-        """``changed`` is told each new view, on the event loop. ``custody`` is for calls that ``ask`` runs."""
+        """``changed`` is told each new view, on the event loop. ``device.keys`` is for calls that ``ask`` runs."""
         self.custody = custody
         self._thread = KeysThread()
         self._changed = changed
@@ -108,23 +108,23 @@ class Keys:
         return await self._thread.call(self.custody.examine)
 
     async def audit(self, limit: int) -> dict[str, object]:
-        """See ``control.trust_api.Proofs``."""
+        """See ``api.audit.Proofs``."""
         return await self.ask(lambda: self.custody.audit(limit))
 
     async def audit_verify(self) -> dict[str, object]:
-        """See ``control.trust_api.Proofs``."""
+        """See ``api.audit.Proofs``."""
         return await self.ask(self.custody.audit_verify)
 
     async def audit_export(self, nonce: bytes) -> dict[str, object]:
-        """See ``control.trust_api.Proofs``."""
+        """See ``api.audit.Proofs``."""
         return await self.ask(lambda: self.custody.audit_export(nonce))
 
     async def attest(self, nonce: bytes) -> dict[str, object]:
-        """See ``control.trust_api.Proofs``."""
+        """See ``api.audit.Proofs``."""
         return await self.ask(lambda: self.custody.attest(nonce))
 
     async def mark_good(self) -> dict[str, object]:
-        """See ``control.trust_api.Proofs``."""
+        """See ``api.audit.Proofs``."""
         return await self.ask(self.custody.mark_good)
 
     @property

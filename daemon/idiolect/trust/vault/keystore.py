@@ -6,8 +6,8 @@
 
 The vault's key is derived from both. Who holds an old copy of the disk lacks the M that it was written under.
 
-A keystore hands its secrets out once, when it is opened (``host.tpm_keystore`` after the boot was measured,
-``host.keyfile`` without more ado); what the vault then needs of it is the ``Keystore`` below.
+A keystore hands its secrets out once, when it is opened (``device.tpm_keystore`` after the boot was measured,
+``device.key_file`` without more ado); what the vault then needs of it is the ``Keystore`` below.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A person's copy, sealed with a passphrase: scrypt makes the key (``trust.passphrase``), AES-256-GCM seals.
+"""A person's copy, sealed with a passphrase: scrypt makes the key (``vault.passphrase``), AES-256-GCM seals.
 
 The cost of the key is kept in the file, and a file that asks for more than ``MOST`` is refused before any work is done.
 """
