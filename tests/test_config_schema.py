@@ -20,7 +20,7 @@ from idiolect.values import name_key, person_name
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = (*sorted(CONFIG.glob("*.yaml")), *sorted((CONFIG / "examples").glob("*.yaml")))
-SCHEMA_FILE = Path(idiolect.config.schema.__file__).with_name("config.schema.json")
+SCHEMA_FILE = Path(idiolect.config.schema.__file__).with_name("schema.json")
 
 
 class Yaml12(yaml.SafeLoader):

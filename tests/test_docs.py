@@ -115,7 +115,8 @@ def test_queries_name_what_there_is(page):
     text = page.read_text()
     known = {message_id(template) for template in templates()}
     assert set(re.findall(r"MESSAGE_ID=([0-9a-f]{32})", text)) <= known
-    assert set(re.findall(r"IDIOLECT_PART=(\w+)", text)) <= {path.stem for path in trees()}
+    modules = {f"{path.parent.name}.{path.stem}" for path in trees()}
+    assert set(re.findall(r"IDIOLECT_PART=([\w.]+)", text)) <= modules
 
 
 # -- exit codes, doctor -----------------------------------------------------------------------------------------------

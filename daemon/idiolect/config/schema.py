@@ -3,7 +3,7 @@
 Files written for an older schema are understood, too (`configmigrate`); which files are read says `configfiles`.
 
 Each key is a field below, annotated with its kind (what values it takes) and a sentence for people. The rest follows
-from these: the checks, `config.schema.json` (`json_schema`) and what ``config show`` prints (`as_dict`).
+from these: the checks, `schema.json` (`json_schema`) and what ``config show`` prints (`as_dict`).
 `config/idiolect.yaml` repeats the defaults with comments; tests hold the three together.
 
 Every problem of every file is reported at once, as a `ConfigError`. Messages repeat at most 40 characters of a value.
@@ -337,7 +337,7 @@ def check_phrases(config: Config, wake_words: Sequence[str], phrases: Sequence[s
 
 
 def json_schema() -> Schema:
-    """What `config.schema.json` holds, for editors: JSON Schema 2020-12."""
+    """What `schema.json` holds, for editors: JSON Schema 2020-12."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Idiolect configuration"}
     return schema | _described(Config) | {"type": ["object", "null"]}
 

@@ -109,7 +109,7 @@ class Journal(logging.Handler):
     | --- | --- |
     | PRIORITY | as syslog(3) |
     | MESSAGE_ID | the kind of message, `docs/operations.md` lists them |
-    | IDIOLECT_PART | the last two parts of the name of the module that speaks, such as device.keys or idle.scheduler |
+    | IDIOLECT_PART | the last two parts of the module that speaks, such as device.keys or service.supervision |
     | IDIOLECT_THREAD | its thread: MainThread, keys, capture, inference |
     | CODE_FILE, CODE_LINE, CODE_FUNC | where that is in the source |
 
