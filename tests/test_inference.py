@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bundlebuild.audio import read, to_int16
 from idiolect.events import Hub
 from idiolect.listening import inference as inference_module
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import PATIENCE, Inference, Names
+from idiolect.listening.pipeline.decoder import State
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
 from tests import speech
@@ -93,6 +95,20 @@ def test_how_long_it_has_been_quiet(listener):
     assert it.inference.quiet_s == pytest.approx(quiet + 1.0, abs=0.1)
     it.clock.now += 100.0  # the microphone is away
     assert it.inference.quiet_s > 100
+
+
+def test_a_wake_word_in_a_take_opens_no_turn(listener, data):
+    it, told = listener(), []
+    wake_word = to_int16(read(data / "phrases" / "computer" / "199d33ca-9cb9-4069-80e0-33bd910b63b6.flac"))
+    it.hear(speech.silence(4.0))
+    it.inference.attempt(told.append)
+    it.hear(np.concatenate([wake_word, speech.silence(1.0)]))
+    assert len(told) == 1
+    assert it.inference._chain.state is State.IDLE
+    it.hear(np.concatenate([speech.digit(3), speech.silence(2.0)]))
+    assert it.inference.events == 0
+    it.hear(np.concatenate([wake_word, speech.silence(0.5), speech.digit(3), speech.silence(1.0)]))
+    assert it.inference.events == 2
 
 
 def test_whoever_is_asked_to_speak_counts_as_speaking(listener):

@@ -218,6 +218,14 @@ def test_the_end_of_a_turn_tells_what_is_held():
     assert turn.events[1:] == ["phrase lights please"]
 
 
+def test_at_the_end_of_a_turn_a_dip_in_speech_that_goes_on_tells_nothing():
+    turn = Turn(timeout=16, pause=25)
+    turn.say(17).say(3, scores={ONE: 0.98}, inside=3.0).quiet(1)
+    assert turn.events[1:] == []
+    turn.say(20, goes_on=True).quiet(8)
+    assert "phrase one" not in turn.events
+
+
 def test_people_who_speak_with_breaks_have_a_longer_pause():
     turn = Turn(pause=12)
     turn.say(3, scores={ONE: 0.98}).quiet(9).say(2, odds=(6.0, -30.0)).quiet(12)

@@ -283,6 +283,7 @@ class Inference:
                 self._attempt = Attempt(self._pause)
             attempt = self._attempt
         self._chain.steps(block.samples)
+        self._chain.end_turn()  # a wake word in a take is a part of it
         self._after = ""  # of what it made there are no events
         if done is None or attempt is None:
             return

@@ -75,6 +75,10 @@ class Chain:
         """Change what is listened for, and for whom (``Hearing.listen_for``)."""
         self._hearing.listen_for(listening, household, carried)
 
+    def end_turn(self) -> None:
+        """End an open turn without an event."""
+        self._hearing.decoder.end_turn()
+
     def address(self, profile: str) -> None:
         """Take ``profile`` to be the one who speaks, from now on."""
         self._hearing.address(profile)

@@ -289,6 +289,12 @@ class Decoder:
         """Open a turn as a wake word does."""
         self.state, self._turn_left = State.TURN, self._l.timeout
 
+    def end_turn(self) -> None:
+        """End an open turn without an event: what was said in it is not meant for it."""
+        if self.state is State.TURN:
+            self.state, self._answered = self._l.mode, True
+            self._weighing.clear()
+
     def push(
         self, posteriors: NDArray[np.float32], *, active: bool, position: int, whole: Whole | None = None
     ) -> Detection | None:
@@ -419,6 +425,8 @@ class Decoder:
         self._turn_left -= 1
         if self._turn_left > 0 or active:  # nobody is cut off in mid-word
             return None
+        if whole and self._weighing.best and self._quiet < min(self._l.pause, PAUSE):
+            return None  # a dip in speech that goes on is not its end
         told = self._settle(whole) if whole and self._weighing.best else None
         return told or self._signal(Signal.TIME_OUT, None)
 
