@@ -16,7 +16,7 @@ PURPOSES = ("enrol", "adapt_corrections")
 
 def document(examples: int, phrases: int = 4) -> dict[str, Any]:
     """An export of hers from another device."""
-    from tests.people import invented
+    from tests.support.learners import invented
 
     rows = [
         {

@@ -244,7 +244,7 @@ def digit(number: int) -> Any:
     """A spoken digit, from Debian's recordings; quiet around it."""
     import pytest
 
-    from tests import speech
+    from tests.support import speech
 
     if not speech.SOUNDS.is_dir():
         pytest.skip(f"no recordings in {speech.SOUNDS}: run scripts/setup")

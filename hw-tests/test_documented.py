@@ -10,7 +10,7 @@ import pytest
 from household import moves_in
 from product import SETTINGS, Product
 
-from tests.documented import ON_DEVICE, PAGES, Line, lines
+from tests.support.documented import ON_DEVICE, PAGES, Line, lines
 
 USER = "hw-somebody"
 STAND_INS = {"FILE": "/etc/idiolect/idiolect.yaml"}

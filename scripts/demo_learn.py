@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from bundlebuild.audio import resample
 from bundlebuild.augment import stretch
 from demo_trust import Board, Daemon
-from tests.alsa.wavmic import WavMic
-from tests.speech import SOUNDS, recording
-from tests.talk import Talker
+from tests.support.alsa.wavmic import WavMic
+from tests.support.speech import SOUNDS, recording
+from tests.support.talk import Talker
 
 WHO = "ann"
 PHRASE = "do not disturb"

@@ -1,6 +1,6 @@
 """The demo: a measured idiolectd hears people through a real ALSA microphone; exit 0 only if all went right.
 
-The microphone is an ALSA plugin (tests/alsa) that plays recordings which Debian ships: a woman reading digits and
+The microphone is an ALSA plugin (tests/support/alsa) that plays recordings which Debian ships: a woman reading digits and
 words (asterisk-core-sounds-en-wav) and a man naming loudspeakers (alsa-utils). The wake word, which none of them says,
 comes from a synthetic voice (espeak-ng). The TPM is one in software (swtpm).
 Everything between them is the product, driven by its own command line. What she teaches is in demo_learn.
@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 from demo_learn import learn  # noqa: E402
 from demo_trust import WAKE, Board  # noqa: E402
 from idiolect.client import Client  # noqa: E402
-from tests.alsa.wavmic import WavMic  # noqa: E402
-from tests.speech import DIGITS, SOUNDS, recording, synthetic  # noqa: E402
+from tests.support.alsa.wavmic import WavMic  # noqa: E402
+from tests.support.speech import DIGITS, SOUNDS, recording, synthetic  # noqa: E402
 
 CHANNELS = Path("/usr/share/sounds/alsa")
 ORDER = (3, 1, 4, 5, 9, 2, 6, 8, 7, 0)

@@ -16,9 +16,9 @@ from typing import Any
 from idiolect.client import Client, UnreachableError
 from idiolect.config.schema import load
 from idiolect.trust.bundle.choose import slots
-from tests import boards
-from tests.speech import DIGITS
-from tests.swtpm import Swtpm
+from tests.support import boards
+from tests.support.speech import DIGITS
+from tests.support.swtpm import Swtpm
 
 CONFIG = """\
 audio: {{device: "{device}"}}

@@ -61,7 +61,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def compose() -> Arrays:
     """Every scene's samples, int16 at 16 kHz."""
-    from tests import speech  # resamples, with a library that not every environment has
+    from tests.support import speech  # resamples, with a library that not every environment has
 
     words = [speech.silence(2.0, 0.0)]
     for number in (3, 1, 4, 5, 9, 2, 6, 8, 7, 0):

@@ -13,8 +13,8 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 if TYPE_CHECKING:
-    from tests.fake_daemon import Running
-    from tests.swtpm import Swtpm
+    from tests.support.fake_daemon import Running
+    from tests.support.swtpm import Swtpm
 
 # Before a test imports numpy: results must not depend on how many cores share a sum.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -92,7 +92,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(path: Path) -> Iterator[Running]:
     """A control server on ``path`` with a daemon behind it."""
-    from tests import fake_daemon  # late: the environment of tflite-runtime has no h11
+    from tests.support import fake_daemon  # late: the environment of tflite-runtime has no h11
 
     with fake_daemon.running(path) as it:
         yield it
@@ -101,7 +101,7 @@ def run(path: Path) -> Iterator[Running]:
 @pytest.fixture
 def hasty(path: Path) -> Iterator[Running]:
     """The same with short time limits."""
-    from tests import fake_daemon
+    from tests.support import fake_daemon
 
     with fake_daemon.running(path, limits=fake_daemon.HASTY) as it:
         yield it
@@ -110,7 +110,7 @@ def hasty(path: Path) -> Iterator[Running]:
 @pytest.fixture
 def tpm() -> Iterator[Swtpm]:
     """A TPM 2.0 in software, switched on."""
-    from tests.swtpm import Swtpm, missing  # late: the environment of tflite-runtime has no tpm2-pytss
+    from tests.support.swtpm import Swtpm, missing  # late: the environment of tflite-runtime has no tpm2-pytss
 
     if why := missing():
         pytest.skip(why)

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 from connecting.running import daemon
-from tests.proxies import Proxy
-from tests.speech import DIGITS, digit
-from tests.wyoming_talk import spoken
+from tests.support.proxies import Proxy
+from tests.support.speech import DIGITS, digit
+from tests.support.wyoming_talk import spoken
 
 
 def main(python: str) -> int:

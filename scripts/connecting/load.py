@@ -18,8 +18,8 @@ from wyoming.wake import Detect
 
 from connecting.arguments import parse
 from connecting.running import Running, daemon
-from tests.speech import SOUNDS, digit, recording, silence
-from tests.wyoming_talk import spoken
+from tests.support.speech import SOUNDS, digit, recording, silence
+from tests.support.wyoming_talk import spoken
 
 CHUNK = 1_024
 """Samples that a client sends at once (64 ms)."""

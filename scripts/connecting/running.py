@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmark.daemon import cpu_s, memory_mib  # noqa: E402
 from idiolect.client import Client  # noqa: E402
-from tests.alsa.wavmic import WavMic  # noqa: E402
-from tests.speech import silence  # noqa: E402
+from tests.support.alsa.wavmic import WavMic  # noqa: E402
+from tests.support.speech import silence  # noqa: E402
 
 CONFIG = """\
 audio: {{device: {device}}}

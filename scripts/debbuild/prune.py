@@ -1,8 +1,8 @@
 """What of each package goes onto a device. Everything else of its wheel is left out.
 
 How it is known: sys.modules and /proc/self/maps of a daemon that has run its model name nothing else, and
-tests/test_package_runs.py imports every module of ours, runs the model, and has the tests of pipeline and learning pass
-on what is left.
+tests/package/test_package_runs.py imports every module of ours, runs the model, and has the tests of pipeline and
+learning pass on what is left.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The package's bill of materials: CycloneDX 1.6, everything private in it, and the Debian packages it leans on.
 
 Small code of our own: the tools for CycloneDX describe an environment as pip sees it, and neither what was left out of
-a wheel nor a Debian dependency. tests/test_package.py checks the result against the official schema.
+a wheel nor a Debian dependency. tests/package/test_package.py checks the result against the official schema.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def timing(wish: argparse.Namespace, run: harness.Run) -> Result:
 
 def memory(wish: argparse.Namespace, run: harness.Run) -> Result:  # noqa: ARG001
     """See the module."""
-    from tests.swtpm import missing
+    from tests.support.swtpm import missing
     from torture.attacking import memory as part
 
     figures, found = part.run(tpm=False)

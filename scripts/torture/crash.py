@@ -66,7 +66,7 @@ def run_kind(kind: str, cycles: int, run: harness.Run) -> tuple[dict[str, object
 
 def shared(wish: argparse.Namespace) -> dict[str, int]:
     """How many cycles of which kind."""
-    from tests.swtpm import missing
+    from tests.support.swtpm import missing
 
     shares = {kind: share for kind, share in SHARES.items() if not (kind in TPM and missing())}
     if wish.only:

@@ -49,7 +49,7 @@ if __name__ == "__main__":
 
 import numpy as np  # noqa: E402
 
-from tests.alsa import wavmic  # noqa: E402
+from tests.support.alsa import wavmic  # noqa: E402
 from torture.flooding.floods import CONTROL, FLOODS, WYOMING  # noqa: E402
 from torture.flooding.honest import EVERY_S, Again, Pauser, Satellite  # noqa: E402
 from torture.flooding.target import Target, flooded  # noqa: E402
@@ -131,7 +131,7 @@ def main() -> int:
         parser.error(f"--only: {error}")
     try:
         wavmic.build()
-        from tests.wyoming_talk import spoken
+        from tests.support.wyoming_talk import spoken
 
         word = spoken("computer")
     except (wavmic.PluginError, ImportError, OSError) as error:

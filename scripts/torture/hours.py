@@ -55,7 +55,7 @@ import numpy as np  # noqa: E402
 
 from idiolect.listening.recognizer import Recognizer, bundle_directory, read_bundle  # noqa: E402
 from idiolect.values import BLOCK, SAMPLE_RATE  # noqa: E402
-from tests.alsa.wavmic import PluginError, build  # noqa: E402
+from tests.support.alsa.wavmic import PluginError, build  # noqa: E402
 from torture.audio import leaks  # noqa: E402
 from torture.audio.daemon import Stuck  # noqa: E402
 from torture.audio.faults import FAULTS  # noqa: E402

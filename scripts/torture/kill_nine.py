@@ -51,9 +51,9 @@ if __name__ == "__main__":
 from idiolect.trust.bundle.verify import Verified  # noqa: E402
 from idiolect.trust.device import tpm_keystore as scheme  # noqa: E402
 from idiolect.trust.device.provisioning import read_record  # noqa: E402
-from tests import bundles  # noqa: E402
-from tests.devices import TestDevice, policy_pem, recall  # noqa: E402
-from tests.swtpm import Swtpm, missing  # noqa: E402
+from tests.support import bundles  # noqa: E402
+from tests.support.devices import TestDevice, policy_pem, recall  # noqa: E402
+from tests.support.swtpm import Swtpm, missing  # noqa: E402
 from torture.crashing.lives import Loss  # noqa: E402
 from torture.crashing.vault_victim import Story, Victim  # noqa: E402
 

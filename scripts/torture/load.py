@@ -68,7 +68,7 @@ def arguments() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     harness.help_first(arguments)
 
-from tests.alsa import wavmic  # noqa: E402
+from tests.support.alsa import wavmic  # noqa: E402
 from torture.harness import Run, lacking  # noqa: E402
 from torture.loading import order, plot, talk  # noqa: E402
 from torture.loading.board import Board, board  # noqa: E402

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from idiolect.errors import TrustError, VaultError
 from idiolect.trust.vault import audit
-from tests.trust.vaults import House, furnished
+from tests.support.vaults import House, furnished
 
 
 @pytest.fixture

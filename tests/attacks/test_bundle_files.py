@@ -18,7 +18,7 @@ from idiolect.trust.bundle.directory import Directory
 from idiolect.trust.bundle.manifest import CAPS, OPTIONAL_CAPS
 from idiolect.trust.bundle.source import Memory
 from idiolect.trust.bundle.verify import verify
-from tests.bundles import signed, trusted, write
+from tests.support.bundles import signed, trusted, write
 
 FILES = signed(2).files
 META = ("manifest.json", "approvals.json", "model.sig")

@@ -9,9 +9,9 @@ import pytest
 
 from idiolect.trust.device.attestation import attest_data
 from idiolect.trust.vault.secret import Secret
-from tests import bundles
-from tests.devices import TestDevice, forget, needs_tpm, remember, withdraw
-from tests.swtpm import Swtpm
+from tests.support import bundles
+from tests.support.devices import TestDevice, forget, needs_tpm, remember, withdraw
+from tests.support.swtpm import Swtpm
 
 pytestmark = needs_tpm
 NONCE = bytes(range(32))

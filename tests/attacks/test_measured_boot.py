@@ -16,8 +16,8 @@ from idiolect.trust.device.tpm import PCR_TRIES, SLOT_ATTRIBUTES, Tpm
 from idiolect.trust.device.tpm_answers import SIGNATURE, TpmError
 from idiolect.trust.device.tpm_values import Authorization, Sealed
 from idiolect.trust.vault.secret import Secret
-from tests import bundles
-from tests.devices import TestDevice, contents, forget, model_of, needs_tpm, policy_pem, recall, remember
+from tests.support import bundles
+from tests.support.devices import TestDevice, contents, forget, model_of, needs_tpm, policy_pem, recall, remember
 
 pytestmark = needs_tpm
 BOTH = {"01", "02"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from idiolect.errors import VaultError
-from tests.trust.vaults import ANN, DAY, House, contents, furnished, put
+from tests.support.vaults import ANN, DAY, House, contents, furnished, put
 
 
 @pytest.fixture

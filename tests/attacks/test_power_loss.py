@@ -15,9 +15,9 @@ import pytest
 from idiolect.errors import KeystoreError
 from idiolect.trust.device.policy_key import PolicyKeyReplacement
 from idiolect.trust.device.provisioning import Provisioning, factory_reset, read_record
-from tests import bundles
-from tests.devices import TestDevice, forget, model_of, needs_tpm, policy_pem, recall, remember
-from tests.faults import Scene
+from tests.support import bundles
+from tests.support.devices import TestDevice, forget, model_of, needs_tpm, policy_pem, recall, remember
+from tests.support.faults import Scene
 
 pytestmark = needs_tpm
 either = pytest.mark.parametrize("kind", ["power", "process"])

@@ -19,9 +19,9 @@ from idiolect.trust.device.attestation import AttestationError, Signed, attest_d
 from idiolect.trust.device.documents import verify_attestation, verify_audit
 from idiolect.trust.device.provisioning import read_record
 from idiolect.trust.vault.audit import AuditError
-from tests import bundles
-from tests.devices import TestDevice, needs_tpm
-from tests.swtpm import Swtpm
+from tests.support import bundles
+from tests.support.devices import TestDevice, needs_tpm
+from tests.support.swtpm import Swtpm
 
 NONCE = bytes(range(16))
 PCR = b"\x11" * 32

@@ -20,8 +20,8 @@ from idiolect.trust.device.tpm_values import Authorization, Sealed
 from idiolect.trust.vault import envelope, roots
 from idiolect.trust.vault.opening import Wrap
 from idiolect.trust.vault.secret import Secret
-from tests import bundles
-from tests.devices import KIND, PROFILE, PURPOSE, TestDevice, needs_tpm, policy_pem, remember
+from tests.support import bundles
+from tests.support.devices import KIND, PROFILE, PURPOSE, TestDevice, needs_tpm, policy_pem, remember
 
 pytestmark = needs_tpm
 VOICE = b"what the vault keeps about somebody"

@@ -16,7 +16,7 @@ from idiolect.trust.bundle import signature as oms
 from idiolect.trust.bundle.public_keys import TrustedKeys, fingerprint, hint, public_pem
 from idiolect.trust.bundle.source import Memory
 from idiolect.trust.bundle.verify import verify
-from tests.bundles import builtin, key, sign, signed, trusted
+from tests.support.bundles import builtin, key, sign, signed, trusted
 
 FILES = signed(2).files
 # Order of P-256 (FIPS 186-4, D.1.2.3).

@@ -18,9 +18,9 @@ from idiolect.trust.device.tpm_keystore import TpmKeystore
 from idiolect.trust.vault import roots
 from idiolect.trust.vault.envelope import Unopened
 from idiolect.trust.vault.opening import Wrap
-from tests import bundles
-from tests.devices import TestDevice, contents, erase, forget, needs_tpm, remember, withdraw
-from tests.swtpm import Swtpm
+from tests.support import bundles
+from tests.support.devices import TestDevice, contents, erase, forget, needs_tpm, remember, withdraw
+from tests.support.swtpm import Swtpm
 
 pytestmark = needs_tpm
 WRAPS = "SELECT profile, purpose, generation, receipt, key_generation, box FROM wraps"

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from idiolect.errors import VaultError
-from tests.trust.vaults import ANN, BEN, House, add, contents, furnished, put
+from tests.support.vaults import ANN, BEN, House, add, contents, furnished, put
 
 
 @pytest.fixture

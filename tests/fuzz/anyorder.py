@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from idiolect.errors import IdiolectError
 from idiolect.values import RETENTION
+from tests.control.api.test_openapi import check, operations, resolved
 from tests.fuzz.engine import MARK
-from tests.test_openapi import check, operations, resolved
-from tests.whole import ME, Whole
+from tests.support.whole import ME, Whole
 
 OTHER = "quittengelee"
 PEOPLE = {MARK: {"users": [ME]}, OTHER: {"users": [ME]}, "bob": {"users": ["somebody-else"]}}

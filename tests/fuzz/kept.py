@@ -36,10 +36,10 @@ from idiolect.trust.device import key_file as keyfile
 from idiolect.trust.vault import sealed_copy as sealedcopy
 from idiolect.trust.vault.passphrase import stretch
 from idiolect.values import EMBEDDING
-from tests.bundles import signed
 from tests.fuzz import learnt
 from tests.fuzz.engine import MARK
 from tests.fuzz.machine import folder
+from tests.support.bundles import signed
 
 # -- configuration -----------------------------------------------------------------------------------------------------
 

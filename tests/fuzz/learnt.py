@@ -12,7 +12,7 @@ from idiolect.learning import self_test as selftest
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.trainer import When
 from idiolect.learning.worker import frames
-from tests.people import invented, model
+from tests.support.learners import invented, model
 
 CAP = protocol.ANSWER_CAP
 

@@ -77,7 +77,7 @@ class Hears:
 def _wyoming(kind: str):
     from idiolect.control.wyoming.connection import Limits
     from idiolect.control.wyoming.server import WyomingServer
-    from tests.wyoming_talk import streams
+    from tests.support.wyoming_talk import streams
 
     own = {"events": ENDLESS, "describes": ENDLESS, "chunks": ENDLESS}
     limits = Limits(connections=ENDLESS, **own, all_events=ENDLESS, all_describes=ENDLESS)

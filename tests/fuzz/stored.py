@@ -16,9 +16,9 @@ from idiolect.trust.device.provisioning import Provisioning
 from idiolect.trust.vault import audit
 from idiolect.trust.vault.opening import open_vault
 from idiolect.trust.vault.vault import Vault
-from tests.bundles import key
 from tests.fuzz.machine import folder
-from tests.trust.vaults import ANN, House
+from tests.support.bundles import key
+from tests.support.vaults import ANN, House
 
 COLUMNS = (
     *(("meta", name) for name in ("device", "counter", "generation", "pending", "owed", "credit", "origin", "root")),

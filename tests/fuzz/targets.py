@@ -15,9 +15,9 @@ from idiolect.trust.bundle import public_keys as keys
 from idiolect.trust.bundle import signature as oms
 from idiolect.trust.bundle.source import Memory
 from idiolect.trust.bundle.verify import verify
-from tests.bundles import key, signed, trusted
 from tests.fuzz import ends, fields, kept, learnt, machine, sounds, stored, systembus, web
 from tests.fuzz.engine import Target
+from tests.support.bundles import key, signed, trusted
 
 GOOD = signed(2, after=(1,)).files
 _TRUSTED = trusted()

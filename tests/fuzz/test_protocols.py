@@ -17,13 +17,13 @@ pytest.importorskip("wyoming", reason="pip install '.[wyoming]'")
 pytest.importorskip("jeepney", reason="pip install '.[logind]'")
 
 from idiolect.control.http import Pieces
-from tests.fake_daemon import FakeDaemon, running
 from tests.fuzz import anyorder, kept, web
 from tests.fuzz.engine import MARK, Target, Watch
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.stage import Loop, closed, converse, loop, pieces, play, settled
 from tests.fuzz.targets import TARGETS
-from tests.whole import whole
+from tests.support.fake_daemon import FakeDaemon, running
+from tests.support.whole import whole
 
 COUNTS = {
     "control": 120, "page": 80, "wyoming": 80, "wyoming-talk": 60, "wyoming-ears": 10, "handoff": 30, "bus": 60,

@@ -18,9 +18,9 @@ from idiolect.control.limits import Rate, Rates
 from idiolect.control.page.door import PageDoor
 from idiolect.control.server import Server
 from idiolect.errors import RequestError
-from tests.fake_daemon import FakeDaemon
 from tests.fuzz.engine import MARK
 from tests.fuzz.stage import converse, kept, play, settled, unopened
+from tests.support.fake_daemon import FakeDaemon
 
 ENDLESS = Rate(1e9, 1_000_000_000)
 TOKEN = "A" * 43

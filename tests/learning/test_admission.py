@@ -24,7 +24,7 @@ from idiolect.learning.admission import (
 )
 from idiolect.learning.ledger import Example, Ledger
 from tests.learning.test_formulas import OFF, ON, PLAIN, SIZE, axis
-from tests.people import model
+from tests.support.learners import model
 
 KNOWN = replace(model(), space=PLAIN)
 _NOTHING = np.zeros((1, 18, 96), np.float32)

@@ -19,7 +19,7 @@ from idiolect.listening.pipeline.adapter import Adapter, Taught
 from idiolect.listening.pipeline.alignment import Standard, costs, unit
 from idiolect.listening.pipeline.household import Household
 from idiolect.values import EMBEDDING
-from tests.people import invented, model
+from tests.support.learners import invented, model
 
 STANDARD = Standard.of(np.random.default_rng(1).standard_normal((40, EMBEDDING)))
 

@@ -15,7 +15,7 @@ from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.listening.pipeline.adapter import Shift
 from idiolect.listening.pipeline.space import Space
-from tests.people import invented, model, span
+from tests.support.learners import invented, model, span
 
 SIZE = len(model().classes)
 PLAIN = Space(

@@ -10,7 +10,7 @@ from idiolect.learning.advice import Advice, Neighbour, advise
 from idiolect.learning.lesson import COSTS, Lesson
 from idiolect.listening.attempt import Reason, Taken
 from idiolect.people.enrolment import State
-from tests.people import invented, model, span
+from tests.support.learners import invented, model, span
 
 LENGTH = 12
 

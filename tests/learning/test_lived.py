@@ -23,8 +23,8 @@ from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle, with_taught
 from idiolect.people.models import wish_of
 from idiolect.values import BLOCK, GUEST
-from tests import speech
-from tests.people import model, span
+from tests.support import speech
+from tests.support.learners import model, span
 
 PROFILE = "aa" * 8
 PHRASES = ("do-not-disturb", "please-try-again", "queue-thankyou", "vm-goodbye", "one-moment-please")

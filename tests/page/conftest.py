@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests import speech
-from tests.alsa import require_wavmic
 from tests.conftest import absent
-from tests.pages import PageHome
-from tests.test_people_live import PHRASE, take
+from tests.support import speech
+from tests.support.alsa import require_wavmic
+from tests.support.pages import PageHome
+from tests.whole.test_people import PHRASE, take
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import absent
 from tests.page.conftest import VIEWS, enter, good_takes, picture, said, speak_when_asked, view
-from tests.test_people_live import PHRASE
+from tests.whole.test_people import PHRASE
 
 RULES = {"target-size": {"enabled": True}, "label-content-name-mismatch": {"enabled": True}}
 """Beside all that axe tests anyway: large enough to be hit, and called what they look like."""

@@ -6,10 +6,10 @@ import json
 import pytest
 import soundfile
 
-from tests import speech
 from tests.page.conftest import enter, expect, good_takes, picture, said, speak_when_asked, view
-from tests.pages import PageHome
-from tests.test_people_live import PHRASE, take
+from tests.support import speech
+from tests.support.pages import PageHome
+from tests.whole.test_people import PHRASE, take
 
 
 def switch(page, name):

@@ -17,7 +17,9 @@ from idiolect.people import review as rights
 from idiolect.people.receipt import HOW
 from idiolect.values import RETENTION
 
-PAGE = Path(rights.__file__).parent / "page"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "daemon" / "idiolect"
+PAGE = PACKAGE / "control" / "page" / "static"
 SCRIPTS = {path.name: path.read_text() for path in sorted((PAGE / "js").glob("*.js"))}
 WORDS = {path.stem: json.loads(path.read_text()) for path in sorted((PAGE / "strings").glob("*.json"))}
 COMMENT = re.compile(r"(?m)(?<![:\"'`])//.*$")
@@ -76,7 +78,7 @@ def test_why_something_was_refused_has_words():
 
 
 def test_what_learning_waits_for_has_words():
-    source = (PAGE.parent / "idle.py").read_text()
+    source = (PACKAGE / "service" / "idle" / "conditions.py").read_text()
     names = set(re.findall(r'Obstacle\("(\w+)"', source))
     assert {"speech", "power", "heat"} <= names
     assert [name for name in names if f"waits.{name}" not in WORDS["en"]] == []
@@ -180,8 +182,8 @@ def test_nothing_in_the_files_needs_another_host_or_a_weaker_policy():
 
 def test_every_file_of_the_page_is_packaged():
     settings = configparser.ConfigParser()
-    settings.read(PAGE.parents[2] / "setup.cfg")
+    settings.read(ROOT / "setup.cfg")
     patterns = settings["options.package_data"]["idiolect"].split()
-    files = [path.relative_to(PAGE.parent) for path in PAGE.rglob("*") if path.is_file()]
+    files = [path.relative_to(PACKAGE) for path in PAGE.rglob("*") if path.is_file()]
     assert len(files) > 15
     assert [str(path) for path in files if not any(path.match(each) for each in patterns)] == []

@@ -23,7 +23,12 @@ from torture.harness import ROOT
 
 MODEL = ROOT / "docs" / "threat-model.md"
 DATA = Path(os.environ.get("IDIOLECT_DATA", ROOT.parent / "shared" / "data"))
-SLOW = ("tests/test_package.py", "tests/test_build_bundle.py", "tests/test_maintainer_scripts.py", "tests/page")
+SLOW = (
+    "tests/package/test_package.py",
+    "tests/scripts/test_build_bundle.py",
+    "tests/package/test_maintainer_scripts.py",
+    "tests/page",
+)
 """Of the supply chain, and browsers: in a full run only."""
 PART = 4
 """One recording in so many is in the attacker's hands in a short run."""

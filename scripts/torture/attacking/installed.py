@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from idiolect.client import Client
 from idiolect.trust.bundle.public_keys import public_pem
 from idiolect.trust.bundle.slots import Slots
-from tests import bundles, speech
-from tests.alsa.wavmic import PluginError, WavMic, build
-from tests.devices import TestDevice
-from tests.swtpm import Swtpm
-from tests.talk import Talker
+from tests.support import bundles, speech
+from tests.support.alsa.wavmic import PluginError, WavMic, build
+from tests.support.devices import TestDevice
+from tests.support.swtpm import Swtpm
+from tests.support.talk import Talker
 from torture import harness
 
 USER, GROUP = "daemon", "daemon"

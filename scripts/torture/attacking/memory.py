@@ -31,7 +31,7 @@ from idiolect.trust.device.provisioning import ADAPTER_KEY, KEYFILE, VAULT, read
 from idiolect.trust.vault.keystore import Keystore, Released
 from idiolect.trust.vault.roots import kek
 from idiolect.trust.vault.vault import Vault
-from tests import bundles
+from tests.support import bundles
 from torture.attacking import memory_search as search
 from torture.attacking.installed import Installed, Lacking, become, children, interpreter
 from torture.attacking.session import Session, attempt

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild.augment import stretch
-from tests import speech
+from tests.support import speech
 from torture.attacking.installed import HANDOFF, PERSON, PHRASE, Installed, Lacking, uid_of
 
 TAKES = (0.92, 1.0, 1.1, 0.96, 1.06)
@@ -120,7 +120,7 @@ class Session:
         from wyoming.asr import Transcribe
         from wyoming.info import Describe
 
-        from tests.wyoming_talk import client, say, until
+        from tests.support.wyoming_talk import client, say, until
 
         said = np.concatenate([speech.silence(0.4, 30.0, 11), speech.digit(3), speech.silence(0.8, 30.0, 12)])
 
@@ -138,7 +138,7 @@ class Session:
 
     def handoff(self) -> None:
         """The program that goes on where the wake word ends; it runs as root, who may."""
-        from tests.wyoming_talk import spoken
+        from tests.support.wyoming_talk import spoken
 
         with socket.socket(socket.AF_UNIX) as program:
             program.connect(str(self.home.run / "handoff.sock"))

@@ -33,9 +33,9 @@ from idiolect.people.consent import Consents
 from idiolect.trust.vault import envelope
 from idiolect.trust.vault import sealed_copy as sealedcopy
 from idiolect.trust.vault.secret import Secret
-from tests import bundles
-from tests.people import Household
-from tests.trust.vaults import House
+from tests.support import bundles
+from tests.support.learners import Household
+from tests.support.vaults import House
 from torture.attacking.installed import PERSON, Installed, uid_of
 from torture.attacking.session import Session, ask
 

@@ -17,14 +17,14 @@ import soxr
 from numpy.typing import NDArray
 
 from idiolect.values import BLOCK, SAMPLE_RATE
-from tests.alsa.wavmic import SampleFormat, WavMic
+from tests.support.alsa.wavmic import SampleFormat, WavMic
 
 RING_S = 32
 """Seconds of sound in the ring: more than may ever be told at once."""
 BUFFER = 16
 """Periods of 80 ms in the device's buffer (``idiolect.listening.audio.microphone.PERIODS``)."""
 _SPOKEN, _STARTS, _BASE, _TAKEN = range(4)
-"""Words of a told clock (``tests/alsa/pcm_wavmic.c``)."""
+"""Words of a told clock (``tests/support/alsa/pcm_wavmic.c``)."""
 
 
 class Microphone:

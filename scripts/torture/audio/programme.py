@@ -1,7 +1,7 @@
 """What sounds in the room for a day: people at all levels and rates, noise, music, broken sound, and long silences.
 
 Everything is chosen by one seeded generator. Recordings are those of the project's data folder; where that is missing,
-what Debian ships (``tests.speech``).
+what Debian ships (``tests.support.speech``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bundlebuild.audio import read, to_int16
 from evaluation.ambient import music
 from idiolect.values import SAMPLE_RATE
-from tests import speech
+from tests.support import speech
 
 Sound = NDArray[np.int16]
 _LOUDEST = 32_767

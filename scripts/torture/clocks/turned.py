@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.host.clock import Moment
-from tests.homes import Home
+from tests.support.homes import Home
 
 DAY, YEAR = 86_400.0, 365 * 86_400.0
 START = 20_000 * DAY

@@ -12,7 +12,7 @@ from idiolect.trust.vault import audit
 from idiolect.trust.vault.roots import State
 from idiolect.trust.vault.rotation import COST, FULL_CREDIT, Meter
 from idiolect.values import RETENTION
-from tests.people import invented
+from tests.support.learners import invented
 from torture.clocks.turned import DAY, DUE_DAYS, LATE_DAYS, PERIOD, START, STORMY, ClockedHome, Clocks, misfortune
 
 

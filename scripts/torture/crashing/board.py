@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.devices import TestDevice
-from tests.swtpm import Swtpm
+from tests.support.devices import TestDevice
+from tests.support.swtpm import Swtpm
 from torture.crashing import check
 from torture.crashing.bundles import boot, carried
 from torture.crashing.lives import Loss, live

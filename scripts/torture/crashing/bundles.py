@@ -10,7 +10,7 @@ from idiolect.listening.recognizer import Recognizer
 from idiolect.people.models import model_of, succession_of
 from idiolect.trust.bundle import bundle as bundle_files
 from idiolect.trust.bundle.verify import Verified
-from tests import bundles, encoders
+from tests.support import bundles, encoders
 from torture.crashing.check import Boot
 
 ENCODERS = ("old", "old", "map", "old", "model")

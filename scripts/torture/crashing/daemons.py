@@ -31,8 +31,8 @@ from idiolect.learning.ledger import PURPOSES
 from idiolect.listening.recognizer import Recognizer
 from idiolect.people.models import model_of
 from idiolect.trust.bundle import bundle as bundle_files
-from tests import bundles
-from tests.devices import TestDevice
+from tests.support import bundles
+from tests.support.devices import TestDevice
 from torture.crashing import check
 from torture.crashing.board import PATIENCE_S, _is_worker
 from torture.crashing.check import Boot

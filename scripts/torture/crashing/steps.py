@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 from idiolect.learning.worker import process as worker
 from idiolect.trust.device.key_file import FileKeystore
-from tests.faults import CHANGES, Fault, installed
+from tests.support.faults import CHANGES, Fault, installed
 
 T = TypeVar("T")
 MOST = 4

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from idiolect.learning import ledger
 from idiolect.learning.ledger import PURPOSES, Source
-from tests import encoders
-from tests.people import invented, span
+from tests.support import encoders
+from tests.support.learners import invented, span
 
 MARK = "zwpqj"
 """Begins every name and phrase that is used: it must be in no file."""

@@ -12,9 +12,9 @@ from typing import NoReturn, TypeVar
 from idiolect.errors import TrustError
 from idiolect.trust.bundle.verify import Verified
 from idiolect.trust.vault.vault import Vault
-from tests import devices
-from tests.devices import TestDevice
-from tests.faults import Fault, installed
+from tests.support import devices
+from tests.support.devices import TestDevice
+from tests.support.faults import Fault, installed
 
 T = TypeVar("T")
 OPERATIONS = ("put", "put", "put", "put-rotate", "forget", "forget", "withdraw", "good")

@@ -19,7 +19,7 @@ from idiolect.errors import IdiolectError, WorkerFailed
 from idiolect.trust.bundle.verify import Verified
 from idiolect.trust.device.keys import Custody
 from idiolect.trust.device.provisioning import read_record
-from tests.devices import TestDevice
+from tests.support.devices import TestDevice
 from torture.crashing import check
 from torture.crashing.check import Boot
 from torture.crashing.choosing import Doing

@@ -31,7 +31,7 @@ from idiolect.trust.bundle.slots import FOLDER, Slots
 from idiolect.trust.device.keys import Custody, View
 from idiolect.trust.device.provisioning import factory_reset
 from idiolect.trust.vault.vault import Vault
-from tests.people import invented, model, span
+from tests.support.learners import invented, model, span
 
 DAY = 86_400
 NOW = 20_000 * DAY + 43_200

@@ -49,7 +49,7 @@ def made_up(  # noqa: PLR0917 - in the order in which it needs them
 
     Of all operations but the stream of events, which never ends, or those that ``which`` names.
     """
-    from tests.proxies import Proxy
+    from tests.support.proxies import Proxy
 
     joined: set[object] = set()
 
@@ -114,7 +114,7 @@ def main() -> int:
     die_with_parent()
     what, requests, seed, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     from tests.fuzz import anyorder
-    from tests.whole import whole
+    from tests.support.whole import whole
 
     at, count, lines = At(folder / "at"), 0, []
 

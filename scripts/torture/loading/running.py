@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.daemon import ROOT, UnixConnection, cpu_s, memory_mib
-from tests.alsa.wavmic import WavMic
+from tests.support.alsa.wavmic import WavMic
 from torture.loading.board import Board
 from torture.loading.household import House, person
 from torture.loading.talk import LISTENING, Speaker
