@@ -1,6 +1,6 @@
 """The demo: a measured idiolectd hears people through a real ALSA microphone; exit 0 only if all went right.
 
-The microphone is an ALSA plugin (tests/support/alsa) that plays recordings which Debian ships: a woman reading digits and
+The microphone is an ALSA plugin (tests/support/alsa) that plays recordings of Debian's: a woman reading digits and
 words (asterisk-core-sounds-en-wav) and a man naming loudspeakers (alsa-utils). The wake word, which none of them says,
 comes from a synthetic voice (espeak-ng). The TPM is one in software (swtpm).
 Everything between them is the product, driven by its own command line. What she teaches is in demo_learn.

@@ -1,6 +1,6 @@
 """A room in which recordings are spoken: what the machine's microphone hears, written shortly before it is heard.
 
-The microphone is the ALSA plugin of the tests (tests/support/alsa): in the container the daemon itself opens it, on the virtual
+The microphone is the ALSA plugin of the tests (tests/support/alsa): in the container the daemon opens it, on a virtual
 board it is what QEMU's sound card records from. Its clock tells where in the recording the microphone is.
 """
 
