@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import messages as protocol
+from idiolect.learning import adapter_file, messages
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Model
 from idiolect.learning.trainer import When
@@ -74,14 +73,14 @@ def measure(bundle: str) -> Figures | None:
     model = model_of(Recognizer.from_bundle(read_bundle(bundle_directory(bundle))))
     if model is None:
         return None
-    request = protocol.ask(protocol.Request(model, sample_ledger(model, EXAMPLES), When(20_000, 1)))
+    request = messages.ask(messages.Request(model, sample_ledger(model, EXAMPLES), When(20_000, 1)))
     took = []
     for _ in range(ROUNDS):
         begin = time.perf_counter()
-        Worker().run(request, protocol.ANSWER_CAP)
+        Worker().run(request, messages.ANSWER_CAP)
         took.append(time.perf_counter() - begin)
     taught_only = Adapter("aa" * 8, 1, taught=_person(model, 0).taught)
-    return Figures(statistics.median(took), _peak_mib(request), len(adapterfile.encode(taught_only)))
+    return Figures(statistics.median(took), _peak_mib(request), len(adapter_file.encode(taught_only)))
 
 
 def _peak_mib(request: bytes) -> float:

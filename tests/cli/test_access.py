@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idiolect.cli import access as cli_access
-from idiolect.cli import main as cli
+from idiolect.cli import access, main
 from idiolect.cli.access import Who, parsed, unreadable, unwritable
 from idiolect.trust.bundle.slots import Slots
 from tests.support import bundles
@@ -36,17 +35,17 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def packaged(**changes: object) -> cli_access.Unit:
-    return replace(parsed(cli_access._PACKAGED), **{"who": NOBODY, **changes})
+def packaged(**changes: object) -> access.Unit:
+    return replace(parsed(access._PACKAGED), **{"who": NOBODY, **changes})
 
 
 def test_what_is_taken_for_granted_is_what_the_unit_says() -> None:
     said: dict[str, str] = {}
     for line in (ROOT / "systemd" / "idiolectd.service").read_text().splitlines():
         name, separator, value = line.partition("=")
-        if separator and name in cli_access._WANTED:
+        if separator and name in access._WANTED:
             said[name] = f"{said[name]} {value}" if name in said else value
-    assert said == cli_access._PACKAGED
+    assert said == access._PACKAGED
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_a_link_into_a_home_is_no_way_around(open_folder: Path) -> None:
     ],
 )
 def test_drop_ins_count(said: dict[str, str], path: str, hidden: bool) -> None:
-    unit = replace(parsed(cli_access._PACKAGED | said), who=None)
+    unit = replace(parsed(access._PACKAGED | said), who=None)
     assert bool(unreadable(unit, Path(path))) == hidden
 
 
@@ -112,7 +111,7 @@ def test_drop_ins_count(said: dict[str, str], path: str, hidden: bool) -> None:
     ],
 )
 def test_where_the_unit_may_write(said: dict[str, str], path: str, closed: bool) -> None:
-    unit = replace(parsed(cli_access._PACKAGED | said), who=None)
+    unit = replace(parsed(access._PACKAGED | said), who=None)
     assert bool(unwritable(unit, Path(path))) == closed
 
 
@@ -180,7 +179,7 @@ def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
     def run(*arguments: str, **settings: object) -> tuple[int, dict[str, str]]:
         file.write_text(yaml.safe_dump(settings))
-        code = cli.main(["config", "check", str(file), "--json", *arguments])
+        code = main.main(["config", "check", str(file), "--json", *arguments])
         answer = json.loads(capsys.readouterr().out)
         assert all(each["file"] == str(file) and each["line"] >= 1 for each in answer["problems"])
         return code, {each["field"]: each["message"] for each in answer["problems"]}
@@ -226,13 +225,13 @@ def test_by_hand_a_home_is_no_obstacle(check, tmp_path: Path) -> None:
 def test_a_configuration_that_only_its_owner_may_read(
     open_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr(cli_access, "unit", packaged)
+    monkeypatch.setattr(access, "unit", packaged)
     file = open_folder / "idiolect.yaml"
     file.write_text("state_dir: /var/lib/idiolect\n")
-    assert cli.main(["config", "check", str(file), "--as-unit"]) == 0
+    assert main.main(["config", "check", str(file), "--as-unit"]) == 0
     file.chmod(0o600)
     capsys.readouterr()
-    assert cli.main(["config", "check", str(file), "--as-unit"]) == 78
+    assert main.main(["config", "check", str(file), "--as-unit"]) == 78
     assert f"sudo chmod o+r {file}" in "".join(capsys.readouterr())
 
 
@@ -255,7 +254,7 @@ def test_the_bundle_is_opened_as_a_start_would(check, settings, field, why) -> N
 
 @as_root
 def test_an_installed_bundle_that_the_unit_may_not_read(check, open_folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr(cli_access, "unit", packaged)
+    monkeypatch.setattr(access, "unit", packaged)
     made = bundles.unsigned(bundles.builtin())
     Slots(open_folder / "bundles").install(made.files, made.digest[:16])
     settings = {"bundle": "installed", "state_dir": str(open_folder)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.cli import main as cli
+from idiolect.cli import main
 from idiolect.trust.bundle import approvals
 from idiolect.trust.bundle.public_keys import fingerprint, load_public, public_pem
 from idiolect.trust.bundle.signing import load_private
@@ -30,7 +30,7 @@ class Shell:
 
     def __call__(self, *arguments):
         try:
-            code = cli.main(["bundle", *map(str, arguments)])
+            code = main.main(["bundle", *map(str, arguments)])
         except SystemExit as end:  # argparse
             code = end.code
         out, err = self._capsys.readouterr()
@@ -396,14 +396,14 @@ def test_a_link_in_the_state_directory_leads_root_nowhere(bundle, keys, config, 
 
 def test_mark_good_asks_the_daemon(path, capsys):
     with running(path):
-        assert cli.main(["--socket", str(path), "bundle", "mark-good"]) == 0
+        assert main.main(["--socket", str(path), "bundle", "mark-good"]) == 0
         assert capsys.readouterr().out == "from now on no bundle below version 3 gets the keys\n"
-        assert cli.main(["--socket", str(path), "bundle", "mark-good", "--json"]) == 0
+        assert main.main(["--socket", str(path), "bundle", "mark-good", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"minimum": 3}
 
 
 def test_mark_good_without_a_daemon(path, capsys):
-    assert cli.main(["--socket", str(path), "bundle", "mark-good"]) == 69
+    assert main.main(["--socket", str(path), "bundle", "mark-good"]) == 69
     assert "not running" in capsys.readouterr().err
 
 
@@ -413,7 +413,7 @@ def test_mark_good_without_a_daemon(path, capsys):
 def test_the_commands_load_no_numpy_and_the_others_no_cryptography(tmp_path):
     code = """
 import sys
-from idiolect.cli import main as cli
+from idiolect.cli import main
 def loaded(): return {"numpy", "cryptography"} & set(sys.modules)
 assert not loaded(), loaded()
 assert cli.main(["bundle", "keygen", sys.argv[1] + "/k"]) == 0

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.cli import config as cli_config
-from idiolect.cli import doctor as cli_doctor
-from idiolect.cli import main as cli
-from idiolect.config import rewrite as configedit
+from idiolect.cli import config, doctor, main
+from idiolect.config import rewrite
 from idiolect.config.files import installed_files
 from idiolect.config.schema import Person, load
 from idiolect.host import files
@@ -36,7 +34,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def idiolect(*arguments: object) -> int:
-    return cli.main([str(each) for each in arguments])
+    return main.main([str(each) for each in arguments])
 
 
 def names(folder: Path) -> set[str]:
@@ -70,7 +68,7 @@ def test_check_without_a_file_reads_what_the_daemon_reads(
 ) -> None:
     vendor = tmp_path / "vendor.yaml"
     vendor.write_text("adio: 1\n")
-    monkeypatch.setattr(cli_config, "installed_files", partial(installed_files, old, vendor))
+    monkeypatch.setattr(config, "installed_files", partial(installed_files, old, vendor))
     assert idiolect("config", "check") == 78
     assert f"{vendor}:1: adio" in capsys.readouterr().out
     vendor.unlink()
@@ -78,28 +76,28 @@ def test_check_without_a_file_reads_what_the_daemon_reads(
 
 
 def test_doctor_warns_and_names_the_command(old: Path) -> None:
-    check = cli_doctor.local_checks(old)[0]
+    check = doctor.local_checks(old)[0]
     assert (check["level"], check["fix"]) == ("warn", f"idiolect config migrate {old}")
     assert f"{old}:{WARNING}" in str(check["detail"])
     assert idiolect("config", "migrate", old) == 0
-    assert cli_doctor.local_checks(old)[0]["level"] == "ok"
+    assert doctor.local_checks(old)[0]["level"] == "ok"
 
 
 def test_doctor_looks_at_every_layer(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vendor, extra = tmp_path / "vendor.yaml", tmp_path / "conf.d" / "1.yaml"
-    monkeypatch.setattr(cli_doctor, "files_for", lambda path: installed_files(path, vendor))
+    monkeypatch.setattr(doctor, "files_for", lambda path: installed_files(path, vendor))
     vendor.write_text("schema: 2\n")
     old.write_text("schema: 2\n")
-    assert cli_doctor.local_checks(old)[0]["detail"] == f"{vendor}, {old} are valid"
+    assert doctor.local_checks(old)[0]["detail"] == f"{vendor}, {old} are valid"
     extra.parent.mkdir()
     extra.write_text("adio: 1\n")
-    check = cli_doctor.local_checks(old)[0]
+    check = doctor.local_checks(old)[0]
     assert check["level"] == "fail"
     assert f"{extra}:1: adio" in str(check["detail"])
     assert check["fix"] == f"see all with 'idiolect config check {vendor} {old} {extra}'"
     for path in (vendor, old, extra):
         path.unlink()
-    assert "is not there" in str(cli_doctor.local_checks(old)[0]["detail"])
+    assert "is not there" in str(doctor.local_checks(old)[0]["detail"])
 
 
 # ---- migrate
@@ -180,7 +178,7 @@ def test_without_a_file_all_that_may_be_edited_is_migrated(
     extra.parent.mkdir()
     extra.write_text("control: {people: {bob: [bob]}}\n")
     vendor.write_text("schema: 1\n")
-    monkeypatch.setattr(cli_config, "installed_files", lambda vendor: installed_files(old, vendor))
+    monkeypatch.setattr(config, "installed_files", lambda vendor: installed_files(old, vendor))
     assert idiolect("config", "migrate") == 0
     assert load([old, extra]).outdated == ()
     assert dict(load([old, extra]).people) == {"ann": Person(("anna",)), "bob": Person(("bob",))}
@@ -232,7 +230,7 @@ def closed() -> Iterator[Path]:
 
 
 def test_a_folder_that_may_not_be_written(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configedit.migrate(b"", "f")  # loaded before the rights are gone
+    rewrite.migrate(b"", "f")  # loaded before the rights are gone
     with as_nobody():
         assert idiolect("config", "migrate", closed / "idiolect.yaml") == 77
     out, err = capsys.readouterr()
@@ -255,7 +253,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, options: str) -> None:
         [ -z "$(find {tmp_path} -name '*schema*' -o -name '*.new')" ] || exit 97
         exit $code
     """
-    env = os.environ | {"OLD": OLD, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    env = os.environ | {"OLD": OLD, "PYTHONPATH": str(Path(main.__file__).parents[2])}
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False
     )
@@ -293,7 +291,7 @@ def _killed_at(number: int, path: Path) -> bool:
 
 
 def test_killed_anywhere_the_original_or_the_new_file_is_there(old: Path) -> None:
-    configedit.migrate(OLD.encode(), "f")
+    rewrite.migrate(OLD.encode(), "f")
     seen = []
     for number in range(1000):
         ended = not _killed_at(number, old)

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idiolect.cli import doctor as cli_doctor
-from idiolect.cli import main as cli
+from idiolect.cli import doctor, main
 from idiolect.cli import output as show
 from idiolect.errors import RequestError
 from tests.support.fake_daemon import FakeDaemon, running, wait_for
@@ -334,7 +333,7 @@ def test_doctor_helps_without_a_daemon(path, tmp_path):
 )
 def test_doctor_says_the_worst_of_the_unit_and_what_mends_it(state, level, said):
     good = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
-    check = cli_doctor._unit_check({**good, "NRestarts": "0", "NeedDaemonReload": "no", "StatusText": "", **state})
+    check = doctor._unit_check({**good, "NRestarts": "0", "NeedDaemonReload": "no", "StatusText": "", **state})
     assert (check["check"], check["level"]) == ("unit", level)
     assert said in check["detail"]
     assert bool(check["fix"]) == (level != "ok")
@@ -352,19 +351,19 @@ def test_every_check_has_its_place_on_the_screen():
         "daemon",
     }
     assert len(names) > 15
-    placed = cli_doctor.one_screen({"check": name} for name in sorted(names))
+    placed = doctor.one_screen({"check": name} for name in sorted(names))
     assert [each["check"] for each in placed if not each["part"]] == []
-    order = list(cli_doctor.PARTS)
+    order = list(doctor.PARTS)
     assert [order.index(each["part"]) for each in placed] == sorted(order.index(each["part"]) for each in placed)
 
 
 def test_doctor_warns_of_a_card_that_is_not_ours(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_doctor, "_SOUND", tmp_path)
-    assert cli_doctor.local_checks(tmp_path / "none.yaml")[1]["detail"] == "no capture device"
+    monkeypatch.setattr(doctor, "_SOUND", tmp_path)
+    assert doctor.local_checks(tmp_path / "none.yaml")[1]["detail"] == "no capture device"
     (tmp_path / "pcmC0D0c").write_text("")
-    assert cli_doctor.local_checks(tmp_path / "none.yaml")[1]["level"] == "ok"
+    assert doctor.local_checks(tmp_path / "none.yaml")[1]["level"] == "ok"
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "usermod -aG audio" in cli_doctor.local_checks(tmp_path / "none.yaml")[1]["fix"]
+    assert "usermod -aG audio" in doctor.local_checks(tmp_path / "none.yaml")[1]["fix"]
 
 
 # -- how things are written -----------------------------------------------------------------------------------------
@@ -415,14 +414,14 @@ def test_colours_only_where_they_are_wanted(monkeypatch):
 
 
 def test_main_returns_the_exit_code(path, capsys):
-    assert cli.main(["--socket", str(path), "status"]) == 69
+    assert main.main(["--socket", str(path), "status"]) == 69
     assert "not running" in capsys.readouterr().err
 
 
 def test_waiting_for_a_daemon_has_an_end(run, path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(main, "_PATIENCE_S", 0.2)
     codes = []
-    thread = threading.Thread(target=lambda: codes.append(cli.main(["--socket", str(path), "listen"])))
+    thread = threading.Thread(target=lambda: codes.append(main.main(["--socket", str(path), "listen"])))
     thread.start()
     run.await_subscribers(1)
     run.stop()
@@ -445,6 +444,6 @@ def test_a_file_that_cannot_be_had_is_named_without_a_traceback(run, arguments, 
     (folder / "there.json").write_text("{}")
     monkeypatch.setenv("IDIOLECT_SOCKET", str(run.path))
     monkeypatch.setattr("idiolect.client.client.Client.export", lambda *_: {})
-    assert cli.main(arguments) == 74
+    assert main.main(arguments) == 74
     assert said in capsys.readouterr().err
     assert (folder / "there.json").read_text() == "{}"

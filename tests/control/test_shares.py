@@ -9,8 +9,7 @@ import ssl
 
 import pytest
 
-from idiolect.control.api import requests
-from idiolect.control.api import routes as api
+from idiolect.control.api import requests, routes
 from idiolect.control.api.daemon import Session
 from idiolect.control.doors import OpenDoor
 from idiolect.control.peers import Role
@@ -200,7 +199,7 @@ async def test_a_failure_is_told_to_all_and_not_kept():
 async def test_behind_a_proxy_half_open_connections_give_way_to_a_visitor(tmp_path, tls):
     """All come from one program; the handshake counts, too: who never speaks TLS costs a place and no more."""
     path = tmp_path / "page.sock"
-    route = requests.Route(Role.OBSERVER, api.ROUTES["/v1/status"]["GET"].answer)
+    route = requests.Route(Role.OBSERVER, routes.ROUTES["/v1/status"]["GET"].answer)
     door = OpenDoor({"/": {"GET": route}})
     context = _server_side() if tls else None
     server = Server(

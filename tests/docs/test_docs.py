@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from idiolect import __main__ as daemon
-from idiolect.cli import main as cli
+from idiolect.cli import main
 from idiolect.cli.doctor import PARTS
 from idiolect.config import schema as config
 from idiolect.errors import ConfigError
@@ -124,7 +124,7 @@ def test_queries_name_what_there_is(page):
 
 def exit_codes() -> set[int]:
     """What errors carry, what commands return, and what `idiolect --help` lists."""
-    found = {int(code) for code in re.findall(r"(?:^|;)  (\d+)  ", cli._EPILOG, re.MULTILINE)}
+    found = {int(code) for code in re.findall(r"(?:^|;)  (\d+)  ", main._EPILOG, re.MULTILINE)}
     for node in nodes():
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -179,7 +179,7 @@ class _Refused(Exception):
 
 @functools.cache
 def parser() -> argparse.ArgumentParser:
-    return cli._parser()
+    return main._parser()
 
 
 def subcommands(words: list[str]) -> argparse.ArgumentParser | None:

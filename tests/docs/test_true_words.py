@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from idiolect.cli import main as cli
+from idiolect.cli import main
 from idiolect.values import counted
 from tests.service.test_starting import Running
 from tests.support.whole import whole
@@ -23,7 +23,7 @@ def home(tmp_path_factory):
 
 def said(home, capsys, *arguments: str) -> str:
     capsys.readouterr()
-    assert cli.main(["--socket", str(home.socket), *arguments]) == 0
+    assert main.main(["--socket", str(home.socket), *arguments]) == 0
     return capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from idiolect.client import connection as client_wire
+from idiolect.client import connection
 from idiolect.learning.messages import ANSWER_CAP, REQUEST_CAP, ask, read_replay, read_request, unpack
 from idiolect.learning.worker import frames
 from idiolect.learning.worker.process import Worker, _Pipes
@@ -163,7 +163,7 @@ def answer(data: bytes) -> None:
     """What answers on the control socket may be anything."""
 
     def asked(path: str) -> None:
-        with client_wire.exchange(path, 5.0, "GET", "/v1/status") as got:
+        with connection.exchange(path, 5.0, "GET", "/v1/status") as got:
             assert isinstance(got.object(), dict)
 
     _answered(data, asked)
@@ -173,8 +173,8 @@ def stream(data: bytes) -> None:
     """The same for the stream of events."""
 
     def asked(path: str) -> None:
-        with client_wire.exchange(path, 5.0, "GET", "/v1/events") as got:
-            for ident, kind, fields in client_wire.frames(got, None):
+        with connection.exchange(path, 5.0, "GET", "/v1/events") as got:
+            for ident, kind, fields in connection.frames(got, None):
                 assert isinstance(ident + kind, str)
                 assert isinstance(fields, dict)
 

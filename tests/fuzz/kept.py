@@ -33,7 +33,7 @@ from idiolect.service.pause import PAUSE_FILE, Pausing
 from idiolect.trust.bundle import bundle, slots
 from idiolect.trust.bundle.verify import Verified
 from idiolect.trust.device import key_file as keyfile
-from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault import sealed_copy
 from idiolect.trust.vault.passphrase import stretch
 from idiolect.values import EMBEDDING
 from tests.fuzz import learnt
@@ -278,11 +278,11 @@ def good_copies() -> list[bytes]:
 
 
 def _sealed(plain: bytes) -> dict[str, object]:
-    before, sealedcopy.COST = sealedcopy.COST, 2
+    before, sealed_copy.COST = sealed_copy.COST, 2
     try:
-        return sealedcopy.seal(plain, PASSPHRASE)
+        return sealed_copy.seal(plain, PASSPHRASE)
     finally:
-        sealedcopy.COST = before
+        sealed_copy.COST = before
 
 
 COPY_TOKENS = (

@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import functools
 
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import ledger
-from idiolect.learning import messages as protocol
+from idiolect.learning import adapter_file, ledger, messages, self_test
 from idiolect.learning import round as rounds
-from idiolect.learning import self_test as selftest
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.trainer import When
 from idiolect.learning.worker import frames
 from tests.support.learners import invented, model
 
-CAP = protocol.ANSWER_CAP
+CAP = messages.ANSWER_CAP
 
 
 @functools.cache
-def request() -> protocol.Request:
+def request() -> messages.Request:
     """Three takes of a phrase."""
     made = [Example(n + 1, "lights please", "enrolment", "01", 20_000, "00" * 32, invented(1, n)) for n in range(3)]
-    return protocol.Request(model(), Ledger("aa" * 8, tuple(ledger.decode(e.encode()) for e in made)), When(20_000, 1))
+    return messages.Request(model(), Ledger("aa" * 8, tuple(ledger.decode(e.encode()) for e in made)), When(20_000, 1))
 
 
 @functools.cache
 def good_answer() -> bytes:
     """As a worker gives it, frame and all."""
-    return frames.pack(protocol.packed(protocol.work(request())))
+    return frames.pack(messages.packed(messages.work(request())))
 
 
 def good_adapter() -> bytes:
-    return protocol.read_answer(protocol.unpack(_body(good_answer()), CAP), request()).data
+    return messages.read_answer(messages.unpack(_body(good_answer()), CAP), request()).data
 
 
 def good_selftest() -> bytes:
-    slices = [["others: all", 400, 20, 3, 4], [selftest.UNSEEN, 5, 0, 0, 2]]
-    return frames.pack(protocol.packed({"v": protocol.VERSION, "slices": slices}))
+    slices = [["others: all", 400, 20, 3, 4], [self_test.UNSEEN, 5, 0, 0, 2]]
+    return frames.pack(messages.packed({"v": messages.VERSION, "slices": slices}))
 
 
 def good_example() -> bytes:
@@ -59,17 +56,17 @@ def framed(data: bytes) -> None:
 
 
 def answer(data: bytes) -> None:
-    outcome = protocol.read_answer(protocol.unpack(_unframed(data), CAP), request())
+    outcome = messages.read_answer(messages.unpack(_unframed(data), CAP), request())
     if not isinstance(outcome, rounds.Outcome) or (outcome.adapter.profile, outcome.adapter.number) != ("aa" * 8, 1):
         raise AssertionError("somebody else's adapter")
 
 
 def tested(data: bytes) -> None:
-    selftest.worse(protocol.read_selftest(protocol.unpack(_unframed(data), CAP)))
+    self_test.worse(messages.read_selftest(messages.unpack(_unframed(data), CAP)))
 
 
 def adapter(data: bytes) -> None:
-    adapterfile.encode(adapterfile.decode(data))
+    adapter_file.encode(adapter_file.decode(data))
 
 
 def example(data: bytes) -> None:

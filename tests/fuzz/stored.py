@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from idiolect.errors import IdiolectError, TrustError
-from idiolect.trust.device import attestation, documents
-from idiolect.trust.device import identity as device
+from idiolect.trust.device import attestation, documents, identity
 from idiolect.trust.device.key_file import FileKeystore
 from idiolect.trust.device.provisioning import Provisioning
 from idiolect.trust.vault import audit
@@ -105,7 +104,7 @@ def audit_export(data: bytes) -> None:
 
 def device_record(data: bytes) -> None:
     """One spelling for one record."""
-    if device.parse(data).encode() != data:
+    if identity.parse(data).encode() != data:
         raise AssertionError("two spellings of one record")
 
 
@@ -155,4 +154,4 @@ def good_record() -> bytes:
     state.mkdir()
     for step in Provisioning(replace(Config(), state_dir=state)).steps():
         step.run()
-    return (state / device.RECORD).read_bytes()
+    return (state / identity.RECORD).read_bytes()

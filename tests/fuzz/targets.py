@@ -9,10 +9,8 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from idiolect.errors import IdiolectError
-from idiolect.trust.bundle import approvals, canonical, manifest
-from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle import approvals, canonical, manifest, predecessors, signature
 from idiolect.trust.bundle import public_keys as keys
-from idiolect.trust.bundle import signature as oms
 from idiolect.trust.bundle.source import Memory
 from idiolect.trust.bundle.verify import verify
 from tests.fuzz import ends, fields, kept, learnt, machine, sounds, stored, systembus, web
@@ -45,9 +43,9 @@ def _approvals(data: bytes) -> None:
 
 
 def _signature(data: bytes) -> None:
-    read = oms.parse(data)
+    read = signature.parse(data)
     # What is around the payload may be spelled in other ways; the payload may not be another.
-    if read.verify(key("bundle").public_key()) and read.payload != oms.parse(GOOD["model.sig"]).payload:
+    if read.verify(key("bundle").public_key()) and read.payload != signature.parse(GOOD["model.sig"]).payload:
         raise AssertionError("a forgery")
 
 
@@ -72,8 +70,8 @@ def _bundle(data: bytes) -> None:
 
 
 def _maps(data: bytes) -> None:
-    found = succession.maps({"maps.json": data, "maps.bin": bytes(4 * succession.NUMBERS)}, "f" * 64)
-    if succession.map_files(found)["maps.json"] != data:
+    found = predecessors.maps({"maps.json": data, "maps.bin": bytes(4 * predecessors.NUMBERS)}, "f" * 64)
+    if predecessors.map_files(found)["maps.json"] != data:
         raise AssertionError("two spellings of the same encoders")
 
 

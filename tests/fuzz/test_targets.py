@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import LearningError
-from idiolect.learning import messages as protocol
+from idiolect.learning import messages
 from tests.fuzz import fields, machine
 from tests.fuzz.engine import MARK, Target, Watch
 from tests.fuzz.mutate import PIECES, Mutator
@@ -122,9 +122,9 @@ def test_a_list_that_says_it_is_long_gets_no_room_before_it_is_there():
     tracemalloc.start()
     try:
         with pytest.raises(LearningError):
-            protocol.unpack(b"\xdd\x00\x0f\xff\xff" * 500, protocol.ANSWER_CAP)
+            messages.unpack(b"\xdd\x00\x0f\xff\xff" * 500, messages.ANSWER_CAP)
         with pytest.raises(LearningError):
-            protocol.unpack(b"\xdd\x00\x00\x09\xc4" * 500, protocol.ANSWER_CAP)
+            messages.unpack(b"\xdd\x00\x00\x09\xc4" * 500, messages.ANSWER_CAP)
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()

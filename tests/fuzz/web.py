@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from idiolect.control.api import routes as api
+from idiolect.control.api import routes
 from idiolect.control.api.daemon import Session
 from idiolect.control.doors import Door, KernelDoor
 from idiolect.control.http import Pieces
@@ -114,7 +114,7 @@ def page(data: bytes) -> None:
 def requests() -> list[bytes]:
     """One good request of each route, and what clients do besides."""
     made = []
-    for path, methods in api.ROUTES.items():
+    for path, methods in routes.ROUTES.items():
         for method, route in methods.items():
             body = b"" if method != "POST" else json.dumps({"profile": MARK, "active": True, "all": True}).encode()
             head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
@@ -159,5 +159,5 @@ HTTP_TOKENS = (
     *(b"Host: localhost\r\n", b"Content-Length: 17\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
     *(b"Expect: 100-continue\r\n", b"Content-Type: application/json\r\n", b"Content-Encoding: gzip\r\n"),
     *(b"Connection: upgrade\r\n", b"Cookie: ", b"Origin: null\r\n", b"ffffffff\r\n", b"__Host-idiolect="),
-    *(b"%2F", b"%00", b"?a=1&a=2", *(path.encode() for path in api.ROUTES)),
+    *(b"%2F", b"%00", b"?a=1&a=2", *(path.encode() for path in routes.ROUTES)),
 )

@@ -13,23 +13,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from idiolect.cli import review as cli_learn
-from idiolect.client import connection as client_wire
+from idiolect.cli import review
+from idiolect.client import connection
 from idiolect.config.tree import Reading, read_tree
 from idiolect.control.api import requests
 from idiolect.control.wyoming import connection as wyoming_wire
 from idiolect.errors import IdiolectError, LearningError, RequestError
 from idiolect.host import structure
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import ledger, provenance
-from idiolect.learning import messages as protocol
+from idiolect.learning import adapter_file, ledger, messages, provenance
 from idiolect.people import receipt, stretch
 from idiolect.people import review as rights
 from idiolect.trust.bundle import canonical, phrases, slots
-from idiolect.trust.device import documents
-from idiolect.trust.device import key_file as keyfile
-from idiolect.trust.vault import audit
-from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.device import documents, key_file
+from idiolect.trust.vault import audit, sealed_copy
 from idiolect.trust.vault.passphrase import stretch as here
 
 MIB = 1 << 20
@@ -156,25 +152,25 @@ def of_a_file(header):
 
 
 def answered(raw):
-    return client_wire._parse(raw)
+    return connection._parse(raw)
 
 
 PARSERS = {
     "body": requests.parse_body,
     "copy": lambda raw: requests.parse_copy(structure.Source(raw)),
     "sealed copy": lambda raw: rights.Rights(SimpleNamespace(vault=None), here).bring(
-        None, sealedcopy.seal(raw, "correct horse"), "correct horse"
+        None, sealed_copy.seal(raw, "correct horse"), "correct horse"
     ),
     "answer": answered,
     "wyoming": lambda raw: wyoming_wire._object("data", raw),
     "canonical": canonical.strict,
     "audit": audit.strict_json,
     "attestation": lambda raw: documents._strict(raw, len(raw), set()),
-    "keystore": keyfile._parsed,
+    "keystore": key_file._parsed,
     "slots": slots._parse,
     "bundle": lambda raw: phrases.read_json("head.json", raw),
     "phrases": lambda raw: phrases.read_phrases(raw, ()),
-    "adapter": lambda raw: adapterfile.decode(of_a_file(raw)),
+    "adapter": lambda raw: adapter_file.decode(of_a_file(raw)),
     "example": lambda raw: ledger.decode(of_a_file(raw)),
     "provenance": provenance.parse,
     "receipt": receipt._fields,
@@ -210,7 +206,7 @@ def test_every_parser_counts_before_it_builds(parser, raw, monkeypatch):
 def test_a_message_of_the_worker_is_counted_before_it_is_built(body, built):
     def refused():
         with pytest.raises(LearningError):
-            protocol.unpack(body, protocol.ANSWER_CAP)
+            messages.unpack(body, messages.ANSWER_CAP)
 
     assert grown(refused) < 1, built
 
@@ -218,12 +214,12 @@ def test_a_message_of_the_worker_is_counted_before_it_is_built(body, built):
 def test_messages_are_counted_as_they_are(monkeypatch):
     message = {"a": [1, -1, 300, 70_000, 1 << 40, 1.5, None, True, b"x" * 300, "y" * 40, "z" * 70_000], "b": {"c": []}}
     count = 1 + 2 + 11 + 2 + 2 - 1 + 1  # the map; "a" and its list; items; "b", its map; "c", its list
-    body = protocol.packed(message)
-    monkeypatch.setattr(protocol, "ITEMS", count)
-    assert protocol.unpack(body, 1 << 20) == message
-    monkeypatch.setattr(protocol, "ITEMS", count - 1)
+    body = messages.packed(message)
+    monkeypatch.setattr(messages, "ITEMS", count)
+    assert messages.unpack(body, 1 << 20) == message
+    monkeypatch.setattr(messages, "ITEMS", count - 1)
     with pytest.raises(LearningError):
-        protocol.unpack(body, 1 << 20)
+        messages.unpack(body, 1 << 20)
 
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
@@ -250,7 +246,7 @@ def test_the_command_line_looks_before_it_loads(tmp_path):
     for raw, status in ((OBJECTS, 422), (b" " * (21 * MIB), 413)):
         file.write_bytes(raw)
         with pytest.raises(RequestError) as told:
-            cli_learn._import(SimpleNamespace(file=str(file), name="ann", seal=False))
+            review._import(SimpleNamespace(file=str(file), name="ann", seal=False))
         assert (told.value.status, told.value.field) == (status, "document")
 
 
@@ -264,10 +260,10 @@ def test_a_key_is_made_by_a_child_and_is_the_same():
 
 
 def test_a_copy_that_our_own_export_made_is_read_and_one_that_asks_for_more_is_not():
-    sealed = sealedcopy.seal(b"what was said", "correct horse", stretch.stretch)
-    assert sealedcopy.open_(sealed, "correct horse", stretch.stretch) == b"what was said"
+    sealed = sealed_copy.seal(b"what was said", "correct horse", stretch.stretch)
+    assert sealed_copy.open_(sealed, "correct horse", stretch.stretch) == b"what was said"
     with pytest.raises(IdiolectError, match="damaged"):
-        sealedcopy.open_({**sealed, "cost": 1 << 16}, "correct horse", lambda *_: pytest.fail("it was tried"))
+        sealed_copy.open_({**sealed, "cost": 1 << 16}, "correct horse", lambda *_: pytest.fail("it was tried"))
 
 
 def test_text_in_another_encoding_is_refused_and_not_guessed():

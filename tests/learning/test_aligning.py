@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import aligning, ledger, trainer
-from idiolect.learning import gate as guard
+from idiolect.learning import adapter_file, aligning, gate, ledger, trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.listening.attempt import Reason
 from idiolect.listening.pipeline.adapter import Adapter, Taught
@@ -45,7 +43,7 @@ def test_like_takes_give_a_strict_limit_and_unlike_ones_at_most_the_highest() ->
     unlike = aligning.aligned(row(), [take(n) for n in range(3)])
     assert aligning.LIMIT < like.cost < aligning.LIMIT + 0.1
     assert unlike.cost == aligning.HIGHEST
-    assert guard.bounded(adapter(like, unlike), 100)
+    assert gate.bounded(adapter(like, unlike), 100)
 
 
 def test_one_take_is_not_enough_and_the_newest_are_kept() -> None:
@@ -63,26 +61,26 @@ def test_one_take_is_not_enough_and_the_newest_are_kept() -> None:
 )  # fmt: skip
 def test_1_takes_beyond_bounds_are_refused(change: dict[str, object]) -> None:
     good = aligning.aligned(row(), [near(take(1), n) for n in range(3)])
-    assert not guard.bounded(adapter(replace(good, **change)), 100)
+    assert not gate.bounded(adapter(replace(good, **change)), 100)
 
 
 def test_the_file_holds_takes_and_one_without_is_as_it_was() -> None:
     with_takes = aligning.aligned(row(), [near(take(1), n) for n in range(3)])
     plain = row(name="good night")
-    again = adapterfile.decode(data := adapterfile.encode(adapter(with_takes, plain)))
-    assert adapterfile.encode(again) == data
+    again = adapter_file.decode(data := adapter_file.encode(adapter(with_takes, plain)))
+    assert adapter_file.encode(again) == data
     assert [len(t.takes) for t in again.taught] == [3, 0]
     assert all(np.array_equal(a, b) for a, b in zip(again.taught[0].takes, with_takes.takes, strict=True))
     assert again.taught[0].cost == pytest.approx(with_takes.cost, abs=1e-6)
     assert again.standard is not None
     assert np.array_equal(again.standard.spread, STANDARD.spread)
-    old = adapterfile.encode(adapter(plain))
+    old = adapter_file.encode(adapter(plain))
     assert json.loads(old[4 : 4 + struct.unpack_from("<I", old)[0]])["v"] == 1
-    assert adapterfile.decode(old).standard is None
+    assert adapter_file.decode(old).standard is None
 
 
 def test_a_file_that_is_cut_or_changed_is_refused() -> None:
-    data = adapterfile.encode(adapter(aligning.aligned(row(), [near(take(1), n) for n in range(3)])))
+    data = adapter_file.encode(adapter(aligning.aligned(row(), [near(take(1), n) for n in range(3)])))
     for wrong in (
         data[:-1],
         data[:-96],
@@ -91,7 +89,7 @@ def test_a_file_that_is_cut_or_changed_is_refused() -> None:
         data[:4] + data[4:].replace(b"10", b"12"),
     ):
         with pytest.raises(LearningError):
-            adapterfile.decode(wrong)
+            adapter_file.decode(wrong)
 
 
 def test_an_example_keeps_its_length_and_one_of_old_has_none() -> None:
@@ -160,5 +158,5 @@ def test_5_others_are_judged_by_alignment_where_there_are_takes() -> None:
     heard = model().hear_examples(examples)
     costs_of = costs([made.taught[0].takes], model().standard.frames(examples))[:, 0]
     assert costs_of[0] < made.taught[0].cost < costs_of[1]
-    assert guard._taken(model(), made, heard) == 1
-    assert guard._taken(model(), made, model().hear_examples(examples[1:])) == 0
+    assert gate._taken(model(), made, heard) == 1
+    assert gate._taken(model(), made, model().hear_examples(examples[1:])) == 0

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import adapter_file, prototypes, trainer
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import prototypes, trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.listening.pipeline.adapter import Shift
@@ -289,7 +288,7 @@ def test_what_is_held_out_has_left_no_trace_in_what_judges_it():
         rest = tuple(take for n, take in enumerate(takes) if n not in held)
         alone = replace(ledger, examples=rest)
         fresh = trainer.build(known, alone, trainer.prepare(known, alone)[0], trainer.When(1), trainer.LADDER[0])
-        assert adapterfile.encode(adapter) == adapterfile.encode(fresh)
+        assert adapter_file.encode(adapter) == adapter_file.encode(fresh)
         assert adapter.taught[0].threshold != made.adapter.taught[0].threshold
 
 

@@ -12,12 +12,9 @@ import numpy as np
 import pytest
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import gate as guard
-from idiolect.learning import ledger, provenance, trainer
+from idiolect.learning import adapter_file, gate, ledger, provenance, self_test, trainer
 from idiolect.learning import maps as successions
 from idiolect.learning import round as rounds
-from idiolect.learning import self_test as selftest
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.model import Heard
 from idiolect.learning.provenance import Provenance, Sealed
@@ -42,10 +39,10 @@ def adapter(**changes):
 
 
 def test_1_what_is_within_bounds_is_and_one_beyond_is_not():
-    assert guard.bounded(adapter(), 16 << 10)
-    assert not guard.bounded(adapter(), (16 << 10) + 1)
-    assert adapterfile.cap(20) == 16 << 10 == adapterfile.cap(0)
-    assert adapterfile.cap(21) == (16 << 10) + 480
+    assert gate.bounded(adapter(), 16 << 10)
+    assert not gate.bounded(adapter(), (16 << 10) + 1)
+    assert adapter_file.cap(20) == 16 << 10 == adapter_file.cap(0)
+    assert adapter_file.cap(21) == (16 << 10) + 480
 
 
 @pytest.mark.parametrize(
@@ -65,15 +62,15 @@ def test_1_what_is_within_bounds_is_and_one_beyond_is_not():
     ],
 )
 def test_1_every_number_has_bounds(change, good):
-    assert guard.bounded(adapter(**change), 1) is good
+    assert gate.bounded(adapter(**change), 1) is good
 
 
 def test_every_check_has_a_number_and_says_what_it_is_about():
-    assert list(guard.CHECKS) == list(range(1, 8))
-    assert (guard.NO_IMPROVEMENT, guard.NOT_REPRODUCIBLE) == (6, 7)
-    for number, about in guard.CHECKS.items():
-        assert guard.Verdict(number).reason == f"check {number} failed: {about}"
-    assert guard.Verdict(0).reason == "all checks passed"
+    assert list(gate.CHECKS) == list(range(1, 8))
+    assert (gate.NO_IMPROVEMENT, gate.NOT_REPRODUCIBLE) == (6, 7)
+    for number, about in gate.CHECKS.items():
+        assert gate.Verdict(number).reason == f"check {number} failed: {about}"
+    assert gate.Verdict(0).reason == "all checks passed"
 
 
 # -- answers
@@ -81,17 +78,17 @@ def test_every_check_has_a_number_and_says_what_it_is_about():
 
 def test_the_highest_above_its_threshold_is_the_answer():
     scores = np.array([[0.6, 0.7, 0.1], [0.5, 0.49, 0.9], [0.49, 0.1, 0.1], [0.5, 0.1, 0.1]], np.float32)
-    assert list(guard.answers(scores, np.array([0.5, 0.5, 1.0], np.float32))) == [1, 0, -1, 0]
+    assert list(gate.answers(scores, np.array([0.5, 0.5, 1.0], np.float32))) == [1, 0, -1, 0]
 
 
 def test_the_columns_are_the_models_classes_and_what_was_taught_besides():
     known = model()
     mine = adapter(taught=(Taught("on", UNIT[1], 0.4, 1.0), Taught("x", UNIT[1], 0.4, 1.0)))
-    assert guard.names_of(known, mine) == (*known.classes, "x")
-    limits = guard.limits(known, mine)
+    assert gate.names_of(known, mine) == (*known.classes, "x")
+    limits = gate.limits(known, mine)
     assert len(limits) == len(known.classes) + 1
     assert np.array_equal(limits[:-1], known.limits)
-    assert limits[-1] == np.float32(guard.TAUGHT_THRESHOLD)
+    assert limits[-1] == np.float32(gate.TAUGHT_THRESHOLD)
 
 
 # -- self-test
@@ -101,28 +98,28 @@ def test_worse_is_judged_on_unseen_examples_and_strata_and_on_no_other():
     def part(name, lost, won=0):
         return Slice(name, 100, lost, lost, won)
 
-    assert selftest.worse([part(UNSEEN, 4)]) == ""
-    assert selftest.worse([part(UNSEEN, 5)]) == UNSEEN  # once in 32
-    assert selftest.worse([part("own: taught phrases", 50)]) == ""
-    assert selftest.worse([part("others: all", 5)]) == "others: all"
+    assert self_test.worse([part(UNSEEN, 4)]) == ""
+    assert self_test.worse([part(UNSEEN, 5)]) == UNSEEN  # once in 32
+    assert self_test.worse([part("own: taught phrases", 50)]) == ""
+    assert self_test.worse([part("others: all", 5)]) == "others: all"
     shared = [part("others: all", 0), part("others: pace slow", 5)]  # 1/32 against 0.05 / 2
-    assert selftest.worse(shared) == ""
-    assert selftest.worse([shared[0], part("others: pace slow", 6)]) == "others: pace slow"
-    assert selftest.worse([part(UNSEEN, 5), *shared]) == UNSEEN
-    assert selftest.worse([part(UNSEEN, 6, 1)]) == ""
-    assert selftest.worse([part(UNSEEN, 7, 1)]) == UNSEEN
+    assert self_test.worse(shared) == ""
+    assert self_test.worse([shared[0], part("others: pace slow", 6)]) == "others: pace slow"
+    assert self_test.worse([part(UNSEEN, 5), *shared]) == UNSEEN
+    assert self_test.worse([part(UNSEEN, 6, 1)]) == ""
+    assert self_test.worse([part(UNSEEN, 7, 1)]) == UNSEEN
 
 
 def test_a_slice_counts_wrong_lost_and_won():
     pairs = [(True, True), (True, False), (False, True), (False, True), (False, False)]
-    assert selftest._counted(("a", pairs), ("none", [])) == [Slice("a", 5, 3, 2, 1)]
+    assert self_test._counted(("a", pairs), ("none", [])) == [Slice("a", 5, 3, 2, 1)]
 
 
 # -- an adapter's file
 
 
 def test_an_adapter_comes_back_with_everything_in_its_place():
-    again = adapterfile.decode(adapterfile.encode(adapter()))
+    again = adapter_file.decode(adapter_file.encode(adapter()))
     assert (again.profile, again.number, again.gain) == ("aa" * 8, 3, 40.0)
     assert (again.raises, again.prior) == ({"on": 0.5}, {"off": 0.1})
     assert np.array_equal(again.shifts["on"].vector, UNIT[0])
@@ -131,14 +128,14 @@ def test_an_adapter_comes_back_with_everything_in_its_place():
     assert np.array_equal(again.taught[0].direction, UNIT[1])
     assert (again.taught[0].name, again.taught[0].threshold, again.taught[0].evidence) == ("x", 0.4, 3.0)
     assert np.array_equal(again.voice, UNIT[2])
-    assert adapterfile.decode(adapterfile.encode(adapter(voice=None))).voice is None
-    bare = adapterfile.decode(adapterfile.encode(Adapter("aa" * 8, 1)))
+    assert adapter_file.decode(adapter_file.encode(adapter(voice=None))).voice is None
+    bare = adapter_file.decode(adapter_file.encode(Adapter("aa" * 8, 1)))
     assert (bare.shifts, bare.taught, bare.voice) == ({}, (), None)
-    assert header(adapterfile.encode(bare))[0]["size"] == 0
+    assert header(adapter_file.encode(bare))[0]["size"] == 0
 
 
 def test_a_header_has_one_spelling():
-    data = adapterfile.encode(adapter())
+    data = adapter_file.encode(adapter())
     (size,) = struct.unpack_from("<I", data)
     text = json.dumps(header(data)[0], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert data[4 : 4 + size] == text.encode()
@@ -150,7 +147,7 @@ def test_numbers_of_a_header_have_six_digits():
         shifts={"on": Shift(UNIT[0], fine, fine)}, taught=(Taught("x", UNIT[1], fine, fine),), raises={"on": fine},
         prior={"on": fine},
     )  # fmt: skip
-    fields = header(adapterfile.encode(mine))[0]
+    fields = header(adapter_file.encode(mine))[0]
     six = 0.123457
     assert (fields["shifts"], fields["taught"]) == ([["on", six, six]], [["x", six, six]])
     assert (fields["raises"], fields["prior"]) == ({"on": six}, {"on": six})
@@ -164,12 +161,12 @@ def test_2_and_3_what_a_row_takes_from_others_is_counted():
     made = trainer.candidate(
         known, Ledger("aa" * 8), trainer.prepare(known, Ledger("aa" * 8)), trainer.When(1), trainer.LADDER[0]
     )
-    most = int(guard.ACCEPTED * len(labels) + 1)
+    most = int(gate.ACCEPTED * len(labels) + 1)
     seen = {}
     for threshold in np.linspace(-1.0, 2.0, 301):
         mine = replace(made.adapter, taught=(Taught("x", row, float(threshold), 3.0),))
-        numbers = guard.judge(known, replace(made, adapter=mine), active=None, size=1).numbers
-        good = guard._guard_set(known, mine, {})[1]
+        numbers = gate.judge(known, replace(made, adapter=mine), active=None, size=1).numbers
+        good = gate._guard_set(known, mine, {})[1]
         seen[numbers["guard_taught"]] = good and numbers["guard_accepts"] == 0
         if numbers["guard_taught"] == 0:
             break
@@ -188,16 +185,16 @@ def test_2_what_is_lost_and_won_is_counted_window_by_window():
     for name in ("yes", "computer", "jarvis"):
         row = known.space.prototypes[known.classes.index(name)]
         mine = Adapter("aa" * 8, 1, {name: Shift(-row / np.linalg.norm(row), 9.0)}, gain=60.0)
-        numbers = guard.judge(known, replace(nothing, adapter=mine), active=None, size=1).numbers
+        numbers = gate.judge(known, replace(nothing, adapter=mine), active=None, size=1).numbers
         lost = won = 0
-        for said, before, now in zip(*guard.on_others(known, mine), strict=True):
+        for said, before, now in zip(*gate.on_others(known, mine), strict=True):
             lost += int(said >= 0 and before == said and now != said)
             won += int(said >= 0 and before != said and now == said)
         assert (numbers["guard_lost"], numbers["guard_won"]) == (lost, won)
-        assert numbers["guard_chance"] == round(guard.chance(lost, won), 4)
+        assert numbers["guard_chance"] == round(gate.chance(lost, won), 4)
         assert 0.0 <= numbers["guard_worst_stratum_chance"] <= 1.0
-        harmful = guard.chance(lost, won) <= guard.SIGNIFICANT
-        assert not harmful or guard.judge(known, replace(nothing, adapter=mine), active=None, size=1).check == 2
+        harmful = gate.chance(lost, won) <= gate.SIGNIFICANT
+        assert not harmful or gate.judge(known, replace(nothing, adapter=mine), active=None, size=1).check == 2
         seen |= {(bool(lost and won), harmful)}
     assert (True, True) in seen
 
@@ -208,10 +205,10 @@ def test_6_a_phrase_that_could_not_be_said_before_is_an_improvement():
         known, Ledger("aa" * 8), trainer.prepare(known, Ledger("aa" * 8)), trainer.When(1), trainer.LADDER[0]
     )
     silent = replace(nothing.adapter, taught=(Taught("x", np.eye(1, known.space.size, 0, np.float32)[0], 2.0, 3.0),))
-    assert guard.judge(known, replace(nothing, adapter=silent), active=None, size=1).check == 0
-    assert guard.judge(known, replace(nothing, adapter=silent), active=nothing.adapter, size=1).check == 0
-    assert guard.judge(known, replace(nothing, adapter=silent), active=silent, size=1).check == 6
-    assert guard.judge(known, replace(nothing, adapter=silent), active=silent, owed=True, size=1).check == 0
+    assert gate.judge(known, replace(nothing, adapter=silent), active=None, size=1).check == 0
+    assert gate.judge(known, replace(nothing, adapter=silent), active=nothing.adapter, size=1).check == 0
+    assert gate.judge(known, replace(nothing, adapter=silent), active=silent, size=1).check == 6
+    assert gate.judge(known, replace(nothing, adapter=silent), active=silent, owed=True, size=1).check == 0
 
 
 def test_what_must_go_goes_though_nothing_gets_better():
@@ -225,18 +222,16 @@ def test_what_must_go_goes_though_nothing_gets_better():
 def test_5_who_teaches_nothing_or_has_nobody_beside_takes_nothing():
     known = model()
     nobody = known.hear(np.zeros((0, 3, 16, 96), np.float32))
-    assert guard._taken(known, adapter(), None) == guard._taken(known, adapter(), nobody) == 0
+    assert gate._taken(known, adapter(), None) == gate._taken(known, adapter(), nobody) == 0
     some = known.guard.take(range(2))
-    assert (
-        guard._taken(known, adapter(taught=()), Heard(*(v[:, None] for v in (some.logits, some.z, some.rivals)))) == 0
-    )
+    assert gate._taken(known, adapter(taught=()), Heard(*(v[:, None] for v in (some.logits, some.z, some.rivals)))) == 0
 
 
 def test_bytes_are_accepted_by_their_digest_only():
-    data = adapterfile.encode(adapter())
-    assert adapterfile.accept(data, hashlib.sha256(data).hexdigest()).number == 3
+    data = adapter_file.encode(adapter())
+    assert adapter_file.accept(data, hashlib.sha256(data).hexdigest()).number == 3
     with pytest.raises(LearningError, match="not the one"):
-        adapterfile.accept(data, hashlib.sha256(data + b"x").hexdigest())
+        adapter_file.accept(data, hashlib.sha256(data + b"x").hexdigest())
 
 
 def header(data):
@@ -246,24 +241,24 @@ def header(data):
 
 @pytest.mark.parametrize("change", [{"v": 2}, {"voice": False}, {"size": 9}, {"shifts": []}, {"prior": {"on": "x"}}])
 def test_a_header_that_does_not_fit_its_vectors_is_refused(change):
-    fields, rest = header(adapterfile.encode(adapter()))
+    fields, rest = header(adapter_file.encode(adapter()))
     text = json.dumps({**fields, **change}).encode()
     with pytest.raises(LearningError, match="not what was written"):
-        adapterfile.decode(struct.pack("<I", len(text)) + text + rest)
+        adapter_file.decode(struct.pack("<I", len(text)) + text + rest)
 
 
 def test_an_adapter_above_two_mib_is_refused_unread():
-    fields, rest = header(adapterfile.encode(Adapter("aa" * 8, 1)))
+    fields, rest = header(adapter_file.encode(Adapter("aa" * 8, 1)))
     for size, good in ((2 << 20, True), ((2 << 20) + 1, False)):
         text = json.dumps(fields).encode()
         text += b" " * (size - 4 - len(text) - len(rest))
         data = struct.pack("<I", len(text)) + text + rest
         assert len(data) == size
         if good:
-            assert adapterfile.decode(data).number == 1
+            assert adapter_file.decode(data).number == 1
         else:
             with pytest.raises(LearningError):
-                adapterfile.decode(data)
+                adapter_file.decode(data)
 
 
 # -- provenance

@@ -10,10 +10,8 @@ import pytest
 from idiolect.config.schema import parse
 from idiolect.errors import LearningError
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import messages as protocol
+from idiolect.learning import messages, self_test, trainer
 from idiolect.learning import round as rounds
-from idiolect.learning import self_test as selftest
-from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.lived import Lived, Wish, utterance_of
 from idiolect.learning.trainer import When
@@ -186,10 +184,10 @@ def test_no_more_takes_of_a_phrase_are_heard_again_than_it_is_aligned_with(takes
 def test_the_self_test_hears_them_again_too(takes, adapter):
     examples = tuple(example(take, n, PHRASES[0]) for n, take in enumerate(takes[PHRASES[0]][:3]))
     known = Ledger(PROFILE, examples)
-    rows = {each.name: each for each in selftest.run(model(), known, adapter, 9)}
+    rows = {each.name: each for each in self_test.run(model(), known, adapter, 9)}
     assert (rows["own: taught phrases"].total, rows["own: taught phrases"].wrong) == (3, 0)
     room = tuple(replace(each, whole=np.tile(each.spans[0][:1], (20, 1))) for each in examples)
-    rows = {each.name: each for each in selftest.run(model(), replace(known, examples=room), adapter, 9)}
+    rows = {each.name: each for each in self_test.run(model(), replace(known, examples=room), adapter, 9)}
     assert rows["own: taught phrases"].wrong == 3
 
 
@@ -215,15 +213,15 @@ def test_what_counts_in_a_turn_is_what_the_household_configured(recognizer):
 
 def test_what_counts_reaches_the_worker(adapter):
     wish = Wish({"seven": 0.5}, 0.25, ["stop"], 12, ((adapter, frozenset({"do-not-disturb"})),))
-    asked = protocol.Request(model(), Ledger(PROFILE), When(1), wish=wish)
-    message = protocol.unpack(protocol.ask(asked), protocol.REQUEST_CAP)
-    read = protocol.read_request(message).wish
+    asked = messages.Request(model(), Ledger(PROFILE), When(1), wish=wish)
+    message = messages.unpack(messages.ask(asked), messages.REQUEST_CAP)
+    read = messages.read_request(message).wish
     assert (dict(read.limits), read.taught, set(read.always_on), read.pause) == ({"seven": 0.5}, 0.25, {"stop"}, 12)
     ((lent, names),) = read.lent
     assert (lent.taught[0].name, set(names)) == (adapter.taught[0].name, {"do-not-disturb"})
     for bad in ({"taught": 2.0}, {"pause": 0}, {"pause": 65}, {"limits": {"x": -0.1}}, {"lent": [[b"x", []]]}):
         with pytest.raises(LearningError):
-            protocol.read_request({**message, "wish": {**message["wish"], **bad}})
+            messages.read_request({**message, "wish": {**message["wish"], **bad}})
 
 
 def test_a_turn_begins_as_behind_a_wake_word(recognizer):

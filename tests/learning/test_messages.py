@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import adapter_file, messages, self_test, trainer
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import messages as protocol
 from idiolect.learning import round as rounds
-from idiolect.learning import self_test as selftest
-from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.messages import ANSWER_CAP, REQUEST_CAP, Request, packed, unpack
 from idiolect.learning.trainer import When
@@ -37,13 +34,13 @@ def request():
 
 @cache
 def answer():
-    return protocol.work(protocol.read_request(unpack(protocol.ask(request()), REQUEST_CAP)))
+    return messages.work(messages.read_request(unpack(messages.ask(request()), REQUEST_CAP)))
 
 
 def test_a_request_arrives_with_all_that_a_task_depends_on():
     others = np.concatenate([span("off", n) for n in range(2)]).astype(np.float16).astype(np.float32)
     asked = replace(request(), others=others, owed=True, task="replay", step=4, active=answer()["data"])
-    read = protocol.read_request(unpack(protocol.ask(asked), REQUEST_CAP))
+    read = messages.read_request(unpack(messages.ask(asked), REQUEST_CAP))
     assert (read.ledger.digest(), read.ledger.voice) == (asked.ledger.digest(), True)
     assert (read.when, read.owed, read.task, read.step, read.last) == (When(20_000, 7), True, "replay", 4, 3)
     assert read.active == asked.active
@@ -66,25 +63,25 @@ def test_a_request_arrives_with_all_that_a_task_depends_on():
     ],
 )  # fmt: skip
 def test_a_request_that_makes_no_sense_is_refused(change):
-    message = unpack(protocol.ask(request()), REQUEST_CAP)
+    message = unpack(messages.ask(request()), REQUEST_CAP)
     with pytest.raises(LearningError):
-        protocol.read_request({**message, **change})
+        messages.read_request({**message, **change})
 
 
 def test_what_is_not_asked_for_is_a_round_of_somebody_with_nothing_in_use():
-    read = protocol.read_request(unpack(protocol.ask(Request(model(), request().ledger, When(1))), REQUEST_CAP))
+    read = messages.read_request(unpack(messages.ask(Request(model(), request().ledger, When(1))), REQUEST_CAP))
     assert (read.active, read.others, read.owed, read.task, read.step, read.last) == (b"", None, False, "round", 0, 0)
     assert read.when == When(1, 0)
 
 
 def test_the_last_step_of_the_ladder_can_be_asked_for():
-    message = unpack(protocol.ask(replace(request(), task="replay", step=7)), REQUEST_CAP)
-    assert protocol.read_request(message).step == 7
+    message = unpack(messages.ask(replace(request(), task="replay", step=7)), REQUEST_CAP)
+    assert messages.read_request(message).step == 7
 
 
 def test_a_round_is_the_round_and_its_answer_is_taken():
     direct = rounds.run(model(), request().ledger, request().when)
-    outcome = protocol.read_answer(unpack(packed(answer()), ANSWER_CAP), request())
+    outcome = messages.read_answer(unpack(packed(answer()), ANSWER_CAP), request())
     assert (outcome.data, outcome.digest) == (direct.data, hashlib.sha256(direct.data).hexdigest())
     assert outcome.verdict == direct.verdict
     assert outcome.admissions == direct.admissions
@@ -93,25 +90,25 @@ def test_a_round_is_the_round_and_its_answer_is_taken():
 
 def test_a_round_knows_the_household_and_what_is_in_use():
     in_use = replace(request(), active=answer()["data"])
-    assert protocol.work(in_use)["check"] == 6  # nothing new
-    assert protocol.work(replace(in_use, owed=True))["check"] == 0
-    before = protocol.work(replace(request(), ledger=replace(request().ledger, examples=request().ledger.examples[3:])))
-    assert protocol.work(replace(request(), active=before["data"]))["check"] == 0  # a phrase more than that
+    assert messages.work(in_use)["check"] == 6  # nothing new
+    assert messages.work(replace(in_use, owed=True))["check"] == 0
+    before = messages.work(replace(request(), ledger=replace(request().ledger, examples=request().ledger.examples[3:])))
+    assert messages.work(replace(request(), active=before["data"]))["check"] == 0  # a phrase more than that
     crowd = replace(request(), others=np.concatenate([e.spans for e in request().ledger.examples[:3]]))
-    assert protocol.work(crowd)["check"] == 5  # somebody else says just what was taught here
-    assert protocol.work(replace(crowd, active=answer()["data"]))["check"] == 5  # also where it is in use already
+    assert messages.work(crowd)["check"] == 5  # somebody else says just what was taught here
+    assert messages.work(replace(crowd, active=answer()["data"]))["check"] == 5  # also where it is in use already
 
 
 def test_a_replay_makes_the_same_file():
     step = int(answer()["numbers"]["step"])
-    said = protocol.work(replace(request(), task="replay", step=step))
+    said = messages.work(replace(request(), task="replay", step=step))
     assert said == {"v": 3, "data": answer()["data"], "digest": answer()["digest"]}
-    assert protocol.read_replay(said) == answer()["data"]
-    weak = protocol.work(replace(request(), task="replay", step=5))
-    assert adapterfile.decode(weak["data"]).gain == 0.0
+    assert messages.read_replay(said) == answer()["data"]
+    weak = messages.work(replace(request(), task="replay", step=5))
+    assert adapter_file.decode(weak["data"]).gain == 0.0
     for change in ({"v": 1}, {"digest": "0" * 64}, {"data": b"x"}, {"error": "?"}, {"data": None}):
         with pytest.raises(LearningError):
-            protocol.read_replay({**said, **change})
+            messages.read_replay({**said, **change})
 
 
 @pytest.mark.parametrize(
@@ -125,7 +122,7 @@ def test_a_replay_makes_the_same_file():
 )  # fmt: skip
 def test_an_answer_that_makes_no_sense_is_refused(change):
     with pytest.raises(LearningError):
-        protocol.read_answer({**answer(), **change}, request())
+        messages.read_answer({**answer(), **change}, request())
 
 
 @pytest.mark.parametrize(
@@ -139,10 +136,10 @@ def test_an_answer_that_makes_no_sense_is_refused(change):
 def test_the_numbers_of_a_verdict_are_finite_and_counts(change, good):
     message = {**answer(), "numbers": {**answer()["numbers"], **change}}
     if good:
-        assert protocol.read_answer(message, request()).verdict.passed
+        assert messages.read_answer(message, request()).verdict.passed
     else:
         with pytest.raises(LearningError):
-            protocol.read_answer(message, request())
+            messages.read_answer(message, request())
 
 
 def test_sixty_four_numbers_are_taken_and_no_more():
@@ -151,26 +148,26 @@ def test_sixty_four_numbers_are_taken_and_no_more():
         more = numbers | {f"x{n}": 0.0 for n in range(count - len(numbers))}
         message = {**answer(), "numbers": more}
         if good:
-            assert len(protocol.read_answer(message, request()).verdict.numbers) == 64
+            assert len(messages.read_answer(message, request()).verdict.numbers) == 64
         else:
             with pytest.raises(LearningError):
-                protocol.read_answer(message, request())
+                messages.read_answer(message, request())
 
 
 def test_an_adapter_of_somebody_else_or_another_number_is_refused():
     for other in (replace(request(), when=When(20_000, 8)),
                   replace(request(), ledger=replace(request().ledger, profile="bb" * 8))):  # fmt: skip
         with pytest.raises(LearningError):
-            protocol.read_answer(answer(), other)
+            messages.read_answer(answer(), other)
 
 
 def test_an_adapter_beyond_its_bounds_is_refused_where_the_worker_says_that_it_passed():
-    wild = adapterfile.decode(answer()["data"])
-    data = adapterfile.encode(replace(wild, raises={"on": 9.0}))
+    wild = adapter_file.decode(answer()["data"])
+    data = adapter_file.encode(replace(wild, raises={"on": 9.0}))
     message = {**answer(), "data": data, "digest": hashlib.sha256(data).hexdigest()}
     with pytest.raises(LearningError):
-        protocol.read_answer(message, request())
-    assert protocol.read_answer({**message, "check": 1}, request()).verdict.check == 1
+        messages.read_answer(message, request())
+    assert messages.read_answer({**message, "check": 1}, request()).verdict.check == 1
 
 
 # -- self-test
@@ -178,8 +175,8 @@ def test_an_adapter_beyond_its_bounds_is_refused_where_the_worker_says_that_it_p
 
 def test_a_self_test_counts_slice_by_slice():
     asked = replace(request(), task="selftest", active=answer()["data"])
-    slices = {s.name: s for s in protocol.read_selftest(protocol.work(asked))}
-    assert list(slices.values()) == selftest.run(model(), asked.ledger, adapterfile.decode(asked.active), 3)
+    slices = {s.name: s for s in messages.read_selftest(messages.work(asked))}
+    assert list(slices.values()) == self_test.run(model(), asked.ledger, adapter_file.decode(asked.active), 3)
     totals = {name: part.total for name, part in slices.items() if name.startswith("own: ")}
     assert totals == {
         "own: after it was made": 1, "own: it was made from": 4, "own: taught phrases": 3,
@@ -192,7 +189,7 @@ def test_a_self_test_counts_slice_by_slice():
     for kind, values in known.guard_strata.items():
         for value in set(values):
             assert slices[f"others: {kind} {value}"].total == values.count(value)
-    assert selftest.run(known, Ledger("aa" * 8), adapterfile.decode(asked.active), 0)[0].name == "others: all"
+    assert self_test.run(known, Ledger("aa" * 8), adapter_file.decode(asked.active), 0)[0].name == "others: all"
 
 
 @pytest.mark.parametrize(
@@ -205,14 +202,14 @@ def test_a_self_test_counts_slice_by_slice():
 )  # fmt: skip
 def test_counts_of_a_self_test_must_add_up(row, good):
     if good:
-        assert protocol.read_selftest({"v": 3, "slices": [row]}) == (selftest.Slice(*row),)
+        assert messages.read_selftest({"v": 3, "slices": [row]}) == (self_test.Slice(*row),)
     else:
         with pytest.raises(LearningError):
-            protocol.read_selftest({"v": 3, "slices": [row]})
+            messages.read_selftest({"v": 3, "slices": [row]})
 
 
 def test_slices_are_so_many_and_their_names_so_long():
-    said = protocol.read_selftest({"v": 3, "slices": [["x" * 65, 1, 0, 0, 0]] * 257})
+    said = messages.read_selftest({"v": 3, "slices": [["x" * 65, 1, 0, 0, 0]] * 257})
     assert (len(said), said[0].name) == (256, "x" * 64)
 
 
@@ -229,11 +226,11 @@ def test_a_message_is_a_map_without_lists_that_claim_too_much():
 
 
 def test_the_limits():
-    assert (protocol.VERSION, REQUEST_CAP, ANSWER_CAP) == (3, 64 << 20, 4 << 20)
+    assert (messages.VERSION, REQUEST_CAP, ANSWER_CAP) == (3, 64 << 20, 4 << 20)
     assert len(trainer.LADDER) == 8
 
 
 @pytest.mark.parametrize("task", ["round", "replay", "selftest"])
 def test_every_task_can_be_asked_for(task):
     asked = replace(request(), task=task, active=answer()["data"])
-    assert protocol.read_request(unpack(protocol.ask(asked), REQUEST_CAP)).task == task
+    assert messages.read_request(unpack(messages.ask(asked), REQUEST_CAP)).task == task

@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import LearningError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import gate as guard
+from idiolect.learning import adapter_file, gate, prototypes, rollout, trainer
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import prototypes, rollout, trainer
 from idiolect.learning import round as rounds
 from idiolect.learning.admission import SAME, SUSPECTS, admit
 from idiolect.learning.ledger import DAY_CAP, SESSION_CAP, Example, Ledger
@@ -177,15 +175,15 @@ def test_admission_is_decided_in_order_and_alone_from_the_ledger():
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_the_sign_test_is_exact(lost, won):
-    p = guard.chance(lost, won)
+    p = gate.chance(lost, won)
     assert 0.0 < p <= 1.0
     assert p == pytest.approx(1.0 - sum(math.comb(lost + won, k) for k in range(lost)) / 2 ** (lost + won))
 
 
 def test_many_changes_are_judged_too():
     """More than a float's exponent has room for, and in no time."""
-    assert 0.5 < guard.chance(10_000, 10_000) < 0.51
-    assert guard.chance(12_000, 8_000) < 1e-100
+    assert 0.5 < gate.chance(10_000, 10_000) < 0.51
+    assert gate.chance(12_000, 8_000) < 1e-100
 
 
 def test_an_adapter_that_harms_others_does_not_pass():
@@ -197,12 +195,12 @@ def test_an_adapter_that_harms_others_does_not_pass():
     bad = Adapter("aa" * 8, 1, {"off": Shift((towards / np.linalg.norm(towards)).astype(np.float32), 9.0)}, gain=300.0)
     ledger = Ledger("aa" * 8, tuple(example(i, phrase="on") for i in range(3)))
     made = trainer.candidate(known, ledger, trainer.prepare(known, ledger), trainer.When(1), trainer.LADDER[0])
-    verdict = guard.judge(known, replace(made, adapter=bad), active=None, size=500)
+    verdict = gate.judge(known, replace(made, adapter=bad), active=None, size=500)
     assert verdict.check in (2, 3)
     assert verdict.numbers["guard_lost"] + verdict.numbers["guard_accepts"] > 0
-    assert guard.judge(known, replace(made, adapter=bad), active=None, size=10**6).check == 1
+    assert gate.judge(known, replace(made, adapter=bad), active=None, size=10**6).check == 1
     nan = replace(bad, shifts={"off": Shift(np.full_like(towards, np.nan), 1.0)})
-    assert guard.judge(known, replace(made, adapter=nan), active=None, size=500).check == 1
+    assert gate.judge(known, replace(made, adapter=nan), active=None, size=500).check == 1
 
 
 def test_a_round_says_the_same_twice_and_nothing_new_is_no_version():
@@ -233,21 +231,21 @@ def adapter(seed, taught=20, shifts=22, size=192):
 
 
 def test_twenty_phrases_fit_and_come_back():
-    data = adapterfile.encode(adapter(1, taught=20, shifts=0))
+    data = adapter_file.encode(adapter(1, taught=20, shifts=0))
     assert len(data) <= 16 << 10
-    again = adapterfile.decode(adapterfile.encode(adapter(1)))
-    assert adapterfile.encode(again) == adapterfile.encode(adapter(1))
+    again = adapter_file.decode(adapter_file.encode(adapter(1)))
+    assert adapter_file.encode(again) == adapter_file.encode(adapter(1))
     assert [t.name for t in again.taught] == [f"phrase {i}" for i in range(20)]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 4000), st.integers(0, 255), st.binary(max_size=40))
 def test_damaged_adapters_are_refused_or_are_adapters(place, byte, tail):
-    data = bytearray(adapterfile.encode(adapter(2, taught=2, shifts=2)))
+    data = bytearray(adapter_file.encode(adapter(2, taught=2, shifts=2)))
     data[place % len(data)] = byte
     for damaged in (bytes(data), bytes(data[: place % len(data)]), bytes(data) + tail, tail):
         try:
-            found = adapterfile.decode(damaged)
+            found = adapter_file.decode(damaged)
         except LearningError:
             continue
         assert all(np.isfinite(t.direction).all() for t in found.taught)
@@ -256,9 +254,9 @@ def test_damaged_adapters_are_refused_or_are_adapters(place, byte, tail):
 def test_a_header_that_nests_without_end_is_refused():
     deep = b"[" * 5000 + b"]" * 5000
     with pytest.raises(LearningError):
-        adapterfile.decode(struct.pack("<I", len(deep)) + deep)
+        adapter_file.decode(struct.pack("<I", len(deep)) + deep)
     with pytest.raises(LearningError):
-        adapterfile.decode(struct.pack("<I", 2) + json.dumps({}).encode())
+        adapter_file.decode(struct.pack("<I", 2) + json.dumps({}).encode())
 
 
 # -- rollout

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.learning import admission, rollout
-from idiolect.learning import gate as guard
+from idiolect.learning import admission, gate, rollout
 from idiolect.listening.attempt import Reason
 from idiolect.listening.pipeline.decoder import State
-from idiolect.people import notices
-from idiolect.people import review as rights
+from idiolect.people import notices, review
 from idiolect.people.receipt import HOW
 from idiolect.values import RETENTION
 
@@ -29,7 +27,7 @@ PLURAL = ("one", "other")
 GIVEN = {
     "purpose.{}": RETENTION, "purpose.{}.what": RETENTION, "purpose.{}.example": RETENTION, "consent.how.{}": HOW,
     "state.{}": [*rollout.State, "set-aside"], "state.{}.what": [*rollout.State, "set-aside"],
-    "now.{}": [state.value for state in State], "gate.{}": guard.CHECKS,
+    "now.{}": [state.value for state in State], "gate.{}": gate.CHECKS,
 }  # fmt: skip
 
 
@@ -72,8 +70,8 @@ def test_what_the_daemon_names_has_words(pattern):
 
 
 def test_why_something_was_refused_has_words():
-    said = [*Reason, *(text for check, text in admission.REASONS.items() if check), rights.FOREIGN]
-    said += rights.RETIRED.values()
+    said = [*Reason, *(text for check, text in admission.REASONS.items() if check), review.FOREIGN]
+    said += review.RETIRED.values()
     assert [text for text in said if f"why.{slug(text)}" not in WORDS["en"]] == []
 
 

@@ -12,16 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import WorkerFailed
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import ledger, rollout
+from idiolect.learning import adapter_file, ledger, rollout
 from idiolect.learning.admission import admit
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.learning.maps import EmbeddingMap
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.attempt import ALIKE
 from idiolect.listening.recognizer import Recognizer
-from idiolect.people import carryover as shelves
-from idiolect.people import standing
+from idiolect.people import carryover, standing
 from idiolect.people.consent import ADAPTER
 from idiolect.people.learner import Learner
 from idiolect.people.models import model_of, succession_of
@@ -169,7 +167,7 @@ def test_with_neither_the_base_model_works_and_everything_waits_for_going_back(d
     old = device.used(ann)
     learner = device.boot("neither")
     assert device.used(ann) is None
-    assert shelves.adapters(learner) == []
+    assert carryover.adapters(learner) == []
     assert "teach the phrases again" in device.told()
     assert f"2 phrases of Ann could not be kept under the new encoder: teach again “{NIGHT}”" in device.told()
     assert standing.counts(learner) == {ann: {"again": 2}}
@@ -183,8 +181,8 @@ def test_beside_the_carried_model_its_own_adapter_is_used_as_it_is(device, ann):
     number, data = device.used(ann)
     learner = device.boot("model")
     assert device.used(ann) is None
-    (adapter,) = shelves.adapters(learner)
-    assert adapterfile.encode(adapter) == data
+    (adapter,) = carryover.adapters(learner)
+    assert adapter_file.encode(adapter) == data
     assert f"2 phrases of Ann still use the earlier model: teach them again: “{NIGHT}”, “{LIGHTS}”" in device.told()
     assert standing.counts(learner) == {ann: {"earlier": 2}}
     assert learner.verify(ann, number)["ok"]
@@ -195,23 +193,23 @@ def test_beside_the_carried_model_its_own_adapter_is_used_as_it_is(device, ann):
 def test_taught_anew_the_carried_model_no_longer_listens_for_it(device, ann):
     learner = device.boot("model")
     device.teach(ann, LIGHTS, turned=True)
-    (adapter,) = shelves.adapters(learner)
+    (adapter,) = carryover.adapters(learner)
     assert [t.name for t in adapter.taught] == [NIGHT]
     assert standing.counts(learner) == {ann: {"earlier": 1}}
     assert "1 phrase of Ann still uses the earlier model" in device.told()
     device.teach(ann, NIGHT, 2, turned=True)
-    assert shelves.adapters(learner) == []
+    assert carryover.adapters(learner) == []
     assert standing.counts(learner) == {}
     learner.rollback(ann)  # back to the version that knows one of them
-    assert [t.name for t in shelves.adapters(learner)[0].taught] == [NIGHT]
+    assert [t.name for t in carryover.adapters(learner)[0].taught] == [NIGHT]
 
 
 def test_what_the_map_does_not_bring_over_is_heard_with_the_carried_model(device, ann, monkeypatch):
     learner = device.boot("both")
     assert standing.counts(learner) == {ann: {"kept": 2}}
-    assert shelves.adapters(learner) == []
+    assert carryover.adapters(learner) == []
     learner.rollback(ann)
-    assert [t.name for t in shelves.adapters(learner)[0].taught] == [NIGHT, LIGHTS]
+    assert [t.name for t in carryover.adapters(learner)[0].taught] == [NIGHT, LIGHTS]
 
 
 @pytest.mark.parametrize("kind", ["map", "model", "both", "neither"])
@@ -223,7 +221,7 @@ def test_forgotten_under_the_new_bundle_it_is_as_if_it_had_never_been(device, an
     assert Rights(learner).forget(device.consents.find("Ann"), {"phrase": NIGHT})["forgotten"] == 3
     left = {r.id for r in device.vault.items(ann, ADAPTER, "adapter")}
     for record in device.vault.items(ann, ADAPTER, "adapter"):
-        assert NIGHT not in str(adapterfile.decode(learner.sealed(ann, int(record.id, 16)).data))
+        assert NIGHT not in str(adapter_file.decode(learner.sealed(ann, int(record.id, 16)).data))
         assert learner.verify(ann, int(record.id, 16))["ok"]
     mine, his = (_everything(learner, who) for who in (ann, ben))
     assert mine == his
@@ -236,19 +234,19 @@ def test_forgotten_under_the_new_bundle_it_is_as_if_it_had_never_been(device, an
 def _everything(learner, profile):
     """What is in use, with either model, but for name and number: bytes."""
     own = rollout.in_use(learner.versions(profile))
-    found = [adapterfile.decode(learner.sealed(profile, own.number).data)] if own else []
-    found += [each for each in shelves.adapters(learner) if each.profile == profile]
-    return [adapterfile.encode(replace(each, profile="aa", number=1)) for each in found]
+    found = [adapter_file.decode(learner.sealed(profile, own.number).data)] if own else []
+    found += [each for each in carryover.adapters(learner) if each.profile == profile]
+    return [adapter_file.encode(replace(each, profile="aa", number=1)) for each in found]
 
 
 def test_withdrawn_and_erased_nothing_is_left_on_any_shelf(device, ann):
     device.boot("both")
     device.consents.withdraw(device.consents.find("Ann"), "enrol")
     assert ADAPTER not in device.vault.purposes(ann)
-    assert shelves.every(device.learner, ann) == []
+    assert carryover.every(device.learner, ann) == []
     for kind in ("old", "model"):
         device.boot(kind)
-        assert (device.used(ann), shelves.adapters(device.learner)) == (None, [])
+        assert (device.used(ann), carryover.adapters(device.learner)) == (None, [])
     device.consents.erase(ann)
     assert device.vault.profiles() == []
 
@@ -259,7 +257,7 @@ def test_what_has_expired_takes_the_shelves_with_it(device, ann, monkeypatch):
     device.teach(ann, "coffee time", 3, turned=True)
     device.clock.pass_(100 * DAY)
     assert learner.expire(learner.day) == 6
-    assert (shelves.every(learner, ann), shelves.adapters(learner)) == ([], [])
+    assert (carryover.every(learner, ann), carryover.adapters(learner)) == ([], [])
     assert [e["phrase"] for e in device.review()] == ["coffee time"] * 3
     device.boot("old")
     assert device.used(ann) is None
@@ -269,9 +267,9 @@ def test_a_crash_after_expiry_leaves_nothing_in_use_either(device, ann):
     learner = device.boot("model")
     device.clock.pass_(400 * DAY)
     device.vault.sweep(learner.day)  # and no more: the power went
-    assert shelves.adapters(learner) == []
+    assert carryover.adapters(learner) == []
     device.boot("model")
-    assert shelves.every(device.learner, ann) == []
+    assert carryover.every(device.learner, ann) == []
     assert device.vault.items(ann, ADAPTER, "adapter") == []
 
 
@@ -280,9 +278,9 @@ def test_a_number_that_is_given_again_is_no_example_that_is_back(device, ann):
     with device.vault.change("swept", count=1, day=learner.day) as change:  # the newest went first
         change.delete(ann, "enrol", "example", "00000006")
     assert learner.add(ann, "enrolment", NIGHT, [invented(2, 9) @ encoders.rotation().T], "02") == [6]
-    assert shelves.adapters(learner) == []
+    assert carryover.adapters(learner) == []
     device.boot("model")
-    (adapter,) = shelves.adapters(device.learner)
+    (adapter,) = carryover.adapters(device.learner)
     assert device.learner.verify(ann, adapter.number)["examples"] == 5
 
 
@@ -324,7 +322,7 @@ def test_a_worker_that_fails_leaves_a_round_owed_to_the_next_start(device, ann, 
     device.boot("map")
     assert device.used(ann) is not None
     Rights(device.boot("model")).forget(device.consents.find("Ann"), {"phrase": NIGHT})
-    (adapter,) = shelves.adapters(device.learner)
+    (adapter,) = carryover.adapters(device.learner)
     assert [t.name for t in adapter.taught] == [LIGHTS]
 
 
@@ -336,11 +334,11 @@ def test_forgetting_without_a_worker_is_made_up_for_under_the_carried_model_too(
     learner = device.boot("model")
     monkeypatch.setattr(Worker, "run", _fails)
     Rights(learner).forget(device.consents.find("Ann"), {"phrase": NIGHT})
-    assert shelves.adapters(learner) == []
+    assert carryover.adapters(learner) == []
     assert learner.due(ann)
     monkeypatch.undo()
-    assert shelves.rebuild(learner, ann)
-    assert [t.name for t in shelves.adapters(learner)[0].taught] == [LIGHTS]
+    assert carryover.rebuild(learner, ann)
+    assert [t.name for t in carryover.adapters(learner)[0].taught] == [LIGHTS]
     assert not learner.due(ann)
 
 
@@ -364,7 +362,7 @@ def test_a_power_cut_in_the_turn_leaves_the_old_table_or_the_new(house, tmp_path
             device = Device(vault, house.clock)
             vault.audit_verify()
             old = bool(device.learner.versions(ann))
-            assert old is not bool(shelves.every(device.learner, ann))
+            assert old is not bool(carryover.every(device.learner, ann))
             assert old is ("encoder-changed" not in device.kinds())
             device.boot("old")
             assert device.used(ann) == data

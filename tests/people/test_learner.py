@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import ledger, rollout
+from idiolect.learning import adapter_file, ledger, rollout
 from idiolect.learning.ledger import Manner
 from idiolect.learning.provenance import unseal
 from idiolect.people.consent import ADAPTER
@@ -69,11 +68,11 @@ def test_forgetting_is_as_if_it_had_never_been(home):
     answer = rights.forget(person, {"phrase": "good night"})
     assert answer["forgotten"] == 3
     (version,) = home.learner.versions(profile)  # no other version is left
-    kept = adapterfile.decode(home.learner.sealed(profile, version.number).data)
+    kept = adapter_file.decode(home.learner.sealed(profile, version.number).data)
     home.learner.round(first, at_once=True)
-    fresh = adapterfile.decode(home.learner.sealed(first, 1).data)
-    same = adapterfile.encode(replace(fresh, profile=profile, number=kept.number))
-    assert adapterfile.encode(kept) == same
+    fresh = adapter_file.decode(home.learner.sealed(first, 1).data)
+    same = adapter_file.encode(replace(fresh, profile=profile, number=kept.number))
+    assert adapter_file.encode(kept) == same
     assert not any("good night" in repr(r.payload) for r in home.vault.items(profile, "enrol", "example"))
     assert home.learner.verify(profile, version.number)["ok"]
 

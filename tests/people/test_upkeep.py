@@ -147,12 +147,12 @@ async def test_an_adapter_that_became_worse_in_use_is_taken_back_by_itself(tmp_p
 
 def _clear(learner):
     """Spans of other people that the base model understands."""
-    from idiolect.learning import gate as guard
+    from idiolect.learning import gate
     from idiolect.listening.pipeline.space import offset_windows
 
     spans = [span(label, n)[0] for label in ("yes", "no", "left", "right") for n in range(6)]
     heard = learner.model.hear(offset_windows(np.stack(spans)))
-    return [s for s, said in zip(spans, guard.spoken(learner.model, None, heard), strict=True) if said]
+    return [s for s, said in zip(spans, gate.spoken(learner.model, None, heard), strict=True) if said]
 
 
 @story
@@ -178,15 +178,14 @@ async def test_the_weekly_self_test_is_in_the_report_and_in_the_log(tmp_path, mo
 
 @story
 async def test_a_self_test_that_fails_takes_the_adapter_back(tmp_path, monkeypatch):
-    from idiolect.learning import messages as protocol
-    from idiolect.learning import self_test as selftest
+    from idiolect.learning import messages, self_test
 
     async with Home(tmp_path) as home:
         profile = await home.agree()
         await home.teach(profile)
         home.wall += 7 * DAY
-        worse = [selftest.Slice(selftest.UNSEEN, 12, 9, 8, 0), selftest.Slice("others: all", 400, 50, 0, 0)]
-        monkeypatch.setattr(protocol, "read_selftest", lambda _: tuple(worse))
+        worse = [self_test.Slice(self_test.UNSEEN, 12, 9, 8, 0), self_test.Slice("others: all", 400, 50, 0, 0)]
+        monkeypatch.setattr(messages, "read_selftest", lambda _: tuple(worse))
         await home.windows.look()
         assert rollout.in_use(await home.versions(profile)) is None
         entries = await home.do(lambda learner: [e for e in learner.vault.audit_entries(9) if e.kind == "self-tested"])

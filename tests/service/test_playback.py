@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bundlebuild.audio import read, to_int16
-from idiolect.cli import main as cli
+from idiolect.cli import main
 from idiolect.errors import RequestError
 from idiolect.events import Hub
 from idiolect.listening.attempt import Taken
@@ -259,14 +259,14 @@ def test_bad_wishes_are_refused_by_name(run, body, field):
 
 def test_over_the_command_line(run, capsys):
     socket = ["--socket", str(run.path)]
-    assert cli.main([*socket, "playback", "on", "--for", "10m"]) == 0
+    assert main.main([*socket, "playback", "on", "--for", "10m"]) == 0
     assert "on for 600 s" in capsys.readouterr().out
-    assert cli.main([*socket, "playback", "on"]) == 0
-    assert cli.main([*socket, "--json", "playback", "off"]) == 0
+    assert main.main([*socket, "playback", "on"]) == 0
+    assert main.main([*socket, "--json", "playback", "off"]) == 0
     assert '"active": false' in capsys.readouterr().out
     assert run.daemon.box.leases == [600.0, 300.0, None]
     with pytest.raises(SystemExit):
-        cli.main([*socket, "playback", "on", "--for", "2h"])
+        main.main([*socket, "playback", "on", "--for", "2h"])
     assert "up to" not in capsys.readouterr().out
 
 

@@ -15,8 +15,7 @@ import yaml
 from idiolect.config.schema import Trust, load
 from idiolect.errors import BundleError, ConfigError
 from idiolect.service.starting import begin
-from idiolect.trust.bundle import choose as boot
-from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle import choose, last_good
 from idiolect.trust.bundle.last_good import LastGood
 from idiolect.trust.bundle.public_keys import public_pem
 from idiolect.trust.bundle.slots import Slots
@@ -53,7 +52,7 @@ class Home:
         """As a daemon notes it that runs with what is configured now."""
         start = self.begin()
         assert not start.fallen
-        lastgood.write(self.state, LastGood(start.config, start.ears.model.digest, heard))
+        last_good.write(self.state, LastGood(start.config, start.ears.model.digest, heard))
 
 
 @pytest.fixture
@@ -174,11 +173,11 @@ def test_a_key_that_cannot_be_used_does_not(home, tmp_path):
 
 
 def test_only_three_sections_are_kept_and_only_what_was_set(home):
-    kept = json.loads((home.state / lastgood.FILE).read_bytes())
+    kept = json.loads((home.state / last_good.FILE).read_bytes())
     assert kept["settings"] == {"schema": 2, "audio": GOOD["audio"], "listening": GOOD["listening"]}
-    assert "ann" not in (home.state / lastgood.FILE).read_text()
-    assert (home.state / lastgood.FILE).stat().st_mode & 0o777 == 0o600
-    assert lastgood.read(home.state).config.listening == load((home.file,)).listening
+    assert "ann" not in (home.state / last_good.FILE).read_text()
+    assert (home.state / last_good.FILE).stat().st_mode & 0o777 == 0o600
+    assert last_good.read(home.state).config.listening == load((home.file,)).listening
 
 
 @pytest.mark.parametrize(
@@ -194,10 +193,10 @@ def test_only_three_sections_are_kept_and_only_what_was_set(home):
     ],
 )
 def test_a_kept_file_that_is_wrong_counts_for_nothing(home, damage):
-    path = home.state / lastgood.FILE
+    path = home.state / last_good.FILE
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
     home.change(**listening(timeout_s=0))
-    assert lastgood.read(home.state) is None
+    assert last_good.read(home.state) is None
     with pytest.raises(ConfigError, match="timeout_s"):
         home.begin()
 
@@ -207,12 +206,12 @@ def test_names_in_any_script_survive_being_kept(home):
     for name in ("straße", "日本語", "O'Brien", "no", "1", "1e3", "null"):
         home.change(**listening(phrases=[name]))
         config = load((home.file,))
-        lastgood.write(home.state, LastGood(config, "00", heard=True))
-        assert lastgood.read(home.state).config.listening == config.listening
+        last_good.write(home.state, LastGood(config, "00", heard=True))
+        assert last_good.read(home.state).config.listening == config.listening
 
 
 def test_without_anything_kept_there_is_no_start(home):
-    (home.state / lastgood.FILE).unlink()
+    (home.state / last_good.FILE).unlink()
     home.change(bundle="/nonexistent")
     with pytest.raises(BundleError, match="/nonexistent"):
         home.begin()
@@ -268,7 +267,7 @@ def test_a_model_that_lost_a_phrase_does_not_silence_a_fleet(home):
     assert "listening.thresholds.stop: the bundle does not offer 'stop'" in start.fallen["bundle"]
     assert start.ears.model.digest == first.digest
     assert start.ears.model.fallback
-    assert boot.obstacles(load((home.file,))), "and a check says so beforehand"
+    assert choose.obstacles(load((home.file,))), "and a check says so beforehand"
 
 
 def test_an_unsigned_bundle_is_no_way_back_where_signed_ones_are_asked_for(home, tmp_path):
@@ -286,14 +285,14 @@ def test_a_reload_looks_at_the_keys_that_the_next_start_will_be_handed(home, tmp
     keys.mkdir()
     handed.mkdir()
     (keys / "bundle.pem").write_bytes(public_pem(bundles.key("bundle").public_key()))
-    monkeypatch.setattr(boot, "Trust", lambda: Trust(keys_dir=keys))
+    monkeypatch.setattr(choose, "Trust", lambda: Trust(keys_dir=keys))
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed))
     bundles.write(bundles.signed(1).files, tmp_path / "acme")
     home.change(bundle=str(tmp_path / "acme"), keystore="tpm", listening={})
     config = load((home.file,))
     with pytest.raises(BundleError, match="no key to check it with"):
-        boot.chosen_model(config)
-    assert boot.obstacles(config) == ()
+        choose.chosen_model(config)
+    assert choose.obstacles(config) == ()
 
 
 # -- the daemon -------------------------------------------------------------------------------------------------------
@@ -313,7 +312,7 @@ class Running(Daemon):
         )
 
     def kept(self) -> bool:
-        good = lastgood.read(self.folder / "state")
+        good = last_good.read(self.folder / "state")
         return good is not None and good.heard
 
     def checks(self):
@@ -368,7 +367,7 @@ def test_a_daemon_keeps_what_works_falls_back_and_says_so_until_it_is_mended(dae
 def test_a_refused_reload_is_told_everywhere_and_changes_nothing(daemon):
     daemon.start().ready()
     daemon.wait(daemon.kept)
-    kept = (daemon.folder / "state" / lastgood.FILE).read_bytes()
+    kept = (daemon.folder / "state" / last_good.FILE).read_bytes()
     for wrong, field in (
         ("idle: {hours: @}\n", "yaml"),
         ("bundle: /nonexistent\n", "bundle"),
@@ -385,7 +384,7 @@ def test_a_refused_reload_is_told_everywhere_and_changes_nothing(daemon):
         assert daemon.checks()["configuration"]["level"] == "fail"
         assert f"reload: {daemon.config}:" in daemon.log
     assert daemon.cli("config", "reload", "--quiet").stdout == ""
-    assert (daemon.folder / "state" / lastgood.FILE).read_bytes() == kept
+    assert (daemon.folder / "state" / last_good.FILE).read_bytes() == kept
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait(lambda: daemon.log.count("reload refused") == 5)
     daemon.settings("log_level: info\n")
@@ -404,7 +403,7 @@ def test_a_microphone_that_a_reload_opens_is_kept_once_it_is_heard(daemon):
         assert daemon.cli("config", "reload").returncode == 0
 
     def kept() -> float:
-        return lastgood.read(daemon.folder / "state").config.audio.gain_db
+        return last_good.read(daemon.folder / "state").config.audio.gain_db
 
     reload(mine.replace("}", ", gain_db: 4}"))
     daemon.wait(lambda: kept() == 4.0)

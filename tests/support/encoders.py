@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from bundlebuild import export
 from idiolect.trust.bundle import bundle as bundles
-from idiolect.trust.bundle import canonical
-from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle import canonical, predecessors
 from idiolect.trust.bundle.manifest import FILE
 from idiolect.trust.bundle.predecessors import Affine
 from idiolect.values import EMBEDDING, WINDOW
@@ -116,8 +115,8 @@ def exact() -> Affine:
 
 def successor(*, affine: Affine | None = None, previous: bool = False, noise: float = NOISE) -> dict[str, bytes]:
     """The new bundle with a map from the shipped encoder, with the shipped bundle carried along, or with neither."""
-    more = succession.map_files({old_id(): affine} if affine else {})
-    more |= succession.previous_files(builtin()) if previous else {}
+    more = predecessors.map_files({old_id(): affine} if affine else {})
+    more |= predecessors.previous_files(builtin()) if previous else {}
     return with_files(files(noise), more)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import adapter_file
 from idiolect.learning.model import Model
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.adapter import Adapter
@@ -61,7 +61,7 @@ class Household:
 
     def in_use(self) -> list[Adapter]:
         """Everybody's adapter, as the daemon would take it over."""
-        return [adapterfile.accept(data, digest) for data, digest in self.learner.files()]
+        return [adapter_file.accept(data, digest) for data, digest in self.learner.files()]
 
     def agree(self, name: str, *purposes: str) -> str:
         """Somebody says yes aloud; their profile."""

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from idiolect.errors import IdiolectError, RequestError
-from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault import sealed_copy
 from tests.support.alsa import require_wavmic
 from tests.support.sieges import SIEGES, besieged
 
@@ -78,7 +78,7 @@ def ann(daemon):
 @pytest.mark.usefixtures("ann")
 def test_large_copies_of_her_own_stay_within_it_too(daemon):
     whole = copy(900)
-    sealed = sealedcopy.seal(json.dumps(whole).encode(), "correct horse")
+    sealed = sealed_copy.seal(json.dumps(whole).encode(), "correct horse")
     before = daemon.rest
     daemon.at_rest()
     for document in (whole, sealed, whole, sealed):

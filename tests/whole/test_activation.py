@@ -21,7 +21,7 @@ from idiolect.client import Client
 from idiolect.client.connection import UnreachableError
 from idiolect.config.schema import Config, Trust
 from idiolect.errors import BundleError
-from idiolect.trust.bundle import choose as boot
+from idiolect.trust.bundle import choose
 from tests.support import bundles
 
 DAEMON = Path(__file__).parents[2] / "daemon"
@@ -227,25 +227,25 @@ def credentials(tmp_path, monkeypatch):
 def test_in_the_unit_systemds_copies_of_the_standard_directory_count(credentials):
     (credentials / "keys.d_vendor.pem").write_bytes(pem("bundle"))
     (credentials / "other.pem").write_bytes(pem("stranger"))
-    keys = boot.trusted_keys(Config())
+    keys = choose.trusted_keys(Config())
     assert [each.file for each in keys.keys] == ["keys.d_vendor.pem"]
     assert not keys.revoked
     (credentials / "keys.d_revoked").write_text(keys.keys[0].fingerprint + "\n")
-    assert boot.trusted_keys(Config()).revoked == {keys.keys[0].fingerprint}
+    assert choose.trusted_keys(Config()).revoked == {keys.keys[0].fingerprint}
 
 
 def test_with_no_key_among_the_credentials_nobody_is_trusted_and_a_directory_of_ones_own_is_read(credentials, tmp_path):
-    assert boot.trusted_keys(Config()).keys == ()
+    assert choose.trusted_keys(Config()).keys == ()
     own = tmp_path / "keys"
     own.mkdir()
     (own / "mine.pem").write_bytes(pem("bundle"))
-    assert [each.file for each in boot.trusted_keys(Config(trust=Trust(keys_dir=own))).keys] == ["mine.pem"]
+    assert [each.file for each in choose.trusted_keys(Config(trust=Trust(keys_dir=own))).keys] == ["mine.pem"]
 
 
 def test_a_damaged_copy_refuses_all(credentials):
     (credentials / "keys.d_vendor.pem").write_bytes(b"garbage")
     with pytest.raises(BundleError, match=r"keys.d_vendor.pem"):
-        boot.trusted_keys(Config())
+        choose.trusted_keys(Config())
 
 
 # -- a start that fails ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle import last_good
 from tests.support import encoders, speech
 from tests.support.alsa import require_wavmic
 from tests.support.bundles import write
@@ -150,6 +150,6 @@ def test_a_map_or_a_carried_model_that_was_tampered_with_is_not_used(home, tmp_p
         assert f"bundle file {name}: refused (6): is not what the manifest says" in home.log
         assert "bundle fell back to what worked last" in home.log
     home.stop()
-    (tmp_path / "state" / lastgood.FILE).unlink()
+    (tmp_path / "state" / last_good.FILE).unlink()
     home.start()
     assert home.process.wait(60) == 78

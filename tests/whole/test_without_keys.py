@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle import last_good
 from idiolect.trust.bundle.public_keys import public_pem
 from idiolect.trust.device.identity import RECORD
 from idiolect.trust.device.provisioning import VAULT
@@ -29,7 +29,7 @@ def furnished(made):
 
 def vaulted(device):
     """What the device keeps, but for the note of which configuration works."""
-    return {name: found for name, found in contents(device.state).items() if name != lastgood.FILE}
+    return {name: found for name, found in contents(device.state).items() if name != last_good.FILE}
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect.cli import systemctl as cli_units
+from idiolect.cli import systemctl
 from idiolect.cli.files import CommandError
 
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
@@ -45,7 +45,7 @@ _BASES = {
     "StateDirectory": "/var/lib", "RuntimeDirectory": "/run", "CacheDirectory": "/var/cache",
     "LogsDirectory": "/var/log",
 }  # fmt: skip
-_UNITS = tuple(Path(f"{base}/systemd/system") / cli_units.SERVICE for base in ("/etc", "/run", "/usr/lib", "/lib"))
+_UNITS = tuple(Path(f"{base}/systemd/system") / systemctl.SERVICE for base in ("/etc", "/run", "/usr/lib", "/lib"))
 MAX_FILES = 64
 """Of a directory whose files are looked at one by one."""
 _ACL, _ACL_VERSION = "system.posix_acl_access", 2
@@ -86,7 +86,7 @@ def installed() -> bool:
 def unit() -> Unit:
     """The unit in force, or the packaged one where systemd cannot be asked."""
     try:
-        found = cli_units.state(cli_units.SERVICE, _WANTED)
+        found = systemctl.state(systemctl.SERVICE, _WANTED)
     except CommandError:
         found = None
     return parsed(_PACKAGED if found is None else found)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idiolect.cli import access as cli_access
+from idiolect.cli import access
 from idiolect.errors import BundleError, Problem
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ class Found:
 
 def has_unit() -> bool:
     """Whether this machine starts the daemon by a unit."""
-    return cli_access.installed()
+    return access.installed()
 
 
 def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Found:
     """Everything that is found. With ``as_unit`` the daemon is taken for one that systemd starts from ``files``."""
     from idiolect.trust.bundle.choose import obstacles
 
-    unit = cli_access.unit() if as_unit else None
+    unit = access.unit() if as_unit else None
     closed = (*_files_closed(files, unit), *_closed(config, unit)) if unit else ()
     closed += tuple(_taken(config))
     if any(problem.field == "bundle" for problem in closed):
@@ -51,22 +51,22 @@ def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Fo
     return Found((*obstacles(config), *closed))
 
 
-def _files_closed(files: Sequence[Path], unit: cli_access.Unit) -> Iterator[Problem]:
+def _files_closed(files: Sequence[Path], unit: access.Unit) -> Iterator[Problem]:
     """Configuration files that the unit may not read, as a umask of 077 leaves them."""
     for file in files:
-        if why := cli_access.hidden(unit, file):
+        if why := access.hidden(unit, file):
             yield Problem(str(file), 1, "file", f"{why}: put it below /etc/idiolect")
-        elif why := cli_access.unreadable(unit, file):
+        elif why := access.unreadable(unit, file):
             yield Problem(str(file), 1, "file", f"{why}: sudo chmod o+r {file}, or give it to the group idiolect")
 
 
-def _closed(config: Config, unit: cli_access.Unit) -> Iterator[Problem]:
+def _closed(config: Config, unit: access.Unit) -> Iterator[Problem]:
     """Paths that the unit may not use as it would have to."""
     for field, path, fix in _read(config):
-        if why := cli_access.unreadable(unit, path):
+        if why := access.unreadable(unit, path):
             yield _problem(config, field, f"{why}: {fix}")
     for field, path in _written(config):
-        if why := cli_access.unwritable(unit, path):
+        if why := access.unwritable(unit, path):
             unit_too = f"name {path}, owned by idiolect, in ReadWritePaths= (sudo systemctl edit idiolectd)"
             yield _problem(config, field, f"{why}: leave {field} out, or {unit_too}")
 

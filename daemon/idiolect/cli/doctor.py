@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from idiolect.cli import systemctl as cli_units
+from idiolect.cli import systemctl
 from idiolect.cli.files import CommandError
 from idiolect.config.files import MAIN, files_for
 from idiolect.errors import ConfigError
@@ -45,7 +45,7 @@ def _unit() -> list[dict[str, object]]:
     """How systemd sees the service. Nothing is said where systemd is not, or does not know it."""
     wanted = ("ActiveState", "SubState", "UnitFileState", "Result", "NRestarts", "ExecMainStatus", "NeedDaemonReload")
     try:
-        found = cli_units.state(cli_units.SERVICE, (*wanted, "StatusText"))
+        found = systemctl.state(systemctl.SERVICE, (*wanted, "StatusText"))
     except CommandError as error:
         return [_check("unit", "warn", str(error), "systemctl status idiolectd")]
     return [] if found is None else [_unit_check(found)]
@@ -85,8 +85,8 @@ def _unit_check(state: Mapping[str, str]) -> dict[str, object]:
     )
     for holds, level, detail, fix in troubles:
         if holds:
-            return _check("unit", level, f"{cli_units.SERVICE} {detail}", fix)
-    return _check("unit", "ok", f"{cli_units.SERVICE} {active}, started at boot")
+            return _check("unit", level, f"{systemctl.SERVICE} {detail}", fix)
+    return _check("unit", "ok", f"{systemctl.SERVICE} {active}, started at boot")
 
 
 def _tpm() -> list[dict[str, object]]:

@@ -17,12 +17,10 @@ from typing import Any
 from idiolect import __version__
 from idiolect.cli import box as cli_box
 from idiolect.cli import bundle as cli_bundle
-from idiolect.cli import config as cli_config
+from idiolect.cli import config, pair, review
 from idiolect.cli import learn as cli_idle
 from idiolect.cli import output as show
-from idiolect.cli import pair as cli_pair
 from idiolect.cli import provision as cli_trust
-from idiolect.cli import review as cli_learn
 from idiolect.cli.files import DEFAULT_CONFIG
 from idiolect.client import Client, NoAnswerError, ServerEvent
 from idiolect.errors import IdiolectError, TrustError
@@ -222,12 +220,12 @@ def _parser() -> argparse.ArgumentParser:
     resume = _add(commands, common, "resume", "listen, or learn, again", _resume)
     resume.add_argument("what", choices=["listening", "learning"])
     _add(commands, common, "devices", "list the sound cards one could capture from", _devices)
-    cli_config.register(commands, common, _add)
+    config.register(commands, common, _add)
     doctor = _add(commands, common, "doctor", "find out what is wrong and what to do about it", _doctor)
     doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
-    cli_learn.register(commands, common, _add)
+    review.register(commands, common, _add)
     cli_idle.register(commands, common, _add)
-    cli_pair.register(commands, common, _add)
+    pair.register(commands, common, _add)
     cli_box.register(commands, common, _add)
     cli_bundle.register(commands, common, _add)
     cli_trust.register(commands, common, _add)

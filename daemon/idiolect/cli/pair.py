@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from idiolect.cli import output as show
-from idiolect.cli import systemctl as cli_units
+from idiolect.cli import systemctl
 from idiolect.cli.files import CommandError
 from idiolect.client import Client
 
@@ -31,7 +31,7 @@ def address(listen: str, access: str, host: str) -> str:
 
 def _where(access: str) -> list[str]:
     try:
-        unit = cli_units.state(UNIT, ("Listen", "ActiveState"))
+        unit = systemctl.state(UNIT, ("Listen", "ActiveState"))
     except CommandError:  # without a bus, systemd answers root alone
         return [f"open the page; its port is what `sudo systemctl show -P Listen {UNIT}` says"]
     if unit and unit.get("ActiveState") == "active":

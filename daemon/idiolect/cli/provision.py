@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.cli import output as show
-from idiolect.cli import systemctl as cli_units
+from idiolect.cli import systemctl
 from idiolect.cli.files import DEFAULT_CONFIG, Add, CommandError, emit, files_explained, read, read_config
 from idiolect.client import Client, UnreachableError
 from idiolect.errors import KeystoreError
@@ -158,7 +158,7 @@ def _daemon_stopped(config: Config) -> Iterator[None]:
     from idiolect.config.schema import Control
 
     if config.control.socket == Control().socket:
-        with cli_units.stopped() as by_systemd:
+        with systemctl.stopped() as by_systemd:
             if not by_systemd:
                 _not_running(config)
             yield

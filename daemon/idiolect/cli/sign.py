@@ -142,10 +142,10 @@ def _upgrade(path: str, policy: Sequence[EllipticCurvePrivateKey]) -> list[Appro
 def _write(signed: Verified, before: dict[str, bytes], out: Path) -> None:
     """Whatever changed, the signature last: before it is there, what is there passes for nothing."""
     from idiolect.host.files import write_durably
-    from idiolect.trust.bundle import signature as oms
+    from idiolect.trust.bundle import signature
 
     out.mkdir(parents=True, exist_ok=True)  # with the umask's mode: a signed bundle is no secret
-    for name in sorted(signed.files, key=lambda name: name == oms.FILE):
+    for name in sorted(signed.files, key=lambda name: name == signature.FILE):
         if before.get(name) != signed.files[name]:
             write_durably(out / name, signed.files[name], 0o644)
 

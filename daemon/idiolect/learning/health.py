@@ -8,7 +8,7 @@ Nobody says afterwards whether an utterance was understood, so each is judged by
 | understood P | said that T was meant | lost, if the base model alone would have understood T |
 | rejected it | - | lost, if the base model alone would have understood a phrase |
 
-Lost against won is an exact sign test (``guard.chance``). The counts roll: beyond WINDOW utterances all are halved, so
+Lost against won is an exact sign test (``gate.chance``). The counts roll: beyond WINDOW utterances all are halved, so
 that a year of good service does not hide a bad month.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from idiolect.errors import NONSENSE, LearningError
-from idiolect.learning import gate as guard
+from idiolect.learning import gate
 
 WINDOW = 100.0
 
@@ -74,7 +74,7 @@ class Health:
     @property
     def worse(self) -> bool:
         """Whether the base model alone would do better, beyond chance."""
-        return guard.chance(round(self.lost), round(self.won)) <= guard.SIGNIFICANT
+        return gate.chance(round(self.lost), round(self.won)) <= gate.SIGNIFICANT
 
     def rates(self) -> dict[str, float]:
         """Shares of the utterances, for people."""

@@ -18,11 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import NONSENSE, LearningError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import gate as guard
-from idiolect.learning import ledger, trainer
+from idiolect.learning import adapter_file, gate, ledger, self_test, trainer
 from idiolect.learning import round as rounds
-from idiolect.learning import self_test as selftest
 from idiolect.learning.admission import REASONS, Verdict
 from idiolect.learning.lived import Wish
 from idiolect.learning.model import Model
@@ -135,7 +132,7 @@ def _told(wish: Wish | None) -> dict[str, Any] | None:
         "taught": wish.taught,
         "always_on": sorted(wish.always_on),
         "pause": wish.pause,
-        "lent": [[adapterfile.encode(adapter), sorted(phrases)] for adapter, phrases in wish.lent],
+        "lent": [[adapter_file.encode(adapter), sorted(phrases)] for adapter, phrases in wish.lent],
     }
 
 
@@ -146,7 +143,7 @@ def _wish(said: Mapping[str, Any] | None) -> Wish | None:
     taught, pause = float(said["taught"]), int(said["pause"])
     if not all(0.0 <= each <= 1.0 for each in (*limits.values(), taught)) or not 1 <= pause <= LONGEST_PAUSE:
         raise ValueError("wish")
-    lent = tuple((adapterfile.decode(data), frozenset(map(str, names))) for data, names in said["lent"])
+    lent = tuple((adapter_file.decode(data), frozenset(map(str, names))) for data, names in said["lent"])
     return Wish(limits, taught, frozenset(map(str, said["always_on"])), pause, lent)
 
 
@@ -235,11 +232,11 @@ def work(request: Request) -> dict[str, Any]:
         data = rounds.replay(request.model, request.ledger, request.when, request.step)
         return {"v": VERSION, "data": data, "digest": hashlib.sha256(data).hexdigest()}
     if request.task == "selftest":
-        active = adapterfile.decode(request.active)
-        tested = selftest.run(request.model, request.ledger, active, request.last, request.wish)
+        active = adapter_file.decode(request.active)
+        tested = self_test.run(request.model, request.ledger, active, request.last, request.wish)
         return {"v": VERSION, "slices": [[s.name, s.total, s.wrong, s.lost, s.won] for s in tested]}
     around = rounds.Circumstances(
-        active=adapterfile.decode(request.active) if request.active else None,
+        active=adapter_file.decode(request.active) if request.active else None,
         others=None if request.others is None else request.model.hear_examples(request.others),
         owed=request.owed,
         wish=request.wish,
@@ -284,7 +281,7 @@ def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
     try:
         _answered(message)
         data = bytes(message["data"])
-        adapter = adapterfile.accept(data, message["digest"])
+        adapter = adapter_file.accept(data, message["digest"])
         if (adapter.profile, adapter.number) != (request.ledger.profile, request.when.number):
             raise ValueError("adapter")
         admissions = tuple(Verdict(int(check), float(weight)) for check, weight in message["admissions"])
@@ -292,8 +289,8 @@ def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
             v.check not in REASONS or not 0.0 <= v.weight <= 1.0 for v in admissions
         ):
             raise ValueError("admissions")
-        verdict = guard.Verdict(int(message["check"]), _numbers(message["numbers"]))
-        if verdict.check not in (0, *guard.CHECKS) or (verdict.passed and not guard.bounded(adapter, len(data))):
+        verdict = gate.Verdict(int(message["check"]), _numbers(message["numbers"]))
+        if verdict.check not in (0, *gate.CHECKS) or (verdict.passed and not gate.bounded(adapter, len(data))):
             raise ValueError("check")
     except NONSENSE:
         raise LearningError("the training worker's answer makes no sense", _FIX) from None
@@ -305,17 +302,17 @@ def read_replay(message: Mapping[str, Any]) -> bytes:
     try:
         _answered(message)
         data = bytes(message["data"])
-        adapterfile.accept(data, message["digest"])
+        adapter_file.accept(data, message["digest"])
         return data
     except NONSENSE:
         raise LearningError("the training worker's answer makes no sense", _FIX) from None
 
 
-def read_selftest(message: Mapping[str, Any]) -> tuple[selftest.Slice, ...]:
+def read_selftest(message: Mapping[str, Any]) -> tuple[self_test.Slice, ...]:
     """The same for a self-test."""
     try:
         _answered(message)
-        rows = [selftest.Slice(str(name)[:64], *map(int, counts)) for name, *counts in message["slices"][:256]]
+        rows = [self_test.Slice(str(name)[:64], *map(int, counts)) for name, *counts in message["slices"][:256]]
         if any(min(s.lost, s.won, s.wrong) < 0 or max(s.lost + s.won, s.wrong) > s.total for s in rows):
             raise ValueError("slices")
     except NONSENSE:

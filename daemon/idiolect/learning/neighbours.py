@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning import aligning
-from idiolect.learning import gate as guard
+from idiolect.learning import aligning, gate
 from idiolect.listening.pipeline.alignment import costs
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def heard_in(model: Model, adapter: Adapter, examples: Sequence[Example]) -> lis
     found = []
     for first in range(0, len(examples), CHUNK):
         some = examples[first : first + CHUNK]
-        spoken = guard.spoken(model, adapter, model.hear_examples(np.stack([e.spans[0] for e in some])))
+        spoken = gate.spoken(model, adapter, model.hear_examples(np.stack([e.spans[0] for e in some])))
         for example, name in zip(some, spoken, strict=True):
             row = aligned.get(example.phrase)
             if name == example.phrase if row is None else _fits(model, row, example):

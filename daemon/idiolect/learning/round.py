@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import gate as guard
-from idiolect.learning import trainer
+from idiolect.learning import adapter_file, gate, trainer
 from idiolect.learning.admission import Verdict as Admitted
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.lived import Wish
@@ -25,13 +23,13 @@ class Outcome:
 
     data: bytes
     digest: str
-    verdict: guard.Verdict
+    verdict: gate.Verdict
     admissions: tuple[Admitted, ...]
 
     @property
     def adapter(self) -> Adapter:
         """What the file holds."""
-        return adapterfile.decode(self.data)
+        return adapter_file.decode(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +49,16 @@ def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances 
     prepared = trainer.prepare(model, ledger)
     for step, strength in enumerate(trainer.LADDER):
         made = trainer.candidate(model, ledger, prepared, when, strength)
-        data = adapterfile.encode(made.adapter)
-        verdict = guard.judge(
+        data = adapter_file.encode(made.adapter)
+        verdict = gate.judge(
             model, made, active=around.active, wish=around.wish, others=around.others, owed=around.owed, size=len(data)
         )
         if verdict.passed and data != _again(model, ledger, prepared[0], when, strength):
-            verdict = guard.Verdict(guard.NOT_REPRODUCIBLE, verdict.numbers)
+            verdict = gate.Verdict(gate.NOT_REPRODUCIBLE, verdict.numbers)
         in_use = verdict.passed and not around.owed and _alike(made.adapter, around.active)
         if in_use:
-            verdict = guard.Verdict(guard.NO_IMPROVEMENT, verdict.numbers)
-        verdict = guard.Verdict(verdict.check, {**verdict.numbers, "step": step})
+            verdict = gate.Verdict(gate.NO_IMPROVEMENT, verdict.numbers)
+        verdict = gate.Verdict(verdict.check, {**verdict.numbers, "step": step})
         outcome = Outcome(data, hashlib.sha256(data).hexdigest(), verdict, prepared[1])
         if verdict.passed or in_use:
             break
@@ -69,7 +67,7 @@ def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances 
 
 def _alike(adapter: Adapter, active: Adapter | None) -> bool:
     """Whether what is in use says the same already: a quarantined example makes no new version."""
-    return active is not None and adapterfile.encode(replace(active, number=adapter.number)) == adapterfile.encode(
+    return active is not None and adapter_file.encode(replace(active, number=adapter.number)) == adapter_file.encode(
         adapter
     )
 
@@ -78,10 +76,10 @@ def _again(
     model: Model, ledger: Ledger, material: trainer.Material, when: trainer.When, strength: trainer.Strength
 ) -> bytes:
     """The same once more, with nothing remembered of the first time."""
-    return adapterfile.encode(trainer.build(model, ledger, replace(material, known={}), when, strength))
+    return adapter_file.encode(trainer.build(model, ledger, replace(material, known={}), when, strength))
 
 
 def replay(model: Model, ledger: Ledger, when: trainer.When, step: int) -> bytes:
     """The file that these make, without judging: for proving what an adapter was made from."""
     material, _ = trainer.prepare(model, ledger)
-    return adapterfile.encode(trainer.build(model, ledger, material, when, trainer.LADDER[step]))
+    return adapter_file.encode(trainer.build(model, ledger, material, when, trainer.LADDER[step]))

@@ -3,8 +3,8 @@
 Two kinds of material: the person's own admitted examples, each heard in a turn of its own (``lived``), of which those
 that came after the adapter was made are *unseen* by it, and the bundle's guard set in its strata (channel, noise,
 pace). A slice counts what was lost (the base model understands it, the adapter does not) and what was won. Whether it
-has become worse is an exact sign test over these (McNemar 1947, as in ``guard``): on unseen examples at
-``guard.SIGNIFICANT``, on the guard set at the same level shared by all strata (Bonferroni), as one false alarm in
+has become worse is an exact sign test over these (McNemar 1947, as in ``gate``): on unseen examples at
+``gate.SIGNIFICANT``, on the guard set at the same level shared by all strata (Bonferroni), as one false alarm in
 twenty a week would take good adapters away.
 """
 
@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.learning import gate as guard
-from idiolect.learning import trainer
+from idiolect.learning import gate, trainer
 
 if TYPE_CHECKING:
     from idiolect.learning.ledger import Ledger
@@ -51,10 +50,10 @@ def _own(model: Model, ledger: Ledger, adapter: Adapter, last: int, wish: Wish |
         return []
     examples = [e for e, v in zip(ledger.examples, verdicts, strict=True) if v.admitted]
     every, known = np.arange(len(examples)), set(model.phrases)
-    now = guard.heard_again(model, wish, adapter, material, every)
+    now = gate.heard_again(model, wish, adapter, material, every)
     may = every[[e.phrase in known for e in examples]]
     base = np.full(len(examples), "", object)  # a phrase that is not the model's is none to it
-    base[may] = guard.heard_again(model, wish, None, material, may)
+    base[may] = gate.heard_again(model, wish, None, material, may)
     right = [(e, a == e.phrase, b == e.phrase) for e, a, b in zip(examples, now, base, strict=True)]
     return _counted(
         (UNSEEN, [(a, b) for e, a, b in right if e.sequence > last]),
@@ -69,7 +68,7 @@ def _own(model: Model, ledger: Ledger, adapter: Adapter, last: int, wish: Wish |
 def _others(model: Model, adapter: Adapter) -> list[Slice]:
     if not model.guard_labels:
         return []
-    said, base, now = guard.on_others(model, adapter)
+    said, base, now = gate.on_others(model, adapter)
     right = [(bool(a == s), bool(b == s)) for a, b, s in zip(now, base, said, strict=True)]
     slices = [
         (f"{GUARD}{kind} {value}", [pair for pair, its in zip(right, values, strict=True) if its == value])
@@ -92,8 +91,8 @@ def worse(slices: Sequence[Slice]) -> str:
     """The first slice on which the adapter is worse than the base model beyond chance, "" for none."""
     strata = sum(s.name.startswith(GUARD) for s in slices)
     for each in slices:
-        level = guard.SIGNIFICANT / strata if each.name.startswith(GUARD) else guard.SIGNIFICANT
+        level = gate.SIGNIFICANT / strata if each.name.startswith(GUARD) else gate.SIGNIFICANT
         judged = each.name == UNSEEN or each.name.startswith(GUARD)
-        if judged and guard.chance(each.lost, each.won) <= level:
+        if judged and gate.chance(each.lost, each.won) <= level:
             return each.name
     return ""

@@ -20,7 +20,7 @@ from idiolect.events import Hub, StateChange
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
-from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import adapter_file
 from idiolect.learning.lived import Wish
 from idiolect.learning.maps import NOTHING, Earlier, Succession
 from idiolect.learning.model import Model
@@ -30,8 +30,7 @@ from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.earlier import Carried
 from idiolect.listening.pipeline.encoder import Encoder
 from idiolect.listening.pipeline.household import Household
-from idiolect.people import carryover as shelves
-from idiolect.people import refusals, sharing, standing, voices
+from idiolect.people import carryover, refusals, sharing, standing, voices
 from idiolect.people.consent import Consents, may_be_named
 from idiolect.people.feedback import Said, observe
 from idiolect.people.learner import Learner
@@ -277,7 +276,7 @@ class Personal:
     async def _carry(self, learner: Learner, shared: Mapping[str, Collection[str]]) -> None:
         """Listen with the earlier model for what nothing else hears; without anybody who needs it, let it go."""
         self.standing = await self._keys.ask(lambda: standing.counts(learner))
-        adapters = await self._keys.ask(lambda: shelves.adapters(learner))
+        adapters = await self._keys.ask(lambda: carryover.adapters(learner))
         earlier, before = self._succession.earlier, self._carried
         if earlier is None or not adapters:
             self._carried = None
@@ -461,7 +460,7 @@ def _carried(earlier: Earlier, adapters: Sequence[Adapter], shared: Mapping[str,
 def _accepted(data: bytes, digest: str) -> Adapter | None:
     """An adapter as the keys thread handed it over; what is damaged is not used, and its owner gets the base model."""
     try:
-        return adapterfile.accept(data, digest)
+        return adapter_file.accept(data, digest)
     except LearningError as error:
         log.error("an adapter came damaged: %s; %s", error, error.fix)
         return None

@@ -24,9 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import messages as protocol
-from idiolect.learning import rollout
+from idiolect.learning import adapter_file, messages, rollout
 from idiolect.learning.rollout import State, Version
 from idiolect.learning.trainer import When
 from idiolect.people.consent import ADAPTER, CONSENT
@@ -239,7 +237,9 @@ def known(records: Records, profile: str) -> set[str]:
     """The phrases that the adapter in use under this bundle was taught."""
     used = rollout.in_use(records.versions(profile))
     try:
-        return {t.name for t in adapterfile.decode(records.sealed(profile, used.number).data).taught} if used else set()
+        return (
+            {t.name for t in adapter_file.decode(records.sealed(profile, used.number).data).taught} if used else set()
+        )
     except (LearningError, RequestError):
         return set()
 
@@ -253,7 +253,7 @@ def adapter(records: Records, profile: str) -> Adapter | None:
     if before is None or sealed is None:
         return None
     try:
-        found = adapterfile.accept(sealed.data, sealed.provenance.adapter)
+        found = adapter_file.accept(sealed.data, sealed.provenance.adapter)
     except LearningError as error:
         log.error("an adapter is not used: %s", error)
         return None
@@ -291,8 +291,8 @@ def rebuild(learner: Learner, profile: str, *, patient: bool = False) -> bool:
         return False
     rows, number = learner.ledger(profile, of=before), learner.counter(profile) + 1
     others = learner.others(rows, before)  # before the model is there: it takes some MiB of its own while it looks
-    request = protocol.Request(before.load(), rows, When(learner.day, number), b"", others, owed=True)
-    outcome = protocol.read_answer(learner.ask(request, patient=patient), request)
+    request = messages.Request(before.load(), rows, When(learner.day, number), b"", others, owed=True)
+    outcome = messages.read_answer(learner.ask(request, patient=patient), request)
     passed = outcome.verdict.passed
     versions = (Version(number, State.ACTIVE),) if passed else ()
     shelf = _filled(learner, profile, before.digest, versions)

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import LearningError, RequestError, TrustError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import gate as guard
-from idiolect.learning import rollout
+from idiolect.learning import adapter_file, gate, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.rollout import Signal, State
 from idiolect.listening.pipeline.space import offset_windows
@@ -54,7 +52,7 @@ def _observe(learner: Learner, profile: str, said: Sequence[Said], usage: dict[s
     health = learner.health(profile)
     if said and versions:
         heard = learner.model.hear(offset_windows(np.stack([s.span for s in said])))
-        base = guard.understood(learner.model, None, heard)
+        base = gate.understood(learner.model, None, heard)
         answers = {v.number: _answers(learner, profile, v, heard) for v in versions if _watched(v)}
         for i, each in enumerate(said):
             used = rollout.in_use(versions)
@@ -81,12 +79,12 @@ Answer = tuple[str, float]
 
 
 def _answers(learner: Learner, profile: str, version: rollout.Version, heard: Heard) -> list[Answer]:
-    return guard.understood(learner.model, _adapter(learner, profile, version.number), heard)
+    return gate.understood(learner.model, _adapter(learner, profile, version.number), heard)
 
 
 def _adapter(learner: Learner, profile: str, number: int) -> Adapter | None:
     try:
-        return adapterfile.decode(learner.sealed(profile, number).data)
+        return adapter_file.decode(learner.sealed(profile, number).data)
     except (LearningError, RequestError, TrustError):
         return None
 
@@ -117,7 +115,7 @@ def corrected(learner: Learner, said: Said) -> bool:
     if used is None or said.meant == said.understood:
         return False
     heard = learner.model.hear(offset_windows(said.span)[None])
-    base = guard.understood(learner.model, None, heard)[0]
+    base = gate.understood(learner.model, None, heard)[0]
     own = _answers(learner, said.profile, used, heard)[0]
     health = _health(learner.day, _of(learner, said.profile, used.number), said, own, base)
     after = used.corrected()

@@ -17,11 +17,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import messages as protocol
-from idiolect.learning import rollout
+from idiolect.learning import adapter_file, messages, rollout, self_test
 from idiolect.learning import round as rounds
-from idiolect.learning import self_test as selftest
 from idiolect.learning.admission import Verdict
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import Ledger
@@ -32,8 +29,7 @@ from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.rollout import Signal
 from idiolect.learning.trainer import When, prepare
 from idiolect.learning.worker.process import Backend
-from idiolect.people import carryover as shelves
-from idiolect.people import sharing
+from idiolect.people import carryover, sharing
 from idiolect.people.consent import ADAPTER, CONSENT, Consents
 from idiolect.people.records import LastRound, Records, Retired
 from idiolect.trust.vault.vault import Change
@@ -72,22 +68,22 @@ class Learner(Records):
         self.recalled: set[str] = set()
         """Profiles that somebody asked for since the start: their disuse has ended."""
 
-    def ask(self, request: protocol.Request, *, patient: bool = False) -> dict[str, object]:
+    def ask(self, request: messages.Request, *, patient: bool = False) -> dict[str, object]:
         """The worker's answer; that there was none goes into the audit log, unless it only gave way."""
         try:
-            answer = self.backend.run(protocol.ask(request), protocol.ANSWER_CAP, patient=patient)
+            answer = self.backend.run(messages.ask(request), messages.ANSWER_CAP, patient=patient)
         except Preempted:
             raise
         except WorkerFailed as failure:
             self.vault.log("round-failed", profile=request.ledger.profile, cause=failure.cause)
             raise
-        return protocol.unpack(answer, protocol.ANSWER_CAP)
+        return messages.unpack(answer, messages.ANSWER_CAP)
 
     # -- rounds -------------------------------------------------------------------------------------------------
 
     def due(self, profile: str, *, asked: bool = False) -> bool:
         """Whether a round would find something new; ``asked`` that somebody does not want to wait."""
-        if shelves.owed(self, profile):
+        if carryover.owed(self, profile):
             return True
         known, last, day = self.outline(profile), self.last_round(profile), self.day
         if not known.examples and not known.usage:
@@ -123,8 +119,8 @@ class Learner(Records):
         active = self.sealed(profile, used.number).data if used and not owed else b""
         number = self.counter(profile) + 1
         when = When(self.day, number)
-        request = protocol.Request(self.model, known, when, active, self.others(known), owed, wish=self._wish(profile))
-        outcome = protocol.read_answer(self.ask(request, patient=patient), request)
+        request = messages.Request(self.model, known, when, active, self.others(known), owed, wish=self._wish(profile))
+        outcome = messages.read_answer(self.ask(request, patient=patient), request)
         if not outcome.verdict.passed:
             check, count = outcome.verdict.check, len(known.examples)
             with self.vault.change("adapter-refused", False, profile=profile, check=check, examples=count) as change:
@@ -138,7 +134,7 @@ class Learner(Records):
         if wish is None:
             return None
         used = ((self.used(other), names) for other, names in sharing.everybody(self).items() if other != profile)
-        lent = ((adapterfile.decode(sealed.data), names) for sealed, names in used if sealed)
+        lent = ((adapter_file.decode(sealed.data), names) for sealed, names in used if sealed)
         return replace(wish, lent=tuple(lent))
 
     def round_owed(self, profile: str) -> Made:
@@ -154,7 +150,7 @@ class Learner(Records):
     def _rebuild_owed(self, profile: str) -> None:
         """The same under the model that the bundle carries."""
         try:
-            shelves.rebuild(self, profile)
+            carryover.rebuild(self, profile)
         except LearningError as error:
             log.warning("no adapter of the earlier model is made of what is left yet: %s", error)
 
@@ -214,7 +210,7 @@ class Learner(Records):
         """Write the table, and drop the versions that neither it nor one set aside names any more."""
         rows = json.dumps([asdict(v) for v in versions]).encode()
         change.put(profile, ADAPTER, "state", "00", rows)
-        shelved = [v for shelf in shelves.every(self, profile) for v in shelf.versions]
+        shelved = [v for shelf in carryover.every(self, profile) for v in shelf.versions]
         self.keep_only(change, profile, [*versions, *shelved])
 
     @staticmethod
@@ -276,20 +272,20 @@ class Learner(Records):
             return False
         sealed = self.sealed(profile, used.number)
         known, record = self.ledger(profile), sealed.provenance
-        request = protocol.Request(
+        request = messages.Request(
             self.model, known, When(self.day), sealed.data, task="selftest", last=record.last,
             wish=self._wish(profile),
         )  # fmt: skip
-        slices = protocol.read_selftest(self.ask(request, patient=patient))
-        worse = selftest.worse(slices)
+        slices = messages.read_selftest(self.ask(request, patient=patient))
+        worse = self_test.worse(slices)
         result = {
             "day": self.day,
             "adapter": used.number,
             "worse": worse,
             "slices": [list(asdict(s).values()) for s in slices],
         }
-        own = [s for s in slices if s.name == selftest.UNSEEN]
-        others = [s for s in slices if s.name == f"{selftest.GUARD}all"]
+        own = [s for s in slices if s.name == self_test.UNSEEN]
+        others = [s for s in slices if s.name == f"{self_test.GUARD}all"]
         fields: dict[str, int | str] = {
             "profile": profile, "adapter": used.number, "passed": int(not worse),
             "unseen": sum(s.total for s in own), "lost": sum(s.lost for s in own), "won": sum(s.won for s in own),
@@ -305,20 +301,20 @@ class Learner(Records):
         """Make anew what was made from another bundle or from examples that are gone; how many profiles that was."""
         stale = 0
         for profile in self.vault.profiles():
-            shelves.tidy(self, profile)
+            carryover.tidy(self, profile)
             why = self._stale(profile)
             stale += bool(why)
             if why == "expired":
                 self.retire(profile, why)
-            gone = why == "expired" or (bool(why) and not shelves.turn(self, profile, why))
-            if gone or shelves.waiting(self, profile):
+            gone = why == "expired" or (bool(why) and not carryover.turn(self, profile, why))
+            if gone or carryover.waiting(self, profile):
                 self.round_owed(profile)
             else:
                 self._rebuild_owed(profile)
         return stale
 
     def _stale(self, profile: str) -> str:
-        if why := shelves.stale(self, profile):
+        if why := carryover.stale(self, profile):
             return why
         used = rollout.in_use(self.versions(profile))
         if used is None:
@@ -341,7 +337,7 @@ class Learner(Records):
         for profile in self.vault.profiles() if gone else ():
             if why := self._stale(profile):
                 self.retire(profile, why)
-            shelves.tidy(self, profile)
+            carryover.tidy(self, profile)
             sharing.tidy(self, profile)
         for profile in self.unheard(day):
             self.retire(profile, "disuse")
@@ -394,8 +390,8 @@ class Learner(Records):
         remade = b""
         if same and record.bundle == model.digest:
             when = When(record.day, record.number)
-            request = protocol.Request(model, known, when, task="replay", step=record.step)
-            remade = protocol.read_replay(self.ask(request))
+            request = messages.Request(model, known, when, task="replay", step=record.step)
+            remade = messages.read_replay(self.ask(request))
         checks = {
             "signed": True,
             "bundle": record.bundle == model.digest,

@@ -19,8 +19,7 @@ from idiolect.learning import aligning
 from idiolect.learning.advice import Neighbour
 from idiolect.learning.ledger import Manner, Source
 from idiolect.listening.inference import Heard, Inference
-from idiolect.people import feedback as observe
-from idiolect.people import refusals, sharing
+from idiolect.people import feedback, refusals, sharing
 from idiolect.people.adapters import Personal
 from idiolect.people.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.people.learner import Learner, Made
@@ -183,8 +182,8 @@ class People:
                     422, "phrase", "is not known: teach it with `idiolect enroll`, or see `idiolect status`"
                 )
             number = self._learn_of(learner, heard, "correction", meant, understood)
-            said = observe.Said(profile, understood, heard.span, meant)
-            back = not earlier and observe.corrected(learner, said)
+            said = feedback.Said(profile, understood, heard.span, meant)
+            back = not earlier and feedback.corrected(learner, said)
             return {**_kept(learner, profile, number), "rolled_back": back}
 
         answer = await self._personal.changed(work)

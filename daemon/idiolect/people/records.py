@@ -34,16 +34,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import adapter_file, neighbours, rollout
 from idiolect.learning import health as healths
 from idiolect.learning import ledger as ledgers
-from idiolect.learning import neighbours, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import PURPOSES, Example, Ledger, Manner, Source
 from idiolect.learning.maps import NOTHING, Earlier, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
-from idiolect.people import carryover as shelves
+from idiolect.people import carryover
 from idiolect.people.consent import ADAPTER, CONSENT, Consents
 from idiolect.trust.device.provisioning import ADAPTER_KEY
 from idiolect.trust.vault.change import MAX_DAY
@@ -198,9 +197,9 @@ class Records:
 
     def _heard(self, profile: str, besides: set[str], most: int, model: Model, of: Earlier | None) -> list[Example]:
         """The newest examples of phrases ``besides`` others from which the adapter in use has learnt something."""
-        sealed = shelves.carried(self, profile) if of else self.used(profile)
+        sealed = carryover.carried(self, profile) if of else self.used(profile)
         try:
-            adapter = adapterfile.decode(sealed.data) if sealed else None
+            adapter = adapter_file.decode(sealed.data) if sealed else None
         except LearningError:
             return []
         if sealed is None or adapter is None:

@@ -13,17 +13,15 @@ from typing import Any
 
 from idiolect.errors import RequestError, TrustError
 from idiolect.host import structure
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import rollout, trainer
+from idiolect.learning import adapter_file, rollout, trainer
 from idiolect.learning.admission import REASONS
 from idiolect.learning.ledger import PURPOSES, Example
-from idiolect.people import carryover as shelves
-from idiolect.people import copies, sharing, standing, voices
+from idiolect.people import carryover, copies, sharing, standing, voices
 from idiolect.people.consent import ADAPTER, Person
 from idiolect.people.learner import Learner, Made
 from idiolect.people.records import DAY_S
 from idiolect.people.stretch import stretch
-from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault import sealed_copy
 from idiolect.values import counted
 
 PARTS, AROUND = 1 << 16, 5 << 19
@@ -50,7 +48,7 @@ def date(day: int) -> str:
 class Rights:
     """See the module."""
 
-    def __init__(self, learner: Learner, stretch: sealedcopy.Stretch = stretch) -> None:
+    def __init__(self, learner: Learner, stretch: sealed_copy.Stretch = stretch) -> None:
         """``stretch`` makes a key of a passphrase."""
         self._learner = learner
         self._vault = learner.vault
@@ -124,7 +122,7 @@ class Rights:
     def history(self, person: Person) -> dict[str, object]:
         """The versions of somebody's adapter, those set aside for another bundle first, each table's oldest first."""
         rows = []
-        aside = [v for shelf in shelves.every(self._learner, person.profile) for v in shelf.versions]
+        aside = [v for shelf in carryover.every(self._learner, person.profile) for v in shelf.versions]
         for version in [*aside, *self._learner.versions(person.profile)]:
             record = self._learner.sealed(person.profile, version.number).provenance
             rows.append(
@@ -159,7 +157,7 @@ class Rights:
 
     def _told(self, person: Person, version: rollout.Version) -> list[str]:
         sealed = self._learner.sealed(person.profile, version.number)
-        record, adapter = sealed.provenance, adapterfile.decode(sealed.data)
+        record, adapter = sealed.provenance, adapter_file.decode(sealed.data)
         gate, strength = record.gate, trainer.LADDER[record.step]
         said = {
             "shadow": "is tried out silently: it answers beside what is in use, and nobody hears it",
@@ -326,14 +324,14 @@ class Rights:
         }  # fmt: skip
         self._vault.log("exported", profile=person.profile, count=len(kept))
         return (
-            sealedcopy.seal(json.dumps(document, ensure_ascii=False).encode(), passphrase, self._stretch)
+            sealed_copy.seal(json.dumps(document, ensure_ascii=False).encode(), passphrase, self._stretch)
             if passphrase
             else document
         )
 
     def bring(self, person: Person, document: Mapping[str, Any], passphrase: str = "") -> dict[str, object]:
         """Bring an export back, for a person who agreed here: what no consent covers here is left out, and counted."""
-        if document.get("schema") == sealedcopy.SCHEMA:
+        if document.get("schema") == sealed_copy.SCHEMA:
             document = self._opened(document, passphrase)
         if (
             not isinstance(document, Mapping)
@@ -366,7 +364,7 @@ class Rights:
     def _opened(self, document: Mapping[str, Any], passphrase: str) -> Any:
         """What was sealed, None where that is no JSON. ``RequestError`` where it does not open, or is too much."""
         try:
-            plain = structure.Source(sealedcopy.open_(document, passphrase, self._stretch))
+            plain = structure.Source(sealed_copy.open_(document, passphrase, self._stretch))
             return structure.load_apart(plain, parts=PARTS, depth=structure.DEPTH, around=AROUND)
         except TrustError as error:
             raise RequestError(422, "passphrase", str(error)) from None

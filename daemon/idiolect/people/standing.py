@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from idiolect.people import carryover as shelves
+from idiolect.people import carryover
 
 if TYPE_CHECKING:
     from idiolect.people.consent import Person
@@ -28,7 +28,7 @@ def phrases(records: Records, profile: str) -> dict[str, str]:
         return {}  # the usual case, for which nothing need be read
     taught = [(e.phrase, encoder) for e, encoder in records.examples(profile) if e.source == "enrolment"]
     fresh = {phrase for phrase, encoder in taught if encoder == records.encoder}
-    used, beside = shelves.known(records, profile), shelves.adapter(records, profile)
+    used, beside = carryover.known(records, profile), carryover.adapter(records, profile)
     heard = {each.name for each in beside.taught} if beside else set()
     found = {}
     for phrase in sorted({phrase for phrase, _ in taught} - (fresh & used) - set(records.model.phrases)):

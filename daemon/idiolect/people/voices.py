@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapter_file as adapterfile
-from idiolect.learning import prototypes, rollout, trainer
+from idiolect.learning import adapter_file, prototypes, rollout, trainer
 
 if TYPE_CHECKING:
     from idiolect.learning.model import Model
@@ -68,7 +67,7 @@ def _in_use(learner: Learner, profile: str) -> bool:
         return False
     try:
         sealed = learner.sealed(profile, used.number)
-        return sealed.provenance.bundle == learner.model.digest and adapterfile.decode(sealed.data).voice is not None
+        return sealed.provenance.bundle == learner.model.digest and adapter_file.decode(sealed.data).voice is not None
     except (LearningError, RequestError):  # which is told where it is brought into use
         return False
 

@@ -39,7 +39,7 @@ from idiolect.host import process, systemd
 from idiolect.host.systemd import Notifier
 from idiolect.learning.lived import Wish
 from idiolect.learning.worker.process import Worker
-from idiolect.listening import recognizer as assembly
+from idiolect.listening import recognizer
 from idiolect.listening.audio.capture import BlockQueue, Capture, Source
 from idiolect.listening.audio.microphone import list_devices, open_source
 from idiolect.listening.audio.outages import Outages
@@ -104,7 +104,7 @@ class Service:
         model = model_of(ears.recognizer)
         self.personal = Personal(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
-            people=assembly.users(config), state_dir=Path(config.state_dir),
+            people=recognizer.users(config), state_dir=Path(config.state_dir),
             names=self._names, listen=self._listen, wishes=self._wish, backend=self._worker, succession=ears.succession,
         )  # fmt: skip
         self.people = People(self.personal, self._inference)
@@ -259,7 +259,7 @@ class Service:
             base = also_always(base, "yes")
         taught = (*(household.taught if household else ()), *(carried.phrases if carried else ()))
         wish = with_taught(base, tuple(dict.fromkeys(taught)), self._config.listening.sensitivity)
-        wish = assembly.for_people(wish, self._config, self.personal.profiles)
+        wish = recognizer.for_people(wish, self._config, self.personal.profiles)
         self._inference.listen_for(wish, household, profile, carried)
         self.streams.listen_for(wish, household, profile, carried)
 
@@ -342,7 +342,11 @@ class Service:
             "listening": self._listening(),
             "playback": self.box.status(),
             "microphone": {name: getattr(health, name) for name in health.__slots__},
-            "bundle": {**assembly.described(self._bundle), "signed": self._model.signed, "digest": self._model.digest},
+            "bundle": {
+                **recognizer.described(self._bundle),
+                "signed": self._model.signed,
+                "digest": self._model.digest,
+            },
             "keystore": self._config.keystore
             if view.protected
             else f"{self._config.keystore} (not hardware protected)",

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from idiolect.config.schema import Audio, Config, check_phrases, load, replaced
 from idiolect.errors import ConfigError, Problem, reason
-from idiolect.listening import recognizer as assembly
+from idiolect.listening import recognizer
 from idiolect.service.starting import Start
-from idiolect.trust.bundle import choose as boot
-from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle import choose, last_good
 from idiolect.trust.bundle.last_good import LastGood
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class Settings:
         self._fallen = dict(start.fallen)
         self._refused: tuple[Problem, ...] = ()
         self._state_dir = Path(start.config.state_dir)
-        self._kept = lastgood.read(self._state_dir)
+        self._kept = last_good.read(self._state_dir)
         for section, why in start.fallen.items():
             log.error("%s fell back to what worked last: %s", section, why)
 
@@ -56,7 +55,7 @@ class Settings:
         """
         try:
             config = load(self._files())
-            if found := boot.obstacles(config):
+            if found := choose.obstacles(config):
                 raise ConfigError(found)
         except ConfigError as error:
             for problem in error.problems:
@@ -94,10 +93,10 @@ class Settings:
             return
         self._kept = now
         try:
-            lastgood.write(self._state_dir, now)
+            last_good.write(self._state_dir, now)
         except (OSError, ValueError) as error:
             what = error.strerror if isinstance(error, OSError) else error
-            log.warning("%s cannot be written (%s): a start has nothing to fall back to", lastgood.FILE, what)
+            log.warning("%s cannot be written (%s): a start has nothing to fall back to", last_good.FILE, what)
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -121,7 +120,7 @@ class Settings:
 def _value(config: Config, name: str) -> object:
     """What a dotted name stands for; of people their Unix users."""
     if name == "people":
-        return assembly.users(config)
+        return recognizer.users(config)
     value: object = config
     for part in name.split("."):
         value = getattr(value, part)

@@ -27,9 +27,7 @@ from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening
 from idiolect.listening.recognizer import Recognizer, listening_for
 from idiolect.people.models import succession_of
-from idiolect.trust.bundle import bundle
-from idiolect.trust.bundle import choose as boot
-from idiolect.trust.bundle import last_good as lastgood
+from idiolect.trust.bundle import bundle, choose, last_good
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.trust.bundle.choose import Chosen, Model
 from idiolect.trust.bundle.last_good import LastGood
@@ -70,7 +68,7 @@ def begin(load: Callable[[Collection[str]], Config]) -> Start:
     except ConfigError as error:
         refused, wrong = error, _sections(error)
         config = load(wrong)
-    kept = lastgood.read(Path(config.state_dir))
+    kept = last_good.read(Path(config.state_dir))
     for sections in _trials(tuple(wrong), config, kept):
         if "bundle" in wrong and "bundle" not in sections:
             continue  # it would fail for the same reason
@@ -110,7 +108,7 @@ def _trials(broken: Sequence[str], config: Config, kept: LastGood | None) -> Ite
         yield ()
     if kept is None or ("audio" in broken and not kept.heard):
         return
-    another = kept.config.bundle != config.bundle or config.bundle == boot.INSTALLED
+    another = kept.config.bundle != config.bundle or config.bundle == choose.INSTALLED
     for more in ((), ("listening",), ("bundle",), ("listening", "bundle")):
         if (broken or more) and not set(broken) & set(more) and (another or "bundle" not in more):
             yield (*broken, *more)
@@ -118,10 +116,10 @@ def _trials(broken: Sequence[str], config: Config, kept: LastGood | None) -> Ite
 
 def _start(config: Config, kept: LastGood | None, sections: Collection[str], fallen: Mapping[str, str]) -> Start:
     if kept is None or not sections:
-        return Start(config, ears(config, boot.choose(config, bundle.load)))
+        return Start(config, ears(config, choose.choose(config, bundle.load)))
     config = replaced(config, kept.config, sections)
     if "bundle" in sections:
-        chosen = boot.choose_again(config, kept.digest, bundle.load, fallen["bundle"])
+        chosen = choose.choose_again(config, kept.digest, bundle.load, fallen["bundle"])
     else:
-        chosen = boot.choose(config, bundle.load)
+        chosen = choose.choose(config, bundle.load)
     return Start(config, ears(config, chosen), fallen)

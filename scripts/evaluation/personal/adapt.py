@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild.words import BACKGROUND, UNKNOWN
-from idiolect.learning import gate as guard
-from idiolect.learning import trainer
+from idiolect.learning import gate, trainer
 from idiolect.learning.model import Model
 from idiolect.listening.pipeline.adapter import Adapter
 
@@ -40,7 +39,7 @@ class Changes:
     def add(self, lost: int, won: int) -> None:
         """One adapter's."""
         self.adapters, self.lost, self.won = self.adapters + 1, self.lost + lost, self.won + won
-        self.regressions += guard.chance(lost, won) <= guard.SIGNIFICANT
+        self.regressions += gate.chance(lost, won) <= gate.SIGNIFICANT
 
 
 @dataclass(slots=True)
@@ -125,7 +124,7 @@ class Fresh:
         self.before = self._answers(self.heard.posteriors())
 
     def _answers(self, scores: NDArray[np.float32]) -> NDArray[np.intp]:
-        return guard.answers(scores[:, 1, : len(self.model.classes)], self.model.limits)
+        return gate.answers(scores[:, 1, : len(self.model.classes)], self.model.limits)
 
     def count(self, into: Changes, adapter: Adapter) -> None:
         """Take in what an adapter changes."""
@@ -186,7 +185,7 @@ def figures(name: str, measured: Sequence[User]) -> dict[str, float | str | None
 def regressions(measured: Sequence[User]) -> dict[str, float | str | None]:
     """Adapters that passed the gate and find fewer of other people's phrases than the base model, beyond chance.
 
-    ``guard.regressions`` counts on the shipped guard set, which the gate saw; ``guard.fresh.*`` on FRESH other clips,
+    ``gate.regressions`` counts on the shipped guard set, which the gate saw; ``guard.fresh.*`` on FRESH other clips,
     which it did not: there one in twenty would be beyond chance by chance, and what tells is lost against won.
     """
     if not measured:

@@ -13,9 +13,8 @@ from bundlebuild import corpus, space
 from bundlebuild.words import COMMANDS, DIGITS
 from evaluation.embed import Heard
 from evaluation.tasks import decide_digit, decide_sc12, windows
-from idiolect.learning import gate as guard
+from idiolect.learning import gate, trainer
 from idiolect.learning import round as rounds
-from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard as Scored
 from idiolect.learning.model import Model
@@ -139,4 +138,4 @@ def words_of(source: str) -> Sequence[str]:
 
 def names(model: Model, adapter: Adapter) -> tuple[str, ...]:
     """Columns of an adapted stream."""
-    return guard.names_of(model, adapter)
+    return gate.names_of(model, adapter)

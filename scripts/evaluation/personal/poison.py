@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundlebuild.words import BACKGROUND
-from idiolect.learning import gate as guard
+from idiolect.learning import gate, trainer
 from idiolect.learning import round as rounds
-from idiolect.learning import trainer
 from idiolect.learning.admission import Admission
 from idiolect.learning.ledger import Example, Ledger, Source
 from idiolect.learning.model import Heard, Model
@@ -90,7 +89,7 @@ class Target:
 
     def understood(self, adapter: Adapter | None, rows: Sequence[int]) -> list[str]:
         """What is heard in some of the owner's clips."""
-        return guard.spoken(self.model, adapter, self.heard.take(np.asarray(rows, np.intp))) if len(rows) else []
+        return gate.spoken(self.model, adapter, self.heard.take(np.asarray(rows, np.intp))) if len(rows) else []
 
     def lost(self, ledger: Ledger, phrase: str, rows: Sequence[int]) -> float:
         """Share of clips in which the phrase is not heard any more after a round with this ledger."""

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idiolect.control.api import routes as api
+from idiolect.control.api import routes
 from torture.attacking.installed import PERSON, Installed, become, children
 from torture.attacking.session import Session, ask, attempt
 
@@ -114,7 +114,7 @@ def sockets(report: Report, folder: Path, wide: bool) -> None:
         report.attempt(f"connect: {path.name}", lambda path=path: _connect(path) and 0)
     if wide:
         control = str(folder / "control.sock")
-        for where, methods in api.ROUTES.items():
+        for where, methods in routes.ROUTES.items():
             for method in methods:
                 body = {} if method == "POST" else None
                 report.attempt(f"ask: {method} {where}", lambda m=method, w=where, b=body: ask(control, m, w, b)[0])

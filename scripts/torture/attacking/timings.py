@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 from idiolect.control.page.browsers import ALPHABET, CODE_LENGTH, TRIES, Pairing
 from idiolect.errors import IdiolectError
 from idiolect.people.consent import Consents
-from idiolect.trust.vault import envelope
-from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault import envelope, sealed_copy
 from idiolect.trust.vault.secret import Secret
 from tests.support import bundles
 from tests.support.learners import Household
@@ -219,15 +218,15 @@ def _sealed() -> Iterator[Refusal]:
         lambda wrong=mac[:-1] + bytes([mac[-1] ^ 1]): envelope.same(mac, wrong),
         lambda wrong=bytes([mac[0] ^ 1]) + mac[1:]: envelope.same(mac, wrong),
     )
-    cost, sealedcopy.COST = sealedcopy.COST, 2  # the cost of scrypt is the same for all: it would only take longer
+    cost, sealed_copy.COST = sealed_copy.COST, 2  # the cost of scrypt is the same for all: it would only take longer
     try:
-        document = sealedcopy.seal(b"a copy", "correct horse battery")
+        document = sealed_copy.seal(b"a copy", "correct horse battery")
     finally:
-        sealedcopy.COST = cost
+        sealed_copy.COST = cost
     yield Refusal(
         "passphrase of a copy: all but the last letter right, none right",
-        refused(lambda: sealedcopy.open_(document, "correct horse batterx")),
-        refused(lambda: sealedcopy.open_(document, "dpssfdu!ipstf!cbuufsz")),
+        refused(lambda: sealed_copy.open_(document, "correct horse batterx")),
+        refused(lambda: sealed_copy.open_(document, "dpssfdu!ipstf!cbuufsz")),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from idiolect.config.schema import Idle
 from idiolect.host import clock
-from idiolect.service.idle import conditions as idle
+from idiolect.service.idle import conditions
 from torture.clocks.turned import DAY, ClockedHome, Clocks
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC")
@@ -49,7 +49,7 @@ def hours(step: int) -> tuple[int, list[str]]:
                     text = f"{shown:%H:%M}"
                     for wish in HOURS:
                         looked += 1
-                        if idle.within(wish, clock.minute_of_day(now)) != _within(wish, text):
+                        if conditions.within(wish, clock.minute_of_day(now)) != _within(wish, text):
                             found.append(f"{name}, {shown.isoformat()}: {wish} is taken wrongly")
     return looked, found
 

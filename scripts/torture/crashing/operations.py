@@ -11,7 +11,7 @@ from typing import Any
 
 from idiolect.learning.ledger import PURPOSES
 from idiolect.learning.worker.process import Worker
-from idiolect.people import feedback as observe
+from idiolect.people import feedback
 from idiolect.people.consent import Consents
 from idiolect.people.consent import Person as Agreed
 from idiolect.people.learner import Learner
@@ -122,7 +122,7 @@ class Operations(Choosing):
 
         def run() -> None:
             self._learner.add(profile, "correction", meant, [take(key)], session, heard)
-            observe.corrected(self._learner, observe.Said(profile, heard, take(key)[0], meant))
+            feedback.corrected(self._learner, feedback.Said(profile, heard, take(key)[0], meant))
 
         return Doing(self._changed(profile, after, after.after_round(0)), run)
 
@@ -141,7 +141,7 @@ class Operations(Choosing):
         words = list(WORDS)
         counts = {word: self._chance.randint(1, 9) for word in self._chance.sample(words, 2)}
         said = [
-            observe.Said(profile, word, take(self._key(word, i))[0])
+            feedback.Said(profile, word, take(self._key(word, i))[0])
             for i, word in enumerate(self._chance.choices(words, k=utterances))
         ]
         usage = dict(person.usage)
@@ -149,7 +149,7 @@ class Operations(Choosing):
             usage[word, self._day] = usage.get((word, self._day), 0) + count
         after = replace(person, usage=usage)
         states = self._changed(profile, after.after_round(0) if utterances else after)
-        return Doing(states, lambda: observe.observe(self._learner, {profile: counts}, said))
+        return Doing(states, lambda: feedback.observe(self._learner, {profile: counts}, said))
 
     def _usage(self) -> Doing | None:
         profile = self._pick(lambda p: p.known("usage")) or self._pick(lambda _: True)

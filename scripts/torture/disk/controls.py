@@ -9,7 +9,7 @@ from typing import Any
 
 from idiolect.errors import TrustError
 from idiolect.people.consent import Consents
-from idiolect.trust.device import key_file as keyfile
+from idiolect.trust.device import key_file
 from idiolect.trust.vault import change, schema, vault
 from idiolect.trust.vault.vault import Vault
 from torture.disk.bench import Bench
@@ -25,7 +25,7 @@ def _without_sync() -> None:
 
 
 def _in_place() -> None:
-    keyfile.write_durably = lambda path, data, *_: path.write_bytes(data)
+    key_file.write_durably = lambda path, data, *_: path.write_bytes(data)
 
 
 def _deaf() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idiolect.control.api import routes as api
+from idiolect.control.api import routes
 from torture.flooding.pouring import Stream
 
 USUAL = {"rate": 16_000, "width": 2, "channels": 1}
@@ -123,7 +123,7 @@ def posted(make: Callable[[], bytes], *paths: str) -> list[Stream]:
 
 def with_a_body() -> list[str]:
     """Every path of the control API that takes one, but for what changes whether the microphone is heard."""
-    return sorted(path for path, methods in api.ROUTES.items() if "POST" in methods and path != "/v1/listening")
+    return sorted(path for path, methods in routes.ROUTES.items() if "POST" in methods and path != "/v1/listening")
 
 
 HALF = b"GET /v1/status HTTP/1.1\r\nHost: loc"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from idiolect.config.schema import Config
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapter_file as adapterfile
+from idiolect.learning import adapter_file
 from idiolect.learning.ledger import MAX_EXAMPLES
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.pipeline.adapter import Adapter
@@ -155,7 +155,7 @@ class House:
         """Everybody's, as the daemon takes them over."""
         custody, learner = self.open()
         try:
-            return [adapterfile.accept(data, digest) for data, digest in learner.files()]
+            return [adapter_file.accept(data, digest) for data, digest in learner.files()]
         finally:
             custody.close()
 

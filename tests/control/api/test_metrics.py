@@ -19,8 +19,7 @@ import pytest
 
 from idiolect.config.schema import parse
 from idiolect.control.api import metrics
-from idiolect.learning import gate as guard
-from idiolect.learning import rollout
+from idiolect.learning import gate, rollout
 from idiolect.learning.worker import process as worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.audio.microphone import MicrophoneError
@@ -163,7 +162,7 @@ def test_every_state_that_there_is_has_a_series():
     kinds = [MicrophoneError, *MicrophoneError.__subclasses__()]
     assert {kind.state for kind in kinds} | {"opening", "running", "paused"} <= set(metrics.MICROPHONE)
     assert tuple(state.value for state in rollout.State) == metrics.ADAPTERS
-    assert [*metrics.VERDICTS[1:]] == [str(number) for number in sorted(guard.CHECKS)]
+    assert [*metrics.VERDICTS[1:]] == [str(number) for number in sorted(gate.CHECKS)]
 
 
 # -- the daemon's own -------------------------------------------------------------------------------------------------

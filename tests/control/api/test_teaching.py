@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idiolect.cli import review as cli_learn
+from idiolect.cli import review
 from idiolect.errors import RequestError
 from idiolect.learning.ledger import Manner
 from idiolect.listening.attempt import GAP, Reason, Taken
@@ -217,7 +217,7 @@ def test_what_means_something_else_is_no_phrase(house, phrase):  # noqa: F811 - 
 def test_the_command_line_says_why_takes_are_kept_and_not_used(check, why, well):
     gate = {"passed": False, "check": check, "reason": "in the gate's words", "numbers": {}}
     state = {"state": "done", "reason": f"check {check} failed: ...", "result": {"adapter": 0, "gate": gate}}
-    told = cli_learn._not_learnt(argparse.Namespace(name="ann", phrase="lights please"), state)
+    told = review._not_learnt(argparse.Namespace(name="ann", phrase="lights please"), state)
     assert told[0] == f"kept, but not used: {why}"
     assert ("all is well" in told[1]) == well
     assert 'idiolect forget ann --phrase "lights please"' in told[1]

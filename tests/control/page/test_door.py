@@ -13,7 +13,7 @@ import pytest
 from idiolect.control.api.daemon import Session
 from idiolect.control.http import Request
 from idiolect.control.limits import Rates, TooOften
-from idiolect.control.page import routes as page_api
+from idiolect.control.page import routes
 from idiolect.control.page.door import PageDoor
 from idiolect.errors import RequestError
 from tests.support.alsa import require_wavmic
@@ -210,7 +210,7 @@ def test_without_a_page_there_is_nothing_to_pair_with(tmp_path):
 
 def test_all_of_the_page_together_is_small_on_its_way(home):
     page, sent, whole = home.browser(), 0, 0
-    for path in page_api.routes():
+    for path in routes.routes():
         if path.startswith("/v1/"):
             continue
         status, packed, headers = page.ask("GET", path, Accept_Encoding="br, gzip;q=0.9")

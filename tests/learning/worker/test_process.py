@@ -13,7 +13,7 @@ import pytest
 
 from benchmark.learn import sample_ledger
 from idiolect.errors import LearningError, Preempted, WorkerFailed
-from idiolect.learning import messages as protocol
+from idiolect.learning import messages
 from idiolect.learning.trainer import When
 from idiolect.learning.worker import frames
 from idiolect.learning.worker.process import HELLO_CAP, Worker
@@ -144,7 +144,7 @@ def test_a_hostile_worker_within_its_confinement_only_ends_itself(act):
 @pytest.fixture(scope="module")
 def long_round():
     """A round that takes a second or so."""
-    return protocol.ask(protocol.Request(model(), sample_ledger(model(), 1000), When(20_000, 1)))
+    return messages.ask(messages.Request(model(), sample_ledger(model(), 1000), When(20_000, 1)))
 
 
 def test_a_patient_round_gives_way_within_a_tenth_of_a_second(long_round):
@@ -161,7 +161,7 @@ def test_a_patient_round_gives_way_within_a_tenth_of_a_second(long_round):
         thread = threading.Thread(target=stop)
         thread.start()
         try:
-            worker.run(long_round, protocol.ANSWER_CAP, patient=True)
+            worker.run(long_round, messages.ANSWER_CAP, patient=True)
             late += 1
         except Preempted:
             took.append(time.monotonic() - stopped[0][0])
@@ -175,12 +175,12 @@ def test_who_speaks_before_it_begins_keeps_it_from_beginning(long_round):
     worker = Worker()
     assert worker.stop() is False
     with pytest.raises(Preempted):
-        worker.run(long_round, protocol.ANSWER_CAP, patient=True)
+        worker.run(long_round, messages.ANSWER_CAP, patient=True)
     assert child("say(frame(asked()))").run(b"x", CAP) == b"x"
     worker.resume()
     threading.Timer(0.3, worker.stop).start()
     with pytest.raises(Preempted):
-        worker.run(long_round, protocol.ANSWER_CAP, patient=True)
+        worker.run(long_round, messages.ANSWER_CAP, patient=True)
 
 
 def test_what_somebody_waits_for_does_not_give_way():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.learning import messages as protocol
+from idiolect.learning import messages
 from idiolect.learning import round as rounds
 from idiolect.learning.ledger import Example, Ledger, decode
 from idiolect.learning.trainer import When
@@ -212,10 +212,10 @@ def test_what_somebody_waits_for_runs_with_low_priority_and_not_last_of_all():
     """On a board that is busy for ever, SCHED_IDLE would mean never."""
     act = "say(json.dumps([os.sched_getscheduler(0), os.nice(0)]))"
     assert json.loads(confined(["nice"], act).removesuffix("done")) == [os.SCHED_BATCH, sandbox.NICE]
-    request = protocol.ask(protocol.Request(model(), _ledger(), When(20_000, 1)))
+    request = messages.ask(messages.Request(model(), _ledger(), When(20_000, 1)))
     worker = Worker()
     for patient, layer in ((False, "nice"), (True, "idle")):
-        worker.run(request, protocol.ANSWER_CAP, patient=patient)
+        worker.run(request, messages.ANSWER_CAP, patient=patient)
         assert worker.layers[0].name == layer
 
 
@@ -261,9 +261,9 @@ def _ledger():
 
 def test_a_round_within_all_layers_makes_the_very_bytes_that_one_without_makes():
     worker = Worker()
-    request = protocol.Request(model(), _ledger(), When(20_000, 1))
-    answer = worker.run(protocol.ask(request), protocol.ANSWER_CAP)
-    outcome = protocol.read_answer(protocol.unpack(answer, protocol.ANSWER_CAP), request)
+    request = messages.Request(model(), _ledger(), When(20_000, 1))
+    answer = worker.run(messages.ask(request), messages.ANSWER_CAP)
+    outcome = messages.read_answer(messages.unpack(answer, messages.ANSWER_CAP), request)
     assert outcome.data == rounds.run(model(), _ledger(), When(20_000, 1)).data
     held = {layer.name for layer in worker.layers if layer.held}
     assert held >= {"nice", "parent", "limits", "undumpable", "no_new_privs", "capabilities"}
@@ -294,9 +294,9 @@ def test_a_kernel_that_lacks_layers_is_said_and_the_rest_holds(tmp_path):
         """)
     )
     worker = Worker([sys.executable, str(launcher)])
-    request = protocol.Request(model(), _ledger(), When(20_000, 1))
-    answer = worker.run(protocol.ask(request), protocol.ANSWER_CAP)
-    assert protocol.read_answer(protocol.unpack(answer, protocol.ANSWER_CAP), request).verdict.passed
+    request = messages.Request(model(), _ledger(), When(20_000, 1))
+    answer = worker.run(messages.ask(request), messages.ANSWER_CAP)
+    assert messages.read_answer(messages.unpack(answer, messages.ANSWER_CAP), request).verdict.passed
     missing = {layer.name for layer in worker.layers if not layer.held}
     assert missing == {"landlock", "seccomp", "namespaces"}
     assert all(layer.detail for layer in worker.layers if not layer.held)

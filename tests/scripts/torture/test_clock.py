@@ -20,8 +20,8 @@ from idiolect.listening.inference import AGE_S, Recent
 from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
 from idiolect.people.review import Rights
-from idiolect.service import pause as pausing
-from idiolect.service.idle import conditions as idle
+from idiolect.service import pause
+from idiolect.service.idle import conditions
 from idiolect.trust.vault.rotation import Meter
 from idiolect.values import MAX_PAUSE_S, RETENTION, Detection, Event
 from tests.support.homes import DAY, Home, story
@@ -134,7 +134,7 @@ async def test_a_pause_of_learning_is_as_long_as_it_was_asked_for(tmp_path, monk
 
 def paused(folder, now):
     quiet = Capture(lambda: None, BlockQueue(1), lambda: None)
-    return pausing.Pausing(quiet, folder, lambda: None, now=lambda: now[0])
+    return pause.Pausing(quiet, folder, lambda: None, now=lambda: now[0])
 
 
 def test_a_pause_that_could_not_be_written_is_written_later(tmp_path, monkeypatch):
@@ -145,10 +145,10 @@ def test_a_pause_that_could_not_be_written_is_written_later(tmp_path, monkeypatc
             def full(*_):
                 raise OSError(28, "No space left on device")
 
-            patch.setattr(pausing, "write_durably", full)
+            patch.setattr(pause, "write_durably", full)
             it.pause(7200)
             it._look()
-        assert not (tmp_path / pausing.PAUSE_FILE).exists()
+        assert not (tmp_path / pause.PAUSE_FILE).exists()
         it._look()
         after = paused(tmp_path, now)
         after.restore()
@@ -160,7 +160,7 @@ def test_a_pause_that_could_not_be_written_is_written_later(tmp_path, monkeypatc
 
 def test_a_pause_of_an_earlier_version(tmp_path):
     async def work(until):
-        (tmp_path / pausing.PAUSE_FILE).write_text(json.dumps({"paused": True, "until": until}))
+        (tmp_path / pause.PAUSE_FILE).write_text(json.dumps({"paused": True, "until": until}))
         it = paused(tmp_path, [at(100, 1000.0)])
         it.restore()
         return it.active, it.until
@@ -279,4 +279,4 @@ def test_the_shape_of_now():
     assert abs(now.wall - time.time()) < 60
     assert clock.read_moment(json.loads(json.dumps(now.as_dict()))) == now
     assert now.boot_id == clock.moment().boot_id
-    assert idle.within("always", 0)
+    assert conditions.within("always", 0)

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("wyoming", reason="pip install '.[wyoming]'")
 
-from idiolect.control.api import routes as api
+from idiolect.control.api import routes
 from tests.support.alsa import require_wavmic
 from tests.support.wyoming_talk import spoken
 from torture import flood
@@ -87,7 +87,7 @@ def test_with_slack_times_may_be_longer_and_nothing_else():
 
 def test_every_body_of_the_api_is_flooded_and_is_as_long_as_may_be():
     assert set(floods.with_a_body()) == {
-        path for path, methods in api.ROUTES.items() if "POST" in methods
+        path for path, methods in routes.ROUTES.items() if "POST" in methods
     } - {"/v1/listening"}  # fmt: skip
     for make in (floods.objects, floods.deep):
         assert (16 << 20) - 128 < len(make()) <= 16 << 20

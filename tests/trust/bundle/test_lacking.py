@@ -175,12 +175,12 @@ def test_where_no_yes_can_be_heard_only_who_is_paired_is_asked(tmp_path):
 
 def test_what_cannot_be_opened_is_not_put_down_to_the_keys(tmp_path, monkeypatch):
     from idiolect.errors import LearningError
-    from idiolect.people import adapters as personal
+    from idiolect.people import adapters
 
     def broken(*_args: object, **_more: object) -> None:
         raise LearningError("an adapter's table is not what was written", "idiolect rollback")
 
-    monkeypatch.setattr(personal, "Learner", broken)
+    monkeypatch.setattr(adapters, "Learner", broken)
     home = Unable(tmp_path).start()
     try:
         wait(lambda: "not what was written" in str(home.client.status()["personalization"]))

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from idiolect.errors import BundleError
 from idiolect.people.models import succession_of
 from idiolect.trust.bundle import bundle as bundles
-from idiolect.trust.bundle import canonical
-from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle import canonical, predecessors
 from idiolect.trust.bundle.manifest import FILE
 from idiolect.trust.bundle.predecessors import MAX_GAIN, NUMBERS, Affine
 from idiolect.trust.bundle.source import Memory
@@ -127,13 +126,13 @@ def test_half_of_it_is_none_of_it(name):
 
 def test_a_carried_model_whose_contents_make_no_sense_is_refused_by_its_own_name():
     broken = refit(builtin(), phrases__json=b"[]x")
-    more = succession.previous_files(broken)
+    more = predecessors.previous_files(broken)
     with pytest.raises(BundleError) as refusal:
         bundles.load(unsigned(encoders.with_files(encoders.files(), more)))
     assert refusal.value.file == "previous-phrases.json"
     head = canonical.parse(builtin()["head.json"])
     head["arrays"] = [a for a in head["arrays"] if a["name"] != "scores_bias"]
-    more = succession.previous_files(refit(builtin(), head__json=canonical.encode(head)))
+    more = predecessors.previous_files(refit(builtin(), head__json=canonical.encode(head)))
     with pytest.raises(BundleError) as refusal:
         succession_of(bundles.load(unsigned(encoders.with_files(encoders.files(), more))))
     assert refusal.value.file == "previous-head.bin"
@@ -141,7 +140,7 @@ def test_a_carried_model_whose_contents_make_no_sense_is_refused_by_its_own_name
 
 def test_a_map_at_its_bounds_is_taken():
     raw = numbers(np.eye(96) * MAX_GAIN, offset=256.0)
-    (found,) = succession.maps({"maps.json": index("e" * 64), "maps.bin": raw}, "f" * 64).values()
+    (found,) = predecessors.maps({"maps.json": index("e" * 64), "maps.bin": raw}, "f" * 64).values()
     assert (found.matrix.max(), found.offset.max()) == (MAX_GAIN, 256.0)
 
 
@@ -151,7 +150,7 @@ def test_any_numbers_are_a_bounded_map_or_refused(values, place):
     raw = bytearray(numbers())
     raw[4 * place : 4 * (place + len(values))] = struct.pack(f"<{len(values)}f", *values)
     with contextlib.suppress(BundleError):  # anything else that is raised fails the test
-        (found,) = succession.maps({"maps.json": index("e" * 64), "maps.bin": bytes(raw)}, "f" * 64).values()
+        (found,) = predecessors.maps({"maps.json": index("e" * 64), "maps.bin": bytes(raw)}, "f" * 64).values()
         assert np.isfinite(found.matrix).all()
         assert np.linalg.norm(found.matrix, 2) <= MAX_GAIN * 1.001
 
@@ -163,15 +162,15 @@ def test_maps_come_back_as_they_were_written():
             rng.standard_normal((EMBEDDING, EMBEDDING)).astype(np.float32) / 20,
             rng.standard_normal(EMBEDDING).astype(np.float32),
         )
-        for n in range(succession.MAX_MAPS)
+        for n in range(predecessors.MAX_MAPS)
     }
-    read = succession.maps(succession.map_files(written), "f" * 64)
+    read = predecessors.maps(predecessors.map_files(written), "f" * 64)
     assert list(read) == list(written)
     assert [each.digest for each in read.values()] == [each.digest for each in written.values()]
-    assert succession.map_files({}) == {}
+    assert predecessors.map_files({}) == {}
 
 
 def test_a_successor_carries_the_maps_of_the_bundle_before():
-    carried = succession.previous_files({**builtin(), "maps.json": b"i", "maps.bin": b"n", "other": b""})
+    carried = predecessors.previous_files({**builtin(), "maps.json": b"i", "maps.bin": b"n", "other": b""})
     assert (carried["previous-maps.json"], carried["previous-maps.bin"]) == (b"i", b"n")
     assert "previous-other" not in carried

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from idiolect.errors import BundleError
-from idiolect.trust.bundle import approvals, canonical, manifest
-from idiolect.trust.bundle import signature as oms
+from idiolect.trust.bundle import approvals, canonical, manifest, signature
 from idiolect.trust.bundle import verify as verify_
 from idiolect.trust.bundle.public_keys import TrustedKeys, fingerprint
 from idiolect.trust.bundle.source import Memory
@@ -27,8 +26,8 @@ def refused(files, keys=None, **options):
 
 def vouched(files, by="bundle"):
     """The files under a good signature, whatever they hold."""
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != oms.FILE}
-    return {**files, oms.FILE: oms.sign(key(by), "x", digests)}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != signature.FILE}
+    return {**files, signature.FILE: signature.sign(key(by), "x", digests)}
 
 
 def test_a_good_bundle_passes_every_check():
@@ -58,7 +57,7 @@ def test_what_passes_is_told_in_order():
 
 @pytest.mark.parametrize("name", FILES)
 def test_1_a_file_above_its_cap(name):
-    caps = {"manifest.json": manifest.CAP, "approvals.json": approvals.CAP, "model.sig": oms.CAP}
+    caps = {"manifest.json": manifest.CAP, "approvals.json": approvals.CAP, "model.sig": signature.CAP}
     cap = {**caps, **manifest.PAYLOAD_CAPS}[name]
     assert refused({**FILES, name: bytes(cap + 1)}) == (name, 1)
 
@@ -111,10 +110,10 @@ def test_3_manifest_or_approvals_are_not_what_was_signed():
 
 
 def test_3_a_signature_that_leaves_out_manifest_or_approvals():
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != oms.FILE}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != signature.FILE}
     for name in ("manifest.json", "approvals.json"):
         rest = {n: d for n, d in digests.items() if n != name}
-        assert refused({**FILES, oms.FILE: oms.sign(key("bundle"), "x", rest)}) == (name, 3)
+        assert refused({**FILES, signature.FILE: signature.sign(key("bundle"), "x", rest)}) == (name, 3)
 
 
 # -- 4: version
@@ -154,9 +153,9 @@ def test_5_manifest_or_approvals_missing():
 
 
 def test_5_a_signature_that_covers_more_than_the_manifest():
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != oms.FILE}
-    more = oms.sign(key("bundle"), "x", {**digests, "extra": "0" * 64})
-    assert refused({**FILES, oms.FILE: more}) == ("extra", 5)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != signature.FILE}
+    more = signature.sign(key("bundle"), "x", {**digests, "extra": "0" * 64})
+    assert refused({**FILES, signature.FILE: more}) == ("extra", 5)
 
 
 # -- 6: digests
@@ -171,9 +170,9 @@ def test_6_other_bytes(name):
 
 
 def test_6_what_the_manifest_gives_and_the_signature_does_not():
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != oms.FILE}
-    raw = oms.sign(key("bundle"), "x", digests | {"head.bin": "0" * 64})
-    assert refused({**FILES, oms.FILE: raw}) == ("head.bin", 6)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != signature.FILE}
+    raw = signature.sign(key("bundle"), "x", digests | {"head.bin": "0" * 64})
+    assert refused({**FILES, signature.FILE: raw}) == ("head.bin", 6)
 
 
 def test_6_two_files_swapped():

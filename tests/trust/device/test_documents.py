@@ -15,12 +15,10 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from idiolect.errors import KeystoreError, VaultError
 from idiolect.trust.bundle import canonical
 from idiolect.trust.bundle.public_keys import public_pem
-from idiolect.trust.device import attestation, certificate, documents
-from idiolect.trust.device import identity as device
+from idiolect.trust.device import attestation, certificate, documents, identity
 from idiolect.trust.device.attestation import AttestationError, Signed, attest_data
 from idiolect.trust.device.identity import Device, SealedKey
-from idiolect.trust.vault import audit
-from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.vault import audit, sealed_copy
 from tests.attacks.test_quotes import PCR, SoftwareKey
 from tests.support.bundles import key
 
@@ -32,7 +30,7 @@ PASSPHRASE = "eight ch"  # noqa: S105 -- a test's
 
 @pytest.fixture(scope="module")
 def sealed():
-    return sealedcopy.seal(b"what was said", PASSPHRASE)
+    return sealed_copy.seal(b"what was said", PASSPHRASE)
 
 
 def test_a_sealed_copy_is_scrypt_and_aes_gcm_as_it_says(sealed):
@@ -43,20 +41,20 @@ def test_a_sealed_copy_is_scrypt_and_aes_gcm_as_it_says(sealed):
     assert (len(salt), len(nonce)) == (16, 12)
     secret = Scrypt(salt=salt, length=32, n=32_768, r=8, p=1).derive(PASSPHRASE.encode())
     opened = AESGCM(secret).decrypt(nonce, base64.b64decode(sealed["box"]), b"idiolect/sealed/v1")
-    assert opened == b"what was said" == sealedcopy.open_(sealed, PASSPHRASE)
-    again = sealedcopy.seal(b"what was said", PASSPHRASE)
+    assert opened == b"what was said" == sealed_copy.open_(sealed, PASSPHRASE)
+    again = sealed_copy.seal(b"what was said", PASSPHRASE)
     assert {sealed[n] for n in ("salt", "nonce", "box")}.isdisjoint({again[n] for n in ("salt", "nonce", "box")})
 
 
 def test_a_passphrase_of_seven_characters_is_refused():
     with pytest.raises(VaultError, match="fewer than 8") as refusal:
-        sealedcopy.seal(b"", "seven c")
+        sealed_copy.seal(b"", "seven c")
     assert refusal.value.state == "failed"
 
 
 def test_another_passphrase_does_not_open(sealed):
     with pytest.raises(VaultError, match="does not open") as refusal:
-        sealedcopy.open_(sealed, PASSPHRASE + " ")
+        sealed_copy.open_(sealed, PASSPHRASE + " ")
     assert refusal.value.state == "failed"
 
 
@@ -70,26 +68,26 @@ def test_another_passphrase_does_not_open(sealed):
 )  # fmt: skip
 def test_a_damaged_copy_is_refused_before_any_work_is_done(sealed, change):
     with pytest.raises(VaultError, match="damaged") as refusal:
-        sealedcopy.open_({**sealed, **change}, PASSPHRASE, lambda *_: pytest.fail("worked on it"))
+        sealed_copy.open_({**sealed, **change}, PASSPHRASE, lambda *_: pytest.fail("worked on it"))
     assert refusal.value.state == "damaged"
 
 
 @pytest.mark.parametrize("field", ["schema", "cost", "salt", "nonce", "box"])
 def test_a_copy_with_a_field_missing_is_refused(sealed, field):
     with pytest.raises(VaultError, match="damaged"):
-        sealedcopy.open_({n: v for n, v in sealed.items() if n != field}, PASSPHRASE)
+        sealed_copy.open_({n: v for n, v in sealed.items() if n != field}, PASSPHRASE)
 
 
 def test_costs_and_sizes_at_their_limits_are_tried(sealed, monkeypatch):
     tried = []
     for cost in (2, 1 << 15):
         with pytest.raises(VaultError, match="does not open"):
-            sealedcopy.open_({**sealed, "cost": cost}, PASSPHRASE, lambda *_: tried.append(_[2]) or bytes(32))
+            sealed_copy.open_({**sealed, "cost": cost}, PASSPHRASE, lambda *_: tried.append(_[2]) or bytes(32))
     assert tried == [2, 1 << 15]
-    monkeypatch.setattr(sealedcopy, "CAP", 40)
+    monkeypatch.setattr(sealed_copy, "CAP", 40)
     for size, state in ((40, "failed"), (41, "damaged")):
         with pytest.raises(VaultError) as refusal:
-            sealedcopy.open_({**sealed, "box": base64.b64encode(bytes(size)).decode()}, PASSPHRASE)
+            sealed_copy.open_({**sealed, "box": base64.b64encode(bytes(size)).decode()}, PASSPHRASE)
         assert refusal.value.state == state
 
 
@@ -105,10 +103,10 @@ def record(**changes):
 
 
 def test_a_record_comes_back_and_says_whether_it_has_a_tpm():
-    assert device.parse(RECORD.encode()) == RECORD
+    assert identity.parse(RECORD.encode()) == RECORD
     assert RECORD.uses_tpm
     bare = Device("ab" * 16)
-    assert device.parse(bare.encode()) == bare
+    assert identity.parse(bare.encode()) == bare
     assert not bare.uses_tpm
     assert not bare.complete
 
@@ -130,16 +128,16 @@ def test_a_record_comes_back_and_says_whether_it_has_a_tpm():
 def test_a_record_that_is_none_is_damaged(change):
     raw = record(**change)
     if change == {"sealed": {}}:  # a mapping without entries reads as none: nothing was sealed
-        assert device.parse(raw).sealed == ()
+        assert identity.parse(raw).sealed == ()
         return
     with pytest.raises(KeystoreError, match="damaged") as refusal:
-        device.parse(raw)
+        identity.parse(raw)
     assert refusal.value.state == "damaged"
 
 
 def test_a_record_of_more_than_16_kib_is_damaged():
     with pytest.raises(KeystoreError, match="damaged"):
-        device.parse(record(srk="00" * (8 << 10)))
+        identity.parse(record(srk="00" * (8 << 10)))
 
 
 # -- attestation, by a key in software that signs as a TPM does

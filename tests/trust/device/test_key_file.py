@@ -6,7 +6,7 @@ import os
 import pytest
 
 from idiolect.errors import KeystoreError
-from idiolect.trust.device import key_file as keyfile
+from idiolect.trust.device import key_file
 from idiolect.trust.device.key_file import FileKeystore
 from idiolect.trust.vault.keystore import CURRENT, NEXT, Keystore, Slot
 from idiolect.trust.vault.secret import Secret
@@ -146,7 +146,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_nothing_changes(path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keyfile, "write_durably", full)
+    monkeypatch.setattr(key_file, "write_durably", full)
     with pytest.raises(KeystoreError, match="No space left") as refusal:
         keystore.write_slot(NEXT, Slot(2, Secret.random()))
     assert refusal.value.state == "full"
@@ -154,7 +154,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_nothing_changes(path, mo
 
 
 def test_what_is_parsed_does_not_print(path):
-    assert json.loads(path.read_text())["root"] not in repr(keyfile._load(path))
+    assert json.loads(path.read_text())["root"] not in repr(key_file._load(path))
 
 
 # -- a credential as the other half -------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def credential(tmp_path, monkeypatch):
     directory = tmp_path / "credentials"
     directory.mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
-    file = directory / keyfile.CREDENTIAL
+    file = directory / key_file.CREDENTIAL
     file.write_bytes(b"a" * 32)
     return file
 
@@ -195,7 +195,7 @@ def test_the_file_alone_does_not_give_the_root(bound, credential):
 def test_the_same_file_with_another_credential_would_be_another_root(bound, credential):
     root = FileKeystore.open(bound)[1].root
     credential.write_bytes(b"b" * 32)
-    edited(bound, credential=keyfile._name(keyfile._credential()))
+    edited(bound, credential=key_file._name(key_file._credential()))
     assert FileKeystore.open(bound)[1].root != root
 
 
@@ -208,7 +208,7 @@ def test_a_file_from_before_the_credential_opens_as_it_did(path, credential):
 def test_a_credential_of_a_wrong_length_is_told_and_not_used(bound, credential, content):
     credential.write_bytes(content)
     message = refused(bound, "failed")
-    assert keyfile.CREDENTIAL in message
+    assert key_file.CREDENTIAL in message
 
 
 def test_nothing_of_the_credential_is_in_the_file(bound):

@@ -10,7 +10,7 @@ import pytest
 
 from idiolect.errors import KeystoreError, VaultError
 from idiolect.trust.device.key_file import FileKeystore
-from idiolect.trust.vault import file as vaultfile
+from idiolect.trust.vault import file
 from idiolect.trust.vault.file import discard, draft_of, first_state
 from idiolect.trust.vault.keystore import Released, Slot
 from idiolect.trust.vault.rotation import COST, FULL_CREDIT
@@ -45,7 +45,7 @@ def test_a_vault_has_its_name_for_good_when_it_is_made(house, synced):
     path = house.directory / "a" / "b" / "vault.db"
     state = first_state("ab", 2, 0)
     with released.root as root, Secret.random() as m:
-        vaultfile.place(path, root, Slot(2, m), Keys(keystore), state)
+        file.place(path, root, Slot(2, m), Keys(keystore), state)
     assert synced[-1] == (path.parent, ["vault.db"])  # no draft either
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path.stat().st_nlink == 1

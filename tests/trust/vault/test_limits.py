@@ -21,18 +21,16 @@ from idiolect.trust.bundle import (
     canonical,
     manifest,
     phrases,
+    predecessors,
+    signature,
     signing,
     source,
     verify,  # fmt: skip
 )
-from idiolect.trust.bundle import predecessors as succession
 from idiolect.trust.bundle import public_keys as keys
-from idiolect.trust.bundle import signature as oms
 from idiolect.trust.bundle.public_keys import public_pem
-from idiolect.trust.device import attestation, documents
-from idiolect.trust.device import identity as device
-from idiolect.trust.vault import audit, envelope, keystore, roots, rotation, schema
-from idiolect.trust.vault import sealed_copy as sealedcopy
+from idiolect.trust.device import attestation, documents, identity
+from idiolect.trust.vault import audit, envelope, keystore, roots, rotation, schema, sealed_copy
 from idiolect.trust.vault.audit import Mark
 from idiolect.trust.vault.roots import DataKey, Shelf, State
 from idiolect.trust.vault.secret import Secret
@@ -43,9 +41,9 @@ KIB, MIB = 1024, 1024 * 1024
 
 def test_sizes():
     assert {
-        "manifest": manifest.CAP, "approvals": approvals.CAP, "signature": oms.CAP, "json": canonical.CAP,
-        "key": keys.FILE_CAP, "revoked": keys.REVOKED_CAP, "device": device.RECORD_CAP, "audit": audit.EXPORT_CAP,
-        "attestation": documents.ATTESTATION_CAP, "sealed": sealedcopy.CAP, "payload": schema.PAYLOAD_CAP,
+        "manifest": manifest.CAP, "approvals": approvals.CAP, "signature": signature.CAP, "json": canonical.CAP,
+        "key": keys.FILE_CAP, "revoked": keys.REVOKED_CAP, "device": identity.RECORD_CAP, "audit": audit.EXPORT_CAP,
+        "attestation": documents.ATTESTATION_CAP, "sealed": sealed_copy.CAP, "payload": schema.PAYLOAD_CAP,
         "vault": schema.FILE_CAP, "body": audit.BODY_CAP, "nonce": audit.NONCE_CAP,
     } == {
         "manifest": 64 * KIB, "approvals": 192 * KIB, "signature": 64 * KIB, "json": 64 * KIB,
@@ -64,21 +62,21 @@ def test_sizes():
 
 
 def test_counts():
-    assert (verify.MAX_FILES, keys.MAX_FILES, oms.MAX_RESOURCES, approvals.MAX_APPROVALS) == (32, 64, 64, 256)
+    assert (verify.MAX_FILES, keys.MAX_FILES, signature.MAX_RESOURCES, approvals.MAX_APPROVALS) == (32, 64, 64, 256)
     assert (canonical.MAX_DEPTH, canonical.MAX_ENTRIES, canonical.MAX_INTEGER) == (8, 4096, 2**63 - 1)
-    assert (manifest.MAX_NAME, succession.MAX_MAPS, succession.NUMBERS) == (64, 4, 9312)
-    assert (succession.MAX_GAIN, succession.MAX_OFFSET) == (16.0, 256.0)
+    assert (manifest.MAX_NAME, predecessors.MAX_MAPS, predecessors.NUMBERS) == (64, 4, 9312)
+    assert (predecessors.MAX_GAIN, predecessors.MAX_OFFSET) == (16.0, 256.0)
     assert (audit.SEGMENT, audit.MAX_SEGMENTS, audit.MAX_ENTRIES, audit.MAX_NUMBER) == (256, 16, 4352, 2**53 - 1)
     assert (schema.MAX_RECORDS, schema.MAX_WRAPS) == (20_000, 2048)
     assert (rotation.COST, rotation.FULL_CREDIT) == (14_400, 86_400)  # one in four hours, six at once
-    assert (sealedcopy.COST, sealedcopy.MOST, sealedcopy.SHORTEST) == (32_768, 32_768, 8)
+    assert (sealed_copy.COST, sealed_copy.MOST, sealed_copy.SHORTEST) == (32_768, 32_768, 8)
     assert range(8, 65) == attestation.NONCE_BYTES
 
 
 def test_formats():
     assert (envelope.KEY, envelope.NONCE, envelope.TAG, envelope.OVERHEAD) == (32, 12, 16, 28)
     assert (keystore.SECRET_BYTES, keystore.NEXT, keystore.CURRENT) == (32, 0, 1)
-    assert (approvals.DEFAULT_PCR, approvals.LAST_PCR, approvals.SCHEMA, device.SCHEMA) == (14, 15, 1, 1)
+    assert (approvals.DEFAULT_PCR, approvals.LAST_PCR, approvals.SCHEMA, identity.SCHEMA) == (14, 15, 1, 1)
     assert bytes(32) == signing.FRESH_BOOT
     assert approvals.POLICY_REF == b"idiolect/v1"
     assert manifest.AUDIO == {"block": 1280, "channels": 1, "format": "S16_LE", "rate": 16000}
@@ -86,7 +84,7 @@ def test_formats():
     assert names == (1, 2, 3, 4, 5, 6, 7)
     assert list(verify.CHECKS) == list(names)
     assert (audit.SCHEMA, documents.ATTESTATION) == ("idiolect/audit/export/v1", "idiolect/attestation/v1")
-    assert sealedcopy.SCHEMA == "idiolect/sealed/v1"
+    assert sealed_copy.SCHEMA == "idiolect/sealed/v1"
     assert schema.APPLICATION_ID == 0x49644C56
     assert schema.SIDE_FILES == ("-wal", "-shm", "-journal")
     assert (attestation.GENERATED, attestation.QUOTE, attestation.AK_ATTRIBUTES) == (0xFF544347, 0x8018, 0x50472)

@@ -29,12 +29,7 @@ import functools
 from collections.abc import Mapping
 from importlib import resources
 
-from idiolect.control.api import audit as trust_api
-from idiolect.control.api import browsers as pairing_api
-from idiolect.control.api import learn as idle_api
-from idiolect.control.api import metrics
-from idiolect.control.api import people as learn_api
-from idiolect.control.api import playback as box_api
+from idiolect.control.api import audit, browsers, learn, metrics, people, playback
 from idiolect.control.api.daemon import Daemon
 from idiolect.control.api.requests import COPY_BYTES, Call, Reply, Route, check_keys, encode
 from idiolect.control.api.status import _config, _devices, _doctor, _listening, _recent, _reload, _status
@@ -65,40 +60,40 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     "/v1/config": {"GET": Route(Role.USER, _config)},  # it names people
     "/v1/reload": {"POST": Route(Role.ADMIN, _reload)},
     "/v1/doctor": {"GET": Route(Role.OBSERVER, _doctor)},
-    "/v1/audit": {"GET": Route(Role.USER, trust_api.show)},
-    "/v1/audit/verify": {"GET": Route(Role.USER, trust_api.verify)},
-    "/v1/audit/export": {"GET": Route(Role.ADMIN, trust_api.export, large=True)},
-    "/v1/attest": {"GET": Route(Role.ADMIN, trust_api.attest)},
-    "/v1/consent": {"GET": Route(Role.USER, learn_api.people), "POST": Route(Role.USER, learn_api.ask)},
-    "/v1/consent/agree": {"POST": Route(Role.USER, learn_api.agree)},
-    "/v1/consent/wait": {"GET": Route(Role.USER, learn_api.wait)},
-    "/v1/consent/withdraw": {"POST": Route(Role.USER, learn_api.withdraw)},
-    "/v1/erase": {"POST": Route(Role.USER, learn_api.erase)},
-    "/v1/profile": {"POST": Route(Role.USER, learn_api.address)},
-    "/v1/learn": {"GET": Route(Role.USER, idle_api.see), "POST": Route(Role.USER, idle_api.ask)},
-    "/v1/learning": {"POST": Route(Role.USER, learn_api.learning)},
+    "/v1/audit": {"GET": Route(Role.USER, audit.show)},
+    "/v1/audit/verify": {"GET": Route(Role.USER, audit.verify)},
+    "/v1/audit/export": {"GET": Route(Role.ADMIN, audit.export, large=True)},
+    "/v1/attest": {"GET": Route(Role.ADMIN, audit.attest)},
+    "/v1/consent": {"GET": Route(Role.USER, people.people), "POST": Route(Role.USER, people.ask)},
+    "/v1/consent/agree": {"POST": Route(Role.USER, people.agree)},
+    "/v1/consent/wait": {"GET": Route(Role.USER, people.wait)},
+    "/v1/consent/withdraw": {"POST": Route(Role.USER, people.withdraw)},
+    "/v1/erase": {"POST": Route(Role.USER, people.erase)},
+    "/v1/profile": {"POST": Route(Role.USER, people.address)},
+    "/v1/learn": {"GET": Route(Role.USER, learn.see), "POST": Route(Role.USER, learn.ask)},
+    "/v1/learning": {"POST": Route(Role.USER, people.learning)},
     "/v1/enrol": {
-        "GET": Route(Role.USER, learn_api.enrolling),
-        "POST": Route(Role.USER, learn_api.enrol),
-        "DELETE": Route(Role.USER, learn_api.cancel),
+        "GET": Route(Role.USER, people.enrolling),
+        "POST": Route(Role.USER, people.enrol),
+        "DELETE": Route(Role.USER, people.cancel),
     },
-    "/v1/enrol/take-back": {"POST": Route(Role.USER, learn_api.take_back)},
-    "/v1/enrol/keep": {"POST": Route(Role.USER, learn_api.keep)},
-    "/v1/correct": {"POST": Route(Role.USER, learn_api.correct)},
-    "/v1/confirm": {"POST": Route(Role.USER, learn_api.confirm)},
-    "/v1/review": {"GET": Route(Role.USER, learn_api.review)},
-    "/v1/history": {"GET": Route(Role.USER, learn_api.history)},
-    "/v1/report": {"GET": Route(Role.USER, learn_api.report)},
-    "/v1/explain": {"GET": Route(Role.USER, learn_api.explain)},
-    "/v1/adapters/verify": {"GET": Route(Role.USER, learn_api.verify)},
-    "/v1/forget": {"POST": Route(Role.USER, learn_api.forget)},
-    "/v1/rollback": {"POST": Route(Role.USER, learn_api.rollback)},
-    "/v1/share": {"POST": Route(Role.USER, learn_api.share)},
-    "/v1/export": {"POST": Route(Role.USER, learn_api.export, large=True)},
-    "/v1/import": {"POST": Route(Role.USER, learn_api.bring, body_bytes=COPY_BYTES, large=True)},
-    "/v1/playback": {"POST": Route(Role.USER, box_api.playback)},
+    "/v1/enrol/take-back": {"POST": Route(Role.USER, people.take_back)},
+    "/v1/enrol/keep": {"POST": Route(Role.USER, people.keep)},
+    "/v1/correct": {"POST": Route(Role.USER, people.correct)},
+    "/v1/confirm": {"POST": Route(Role.USER, people.confirm)},
+    "/v1/review": {"GET": Route(Role.USER, people.review)},
+    "/v1/history": {"GET": Route(Role.USER, people.history)},
+    "/v1/report": {"GET": Route(Role.USER, people.report)},
+    "/v1/explain": {"GET": Route(Role.USER, people.explain)},
+    "/v1/adapters/verify": {"GET": Route(Role.USER, people.verify)},
+    "/v1/forget": {"POST": Route(Role.USER, people.forget)},
+    "/v1/rollback": {"POST": Route(Role.USER, people.rollback)},
+    "/v1/share": {"POST": Route(Role.USER, people.share)},
+    "/v1/export": {"POST": Route(Role.USER, people.export, large=True)},
+    "/v1/import": {"POST": Route(Role.USER, people.bring, body_bytes=COPY_BYTES, large=True)},
+    "/v1/playback": {"POST": Route(Role.USER, playback.playback)},
     "/metrics": {"GET": Route(Role.OBSERVER, metrics.show)},
-    "/v1/pair": {"GET": Route(Role.USER, pairing_api.show), "POST": Route(Role.USER, pairing_api.begin)},
-    "/v1/pair/forget": {"POST": Route(Role.USER, pairing_api.forget)},
-    "/v1/bundle/mark-good": {"POST": Route(Role.ADMIN, trust_api.mark_good)},
+    "/v1/pair": {"GET": Route(Role.USER, browsers.show), "POST": Route(Role.USER, browsers.begin)},
+    "/v1/pair/forget": {"POST": Route(Role.USER, browsers.forget)},
+    "/v1/bundle/mark-good": {"POST": Route(Role.ADMIN, audit.mark_good)},
 }

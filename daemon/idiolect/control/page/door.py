@@ -25,7 +25,7 @@ from idiolect.control.api import requests
 from idiolect.control.api.daemon import Daemon, Pairing, Session
 from idiolect.control.http import Request
 from idiolect.control.limits import Bucket, Rate
-from idiolect.control.page import routes as page_api
+from idiolect.control.page import routes
 from idiolect.control.peers import Credentials, Role
 from idiolect.errors import RequestError
 
@@ -56,7 +56,7 @@ class PageDoor:
             "GET": requests.Route(Role.USER, self._who), "POST": requests.Route(Role.OBSERVER, self._enter),
             "DELETE": requests.Route(Role.USER, self._leave),
         }  # fmt: skip
-        self.routes: requests.Routes = {**page_api.routes(), "/v1/session": session}
+        self.routes: requests.Routes = {**routes.routes(), "/v1/session": session}
         self.headers: Mapping[str, str] = {
             "Content-Security-Policy": POLICY,
             "X-Content-Type-Options": "nosniff",

@@ -21,8 +21,7 @@ from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from idiolect.control.api import people as learn_api
-from idiolect.control.api import requests
+from idiolect.control.api import people, requests
 from idiolect.control.api import routes as api
 from idiolect.control.api.daemon import Daemon
 from idiolect.control.peers import Role
@@ -130,7 +129,7 @@ async def _recent(daemon: Daemon, call: requests.Call) -> dict[str, object]:
 
 
 async def _people(daemon: Daemon, call: requests.Call) -> dict[str, object]:
-    answer = await learn_api.people(daemon, call)
+    answer = await people.people(daemon, call)
     rows = answer["people"]
     mine = [row for row in rows if row["profile"] == call.caller.profile] if isinstance(rows, list) else []
     active = answer["active"]

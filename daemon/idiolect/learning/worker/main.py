@@ -22,18 +22,18 @@ def main() -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # a threaded sum may come out otherwise, and listening needs the other cores
     from idiolect.errors import LearningError
-    from idiolect.learning import messages as protocol
+    from idiolect.learning import messages
 
-    protocol.load()
+    messages.load()
     held += sandbox.enter()
     write(frames.pack(json.dumps([astuple(layer) for layer in held]).encode()))
     try:
         header = read(frames.HEADER)
-        asked = frames.body(header, read(frames.size(header, protocol.REQUEST_CAP)))
-        answer, code = protocol.work(protocol.read_request(protocol.unpack(asked, protocol.REQUEST_CAP))), 0
+        asked = frames.body(header, read(frames.size(header, messages.REQUEST_CAP)))
+        answer, code = messages.work(messages.read_request(messages.unpack(asked, messages.REQUEST_CAP))), 0
     except (LearningError, MemoryError, EOFError) as error:
-        answer, code = {"v": protocol.VERSION, "error": type(error).__name__}, 65
-    write(frames.pack(protocol.packed(answer)))
+        answer, code = {"v": messages.VERSION, "error": type(error).__name__}, 65
+    write(frames.pack(messages.packed(answer)))
     return code
 
 

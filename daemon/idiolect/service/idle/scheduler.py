@@ -1,7 +1,7 @@
 """Idle windows: when the device learns, what it waits for, and how it stops at once when somebody needs it.
 
 The event loop's side. Whether anything is due is asked on the keys thread (``jobs``); whether it may be done now is
-decided by ``idle`` from what the sensors say; jobs run one by one on the keys thread, the heavy part of each in the
+decided by ``conditions`` from what the sensors say; jobs run one by one on the keys thread, their heavy part in the
 worker. While one runs, the conditions are looked at every second, the kernel says when others wait (PSI), and
 ``interrupt``, which the inference thread calls at every event, kills the worker then and there. An interrupted job
 leaves nothing behind and is due again.
@@ -28,8 +28,7 @@ from idiolect.host.sensors.thermal import ThermalReader
 from idiolect.learning.worker.process import Backend
 from idiolect.people.adapters import Personal
 from idiolect.people.learner import Learner
-from idiolect.service.idle import conditions as idle
-from idiolect.service.idle import jobs
+from idiolect.service.idle import conditions, jobs
 from idiolect.service.idle.conditions import Moment, Obstacle, Sensed
 from idiolect.service.idle.jobs import Job
 from idiolect.trust.device.keys import Custody
@@ -250,7 +249,7 @@ class Windows:
 
     async def _obstacles(self, *, running: bool = False) -> list[Obstacle]:
         sensed = await asyncio.to_thread(self._sensors.read)
-        return idle.obstacles(self._wishes(), self._moment(sensed, running))
+        return conditions.obstacles(self._wishes(), self._moment(sensed, running))
 
     def _moment(self, sensed: Sensed, running: bool) -> Moment:
         quiet_s, turn = self._quiet()

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import NONSENSE, BundleError
-from idiolect.trust.bundle import predecessors as succession
+from idiolect.trust.bundle import predecessors
 from idiolect.trust.bundle.approvals import Approval
 from idiolect.trust.bundle.lacking import Lack, lacking
 from idiolect.trust.bundle.manifest import PREVIOUS, Manifest
@@ -79,7 +79,7 @@ class Bundle:
     """What its phrases are in: a language tag (RFC 5646)."""
     approvals: tuple[Approval, ...] = ()
     """Which boots may have the keys; none when unsigned."""
-    maps: Mapping[str, succession.Affine] = field(default_factory=dict)
+    maps: Mapping[str, predecessors.Affine] = field(default_factory=dict)
     """By the id of an earlier encoder, how its embeddings are brought into this one's space."""
     previous: Bundle | None = None
     """The bundle before, as far as it is carried along: all but what it was trained on, and its own previous."""
@@ -117,14 +117,14 @@ def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         arrays=_arrays(head, files["head.bin"]),
         guard=_guard(files),
         signer="",
-        maps=succession.maps(files, manifest.encoder),
+        maps=predecessors.maps(files, manifest.encoder),
         language=_language(head),
         lacks=lacking(files),
     )
 
 
 def _previous(own: Bundle, files: Mapping[str, bytes]) -> Bundle | None:
-    found = succession.previous(files, own.encoder_id)
+    found = predecessors.previous(files, own.encoder_id)
     if found is None:
         return None
     try:
