@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from idiolect.events import RING, Hub, LaggedError, StateChange, frame
+from idiolect.events import RING, EventStream, LaggedError, StateChange, frame
 from tests.support.fake_daemon import event
 
 
@@ -16,13 +16,13 @@ def ids(entries) -> list[str]:
     return [entry.id for entry in entries]
 
 
-def publish(hub: Hub, first: int, last: int) -> None:
+def publish(hub: EventStream, first: int, last: int) -> None:
     for number in range(first, last):
         hub.publish(event(f"e{number}"))
 
 
 def test_recent_is_the_newest_oldest_first_and_at_most_the_ring():
-    hub = Hub()
+    hub = EventStream()
     publish(hub, 0, RING + 10)
     assert [each["id"] for each in hub.recent(2)] == [f"e{RING + 8}", f"e{RING + 9}"]
     assert len(hub.recent()) == RING
@@ -49,7 +49,7 @@ def test_a_frame_is_one_server_sent_event():
 )
 def test_a_subscriber_begins_after_the_id_it_names(last_id, expected):
     async def run():
-        hub = Hub(capacity=4)
+        hub = EventStream(capacity=4)
         publish(hub, 0, 6)
         with hub.subscribe(last_id) as subscription:
             assert ids(await subscription.take(0.001)) == expected
@@ -72,7 +72,7 @@ def test_a_subscriber_begins_after_the_id_it_names(last_id, expected):
 )
 def test_who_comes_back_is_told_when_something_is_missing(last_id, gap, expected):
     async def run():
-        hub = Hub(capacity=4)
+        hub = EventStream(capacity=4)
         for number in range(6):
             hub.publish(event(f"a-{number}"))
         with hub.subscribe(last_id) as subscription:
@@ -83,7 +83,7 @@ def test_who_comes_back_is_told_when_something_is_missing(last_id, gap, expected
 
 def test_who_came_before_the_first_event_can_come_back():
     async def run():
-        hub = Hub(capacity=4)
+        hub = EventStream(capacity=4)
         begin = hub.subscribe().begin
         assert begin
         assert hub.subscribe(begin).gap == ""
@@ -94,14 +94,14 @@ def test_who_came_before_the_first_event_can_come_back():
             hub.publish(event(f"a-{number}"))
         assert hub.subscribe(begin).gap == "lagged"
         assert hub.subscribe().begin == "a-8"
-        assert Hub().subscribe(begin).gap == "restarted"
+        assert EventStream().subscribe(begin).gap == "restarted"
 
     asyncio.run(run())
 
 
 def test_forgetting_costs_nobody_who_had_read_everything():
     async def run():
-        hub = Hub()
+        hub = EventStream()
         hub.publish(event("a-0"))
         hub.publish(event("a-1"))
         hub.clear()
@@ -113,7 +113,7 @@ def test_forgetting_costs_nobody_who_had_read_everything():
 
 def test_publishing_from_threads_wakes_every_subscriber_once_per_event():
     async def run():
-        hub = Hub()
+        hub = EventStream()
 
         async def reader(subscription):
             seen = []
@@ -137,7 +137,7 @@ def test_publishing_from_threads_wakes_every_subscriber_once_per_event():
 
 def test_a_slow_subscriber_is_told_and_the_others_do_not_notice():
     async def run():
-        hub = Hub(capacity=8)
+        hub = EventStream(capacity=8)
         slow, quick = hub.subscribe(), hub.subscribe()
         publish(hub, 0, 5)
         assert ids(await quick.take(1)) == ["e0", "e1", "e2", "e3", "e4"]
@@ -152,7 +152,7 @@ def test_a_slow_subscriber_is_told_and_the_others_do_not_notice():
 
 def test_take_times_out_empty_and_ends_with_what_was_left():
     async def run():
-        hub = Hub()
+        hub = EventStream()
         subscription = hub.subscribe()
         assert await subscription.take(0.01) == []
         publish(hub, 0, 1)
@@ -165,7 +165,7 @@ def test_take_times_out_empty_and_ends_with_what_was_left():
 
 def test_hanging_up_wakes_a_waiting_reader():
     async def run():
-        hub = Hub()
+        hub = EventStream()
         task = asyncio.create_task(hub.subscribe().take(60))
         await asyncio.sleep(0.01)
         hub.hang_up()
@@ -175,7 +175,7 @@ def test_hanging_up_wakes_a_waiting_reader():
 
 
 def test_publishing_outlives_the_event_loop():
-    hub = Hub()
+    hub = EventStream()
 
     async def run():
         with hub.subscribe() as subscription:

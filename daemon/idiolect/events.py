@@ -81,7 +81,7 @@ def frame(event: str, data: Mapping[str, object], event_id: str = "") -> bytes:
     return f"{head}event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
-class Hub:
+class EventStream:
     """Where happenings go in from any thread and come out on the event loop's."""
 
     def __init__(self, capacity: int = RING) -> None:
@@ -189,7 +189,7 @@ class Subscription:
     everything, "" where older entries come first.
     """
 
-    def __init__(self, hub: Hub, position: int, gap: str = "", begin: str = "") -> None:
+    def __init__(self, hub: EventStream, position: int, gap: str = "", begin: str = "") -> None:
         self._hub = hub
         self._position = position
         self.gap, self.begin = gap, begin

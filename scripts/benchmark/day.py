@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.config.schema import Config, Idle
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import Inference, Names
+from idiolect.listening.inference import EventIds, Inference
 from idiolect.listening.pipeline.space import as_span
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.models import model_of
 from idiolect.people.people import People
-from idiolect.service.idle.scheduler import Windows
+from idiolect.service.idle.scheduler import IdleScheduler
 from idiolect.trust.bundle.choose import Model
-from idiolect.trust.device.keys import Custody
-from idiolect.trust.device.vault_thread import Keys
+from idiolect.trust.device.keys import DeviceKeys
+from idiolect.trust.device.vault_thread import VaultThread
 from idiolect.values import Detection, Event
 
 if TYPE_CHECKING:
@@ -78,16 +78,16 @@ class _Day:
         self.model: models.Model = found
         self.boot, self.wall, self.quiet = 1000.0, 86_400.0 * 20_000 + 60.0 * DAWN_MINUTE, 3600.0
         self.minute = DAWN_MINUTE
-        names, worker = Names(), Worker()
-        inference = Inference(recognizer.chain(listening(read)), BlockQueue(8), Hub(), names, lambda: None)
+        names, worker = EventIds(), Worker()
+        inference = Inference(recognizer.chain(listening(read)), BlockQueue(8), EventStream(), names, lambda: None)
         config = replace(Config(), state_dir=folder, idle=Idle(machine=folder / "machine", hours="01:00-06:00"))
         model = Model(read.name, read.version, read.digest)
-        self.keys = Keys(Custody(config, model, clock=lambda: self.wall), lambda _: None)
-        self.personal = Personal(
-            self.keys, inference, Hub(), found, read.encoder_id, people={}, state_dir=folder, names=names,
+        self.keys = VaultThread(DeviceKeys(config, model, clock=lambda: self.wall), lambda _: None)
+        self.personal = Adapters(
+            self.keys, inference, EventStream(), found, read.encoder_id, people={}, state_dir=folder, names=names,
             listen=lambda *_: None, backend=worker, synchronized=lambda: True,
         )  # fmt: skip
-        self.windows = Windows(
+        self.windows = IdleScheduler(
             self.personal, worker, wishes=lambda: config.idle, state_dir=folder,
             quiet=lambda: (self.quiet, False), custody=self.keys.custody, synchronized=lambda: True,
             minute=lambda: self.minute, now=lambda: self.boot,

@@ -32,7 +32,7 @@ from idiolect.people.consent import Consents
 from idiolect.people.learner import Learner
 from idiolect.people.models import model_of
 from idiolect.trust.bundle.choose import Model
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 
 DIGITS = 40
 PEOPLE = 9
@@ -96,7 +96,7 @@ def _household(bundle: str, state: Path) -> bool:
     if model is None:
         return False
     state.mkdir(parents=True)
-    custody = Custody(replace(Config(), state_dir=state), Model(read.name, read.version, read.digest))
+    custody = DeviceKeys(replace(Config(), state_dir=state), Model(read.name, read.version, read.digest))
     custody.open()
     consents = Consents(custody.vault, {})
     learner = Learner(consents, model, read.encoder_id, Worker())

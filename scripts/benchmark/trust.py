@@ -18,7 +18,7 @@ from idiolect.trust.bundle.directory import Directory
 from idiolect.trust.bundle.public_keys import TrustedKeys
 from idiolect.trust.bundle.verify import Verified, verify
 from idiolect.trust.device.key_file import FileKeystore
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 from idiolect.trust.device.provisioning import Provisioning, read_record
 from idiolect.trust.device.tpm_keystore import TpmKeystore
 from idiolect.trust.vault.keystore import Keystore, Slot
@@ -143,7 +143,7 @@ def _start_ms(made: Board) -> float:
 
     def start() -> float:
         made.tpm.power_cycle()
-        custody = Custody(made.config, made.model)
+        custody = DeviceKeys(made.config, made.model)
         spent = _timed(custody.open)
         if not custody.view.released:
             raise RuntimeError(custody.view.detail)
@@ -156,7 +156,7 @@ def _start_ms(made: Board) -> float:
 def _rotation_ms(made: Board) -> float:
     """A security event of a vault with a person in it, to the end of its rotation, NV and disk included."""
     clock = [time.time() + 2 * DAY_S]
-    custody = Custody(made.config, made.model, clock=lambda: clock[0])
+    custody = DeviceKeys(made.config, made.model, clock=lambda: clock[0])
     custody.open()
 
     def event(number: int) -> None:

@@ -52,10 +52,10 @@ def with_approvals(bundle, *forged):
 
 def view_of(device, model):
     """What a start with that model leads to, and that it writes nothing."""
-    from idiolect.trust.device.keys import Custody
+    from idiolect.trust.device.keys import DeviceKeys
 
     before = contents(device.state)
-    custody = Custody(device.config, model)
+    custody = DeviceKeys(device.config, model)
     view = custody.open()
     custody.close()
     assert contents(device.state) == before

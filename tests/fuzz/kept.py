@@ -24,7 +24,7 @@ from idiolect.learning import health, provenance, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import Example
 from idiolect.people import receipt
-from idiolect.people.adapters import STATE_FILE, Personal
+from idiolect.people.adapters import STATE_FILE, Adapters
 from idiolect.people.consent import Person
 from idiolect.people.copies import SCHEMA
 from idiolect.people.learner import Made
@@ -124,7 +124,7 @@ def pause(data: bytes) -> None:
 def personal(data: bytes) -> None:
     """The same for whom is addressed, and for learning's pause."""
     (folder() / STATE_FILE).write_bytes(data)
-    made = object.__new__(Personal)  # all that restoring touches
+    made = object.__new__(Adapters)  # all that restoring touches
     made._file, made.active, made.paused_until, made.waiting_since = folder() / STATE_FILE, "", None, None
     made._pause, made._moment = None, moment
     made._restore()

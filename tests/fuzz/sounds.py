@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 import numpy as np
 
 from idiolect.control.http import Pieces
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening.sound import Heard, Known, Sound
 from idiolect.values import BLOCK, Detection, Event
 from tests.fuzz.engine import MARK
@@ -82,7 +82,7 @@ def _wyoming(kind: str):
     own = {"events": ENDLESS, "describes": ENDLESS, "chunks": ENDLESS}
     limits = Limits(connections=ENDLESS, **own, all_events=ENDLESS, all_describes=ENDLESS)
     ears = streams() if kind == "real" else Ears()
-    return WyomingServer(ears, Hub(), unopened, microphone=kind == "microphone", limits=limits)
+    return WyomingServer(ears, EventStream(), unopened, microphone=kind == "microphone", limits=limits)
 
 
 async def _events(server, data: bytes) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from bundlebuild.audio import read, to_int16
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening import inference as inference_module
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import PATIENCE, Inference, Names
+from idiolect.listening.inference import PATIENCE, EventIds, Inference
 from idiolect.listening.pipeline.decoder import State
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import BLOCK, SAMPLE_RATE, Captured
@@ -29,7 +29,7 @@ class Listener:
         self.queue = BlockQueue(1000)
         self.clock = clock
         chain = recognizer.chain(listening(recognizer.bundle, phrases=speech.DIGITS, **wishes))
-        self.inference = Inference(chain, self.queue, Hub(), Names(), lambda: None)
+        self.inference = Inference(chain, self.queue, EventStream(), EventIds(), lambda: None)
 
     def hear(self, samples, lost=0):
         """Blocks in real time, as far as anybody can tell; the patience after each."""
@@ -74,7 +74,7 @@ def test_it_is_in_a_hurry_while_somebody_is_asked_to_speak(listener):
 def test_without_a_gate_it_is_never_patient(recognizer):
     queue = BlockQueue(200)
     chain = recognizer.chain(listening(recognizer.bundle), gated=False)
-    inference = Inference(chain, queue, Hub(), Names(), lambda: None)
+    inference = Inference(chain, queue, EventStream(), EventIds(), lambda: None)
     queue.put(*[Captured(np.zeros(BLOCK, np.int16))] * 60)
     queue.close()
     inference.run()

@@ -10,9 +10,9 @@ import pytest
 
 from bundlebuild.audio import read, to_int16
 from idiolect.config.schema import Config, parse
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import Inference, Names
+from idiolect.listening.inference import EventIds, Inference
 from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.decoder import Decoder, Listening, State, Thresholds
 from idiolect.listening.pipeline.household import Household
@@ -94,7 +94,7 @@ def say(inference: Inference, *sounds: np.ndarray) -> list[dict[str, object]]:
 def test_whom_one_names_speaks_with_their_own(recognizer):
     config = parse(PEOPLE, "test")
     base = for_people(listening_for(config, recognizer.bundle), config, PROFILES | {"ben": "bb" * 8})
-    inference = Inference(recognizer.chain(base), BlockQueue(8), Hub(), Names(), lambda: None)
+    inference = Inference(recognizer.chain(base), BlockQueue(8), EventStream(), EventIds(), lambda: None)
     found = {}
     for name, profile in (("guest", GUEST), ("ann", PROFILES["ann"]), ("ben", "bb" * 8), ("cy", PROFILES["cy"])):
         inference.listen_for(base, None, profile)
@@ -124,7 +124,7 @@ def wake_voice(recognizer: Recognizer, sound: np.ndarray) -> np.ndarray:
     dora = Adapter(PROFILES["dora"], 1, voice=np.zeros(recognizer.space.size, np.float32))
     people = Watched(recognizer.space, recognizer.head.classes, [dora])
     base = listening_for(parse("schema: 2\n", "test"), recognizer.bundle)
-    inference = Inference(recognizer.chain(base), BlockQueue(8), Hub(), Names(), lambda: None)
+    inference = Inference(recognizer.chain(base), BlockQueue(8), EventStream(), EventIds(), lambda: None)
     inference.listen_for(base, people, GUEST)
     say(inference, sound)
     residual = seen[0] - recognizer.space.prototypes[recognizer.head.classes.index("computer")]
@@ -139,7 +139,7 @@ def test_whoever_is_known_by_voice_has_their_own_until_the_turn_ends(recognizer,
     wakes = listening_for(parse("schema: 2\n", "test"), recognizer.bundle)
     base = for_people(wakes, config, PROFILES)
     people = household(recognizer, (PROFILES["ann"], voice), (PROFILES["dora"], -voice))
-    inference = Inference(recognizer.chain(base), BlockQueue(8), Hub(), Names(), lambda: None)
+    inference = Inference(recognizer.chain(base), BlockQueue(8), EventStream(), EventIds(), lambda: None)
     inference.listen_for(base, people, GUEST)
 
     wake, phrase = say(inference, word, speech.silence(0.4), speech.digit(3))

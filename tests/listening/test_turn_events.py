@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from bundlebuild.audio import read, to_int16
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import Inference, Names
+from idiolect.listening.inference import EventIds, Inference
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.values import BLOCK, GUEST, Captured
 from tests.support import speech
@@ -38,7 +38,7 @@ def recognizer():
 @pytest.fixture
 def inference(recognizer):
     wish = listening(recognizer.bundle, timeout_s=5.0)
-    return Inference(recognizer.chain(wish), BlockQueue(8), Hub(), Names(), lambda: None)
+    return Inference(recognizer.chain(wish), BlockQueue(8), EventStream(), EventIds(), lambda: None)
 
 
 def hear(inference: Inference, *sounds: np.ndarray, lost: int = 0) -> list[object]:

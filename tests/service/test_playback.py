@@ -11,14 +11,14 @@ import pytest
 from bundlebuild.audio import read, to_int16
 from idiolect.cli import main
 from idiolect.errors import RequestError
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening.attempt import Taken
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import PLAYBACK_MORE, Inference, Names
+from idiolect.listening.inference import PLAYBACK_MORE, EventIds, Inference
 from idiolect.listening.pipeline.decoder import State, raised
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.people.people import People
-from idiolect.service.playback import Box
+from idiolect.service.playback import Playback
 from idiolect.values import BLOCK, Captured
 from tests.conftest import DATA, absent
 from tests.support import speech
@@ -39,7 +39,7 @@ def recognizer():
 def inference(recognizer):
     """In a mode where every phrase counts at any time, and "nine" is spared as what needs no wake word."""
     wish = listening(recognizer.bundle, phrases=speech.DIGITS, always_on=["nine"], always=True)
-    return Inference(recognizer.chain(wish), BlockQueue(8), Hub(), Names(), lambda: None)
+    return Inference(recognizer.chain(wish), BlockQueue(8), EventStream(), EventIds(), lambda: None)
 
 
 def hear(inference: Inference, *sounds: np.ndarray) -> list[dict[str, object]]:
@@ -83,7 +83,7 @@ def test_what_is_unsure_does_not_count_meanwhile(recognizer):
 
     def heard(limit: float, playing: bool) -> list[str]:
         wish = listening(recognizer.bundle, phrases=speech.DIGITS, always=True, overrides={"seven": limit})
-        inference = Inference(recognizer.chain(wish), BlockQueue(8), Hub(), Names(), lambda: None)
+        inference = Inference(recognizer.chain(wish), BlockQueue(8), EventStream(), EventIds(), lambda: None)
         inference.playing = playing
         sounds = (speech.silence(0.6), speech.digit(7), speech.silence(1.0))
         return [e["phrase"] for e in hear(inference, *sounds) if e["phrase"] == "seven"]
@@ -96,7 +96,9 @@ def test_what_is_unsure_does_not_count_meanwhile(recognizer):
 def test_a_turn_that_is_open_goes_on(recognizer, data):
     """Who is called turns the music down: playback ends in the very turn in which the phrase comes."""
     word = to_int16(read(sorted((data / "phrases" / "computer").glob("*"))[0]))
-    inference = Inference(recognizer.chain(listening(recognizer.bundle)), BlockQueue(8), Hub(), Names(), lambda: None)
+    inference = Inference(
+        recognizer.chain(listening(recognizer.bundle)), BlockQueue(8), EventStream(), EventIds(), lambda: None
+    )
     inference.playing = True
     (wake,) = hear(inference, speech.silence(0.6), word, speech.silence(0.3))
     assert wake["kind"] == "wake"
@@ -197,14 +199,14 @@ async def test_what_is_heard_meanwhile_is_neither_counted_nor_corrected_nor_cons
 # -- the lease --------------------------------------------------------------------------------------------------------
 
 
-def states(hub: Hub) -> list[object]:
+def states(hub: EventStream) -> list[object]:
     return [e["playback"]["active"] for e in hub.recent() if "playback" in e]
 
 
 @pytest.mark.pace
 def test_it_ends_by_itself_and_can_be_renewed(inference):
     async def scenario() -> None:
-        box = Box(inference._hub, Names(), inference)
+        box = Playback(inference._hub, EventIds(), inference)
         assert box.status() == {"active": False, "until": None}
         begun = box.playback(0.2)
         assert (begun["active"], inference.playing) == (True, True)

@@ -13,7 +13,7 @@ from idiolect.config.schema import Config, Trust
 from idiolect.trust.bundle.choose import Model
 from idiolect.trust.bundle.public_keys import public_pem
 from idiolect.trust.bundle.verify import Verified
-from idiolect.trust.device.keys import Custody, View
+from idiolect.trust.device.keys import DeviceKeys, View
 from idiolect.trust.device.policy_key import PolicyKeyReplacement
 from idiolect.trust.device.provisioning import Provisioning, read_record
 from idiolect.trust.vault.vault import Vault
@@ -53,9 +53,9 @@ class TestDevice:
             step.run()
         return job
 
-    def custody(self, verified: Verified, fallback: str = "", **more: object) -> Custody:
+    def custody(self, verified: Verified, fallback: str = "", **more: object) -> DeviceKeys:
         """Custody for a bundle, not yet opened."""
-        return Custody(self.config, model_of(verified, fallback), **more)
+        return DeviceKeys(self.config, model_of(verified, fallback), **more)
 
     @contextmanager
     def boot(self, verified: Verified, fallback: str = ""):

@@ -19,8 +19,8 @@ from idiolect.config.schema import Control
 from idiolect.control.api.measures import Learnt, Measures, Process
 from idiolect.control.server import Limits, Server, control_server
 from idiolect.errors import RequestError
-from idiolect.events import Hub
-from idiolect.listening.counters import Tally
+from idiolect.events import EventStream
+from idiolect.listening.counters import Counters
 from idiolect.values import Detection, Event
 
 HASTY = Limits(request_s=0.4, answer_s=0.4, connection_s=0.8, write_s=0.4, heartbeat_s=0.1)
@@ -62,7 +62,7 @@ class FakeWindows:
 class FakeDaemon:
     """Implements ``api.routes.Daemon``; ``broken`` and ``hanging`` make what the tests of faults need."""
 
-    hub: Hub = field(default_factory=Hub)
+    hub: EventStream = field(default_factory=EventStream)
     paused: bool = False
     paused_until: float | None = None
     broken: bool = False
@@ -134,7 +134,7 @@ class FakeMeasuring:
     """Implements ``api.metrics.Measuring``: of everything a little."""
 
     async def measures(self) -> Measures:
-        tally = Tally()
+        tally = Counters()
         tally.event(event("seven").detection, base=True, late=0.12)
         verdicts, rounds = {"passed": 3, "2": 1}, {"made": 3, "refused": 1}
         learnt = Learnt(2, {"active": 2}, 3, verdicts, rounds, {"canary": 3}, 1_700_000_000)

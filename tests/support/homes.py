@@ -5,17 +5,17 @@ import threading
 from dataclasses import replace
 
 from idiolect.config.schema import Config, Idle
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.host.clock import Moment
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import Inference, Names
+from idiolect.listening.inference import EventIds, Inference
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.people.adapters import Personal
-from idiolect.service.idle.scheduler import Windows
+from idiolect.people.adapters import Adapters
+from idiolect.service.idle.scheduler import IdleScheduler
 from idiolect.trust.bundle.choose import Model
-from idiolect.trust.device.keys import Custody
-from idiolect.trust.device.vault_thread import Keys
+from idiolect.trust.device.keys import DeviceKeys
+from idiolect.trust.device.vault_thread import VaultThread
 from tests.support.boards import Board
 from tests.support.learners import invented, model, span
 
@@ -35,17 +35,17 @@ class Home:
         self.worker = worker or Worker()
         bundle = read_bundle(bundle_directory("builtin"))
         chain = Recognizer.from_bundle(bundle).chain(listening(bundle))
-        self.hub, names = Hub(), Names()
+        self.hub, names = EventStream(), EventIds()
         self.inference = Inference(chain, BlockQueue(8), self.hub, names, lambda: None)
         config = replace(Config(), state_dir=folder / "state", keystore="file")
-        custody = Custody(config, Model("x", 1, "d" * 64, (), False, ""), clock=lambda: self.wall)
-        self.keys = Keys(custody, lambda _: None)
-        self.personal = Personal(
+        custody = DeviceKeys(config, Model("x", 1, "d" * 64, (), False, ""), clock=lambda: self.wall)
+        self.keys = VaultThread(custody, lambda _: None)
+        self.personal = Adapters(
             self.keys, self.inference, self.hub, known or model(), ENCODER, people={}, state_dir=folder / "state",
             names=names, listen=lambda *_: None, backend=self.worker, synchronized=lambda: self.synchronized,
             moment=lambda: Moment(self.wall, self.wall - self.set_by, "home", self.synchronized),
         )  # fmt: skip
-        self.windows = Windows(
+        self.windows = IdleScheduler(
             self.personal, self.worker, wishes=lambda: self.wishes, state_dir=folder / "state",
             quiet=lambda: (self.quiet, False), custody=custody, synchronized=lambda: self.synchronized,
             minute=lambda: 720, now=lambda: self.boot,

@@ -14,7 +14,7 @@ from wyoming.ping import Ping
 
 from idiolect.control.sockets import make_listener
 from idiolect.control.wyoming.server import WyomingServer
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
 from idiolect.listening.streams import Streams
 from tests.support import speech
@@ -37,7 +37,7 @@ def streams(**wishes):
 async def serving(folder, ears=None, hub=None, **settings):
     """A Wyoming server in ``folder``; yields it. It is at ``folder/wyoming.sock``."""
     server = WyomingServer(
-        ears or streams(), hub or Hub(), lambda: make_listener(folder / "wyoming.sock", "wyoming"), **settings
+        ears or streams(), hub or EventStream(), lambda: make_listener(folder / "wyoming.sock", "wyoming"), **settings
     )
     await server.start()
     try:

@@ -54,7 +54,7 @@ class Durations:
         return Spread(self._bounds, tuple(self._counts), self._total)
 
 
-class Tally:
+class Counters:
     """Blocks and events of one inference thread since the start."""
 
     def __init__(self) -> None:

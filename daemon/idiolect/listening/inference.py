@@ -15,14 +15,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.events import Hub, StateChange
+from idiolect.events import EventStream, StateChange
 from idiolect.host import clock
 from idiolect.listening.attempt import AFTER, Attempt, Reason, Taken
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.counters import BLOCK_S, Tally
+from idiolect.listening.counters import BLOCK_S, Counters
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening, State
-from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.earlier import EarlierModel
 from idiolect.listening.pipeline.hearing import LONGEST, resample_window
 from idiolect.listening.pipeline.household import Household
 from idiolect.listening.pipeline.space import SPAN, as_span
@@ -44,7 +44,7 @@ PLAYBACK_MORE = 1.0
 """Log-odds by which scores must be higher while the box itself plays something: a quarter of ``SENSITIVITY_SPAN``."""
 
 
-class Names:
+class EventIds:
     """Ids of events: unique across restarts, and in order within one."""
 
     def __init__(self) -> None:
@@ -112,14 +112,14 @@ class Inference:
     """Runs a chain on what arrives in a queue. ``run`` belongs to one thread."""
 
     def __init__(
-        self, chain: Chain, queue: BlockQueue, hub: Hub, names: Names, first_block: Callable[[], None]
+        self, chain: Chain, queue: BlockQueue, hub: EventStream, names: EventIds, first_block: Callable[[], None]
     ) -> None:
         self._chain = chain
         self._queue = queue
         self._hub = hub
         self._names = names
         self._first_block: Callable[[], None] | None = first_block
-        self._next: tuple[Listening, Household | None, str, Carried | None] | None = None
+        self._next: tuple[Listening, Household | None, str, EarlierModel | None] | None = None
         self._wanted: Callable[[Taken | Reason], None] | None = None
         self._attempt: Attempt | None = None
         self._pause = 0
@@ -140,7 +140,7 @@ class Inference:
         """Whether the box plays something. Any thread may say so."""
         self.released = False
         """Whether the microphone is: what was heard before is forgotten then, and not kept until it is back."""
-        self.tally = Tally()
+        self.tally = Counters()
         self.events = 0
         self.processed: Callable[[], None] = lambda: None
         """Called on this thread after each block: the watchdog's food."""
@@ -151,7 +151,7 @@ class Inference:
         return self._state.value
 
     def listen_for(
-        self, listening: Listening, household: Household | None, profile: str, carried: Carried | None = None
+        self, listening: Listening, household: Household | None, profile: str, carried: EarlierModel | None = None
     ) -> None:
         """Change what is listened for, and for whom, between two blocks. Any thread."""
         with self._lock:

@@ -22,7 +22,7 @@ from idiolect.listening.audio.convert import MIN_RATE, AudioConverter
 from idiolect.listening.backlog import Backlog, Job, Piece, Turns
 from idiolect.listening.pipeline.chain import Chain
 from idiolect.listening.pipeline.decoder import Listening, State, Thresholds
-from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.earlier import EarlierModel
 from idiolect.listening.pipeline.encoder_pool import EncoderPool, PooledEncoder
 from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import Recognizer
@@ -55,7 +55,7 @@ class Wish:
     listening: Listening
     household: Household | None = None
     profile: str = GUEST
-    carried: Carried | None = None
+    carried: EarlierModel | None = None
 
 
 def for_detection(base: Listening, names: Collection[str] | None) -> Listening:
@@ -100,7 +100,7 @@ class Streams:
         return 2 * BLOCK * self.pool.steps
 
     def listen_for(
-        self, listening: Listening, household: Household | None, profile: str, carried: Carried | None
+        self, listening: Listening, household: Household | None, profile: str, carried: EarlierModel | None
     ) -> None:
         """As ``Inference.listen_for``. Any thread: a stream takes it over before its next chunk."""
         self.wish = Wish(listening, household, profile, carried)
@@ -204,13 +204,13 @@ class _Ear:
         chain.listen_for(self.fit(wish.listening), wish.household, self._own(wish.carried))
         chain.address(wish.profile)
 
-    def _own(self, carried: Carried | None) -> Carried | None:
+    def _own(self, carried: EarlierModel | None) -> EarlierModel | None:
         """The same with an encoder of the clients': the microphone's is its own."""
         if carried is None or self._streams.earlier is None:
             return None
         if self._earlier is None:
             self._earlier = self._streams.earlier.stream()
-        return Carried(self._earlier, carried.head, carried.household)
+        return EarlierModel(self._earlier, carried.head, carried.household)
 
     def _told(self, detections: Sequence[Detection]) -> list[Heard]:
         streams = self._streams

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from idiolect.errors import NONSENSE, BundleError, LearningError, RequestError
-from idiolect.events import Hub, StateChange
+from idiolect.events import EventStream, StateChange
 from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.host.files import TooLarge, read_capped, write_durably
@@ -27,7 +27,7 @@ from idiolect.learning.model import Model
 from idiolect.learning.worker.process import Backend
 from idiolect.listening.inference import Heard, Inference
 from idiolect.listening.pipeline.adapter import Adapter
-from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.earlier import EarlierModel
 from idiolect.listening.pipeline.encoder import Encoder
 from idiolect.listening.pipeline.household import Household
 from idiolect.people import carryover, refusals, sharing, standing, voices
@@ -35,7 +35,7 @@ from idiolect.people.consent import Consents, may_be_named
 from idiolect.people.feedback import Said, observe
 from idiolect.people.learner import Learner
 from idiolect.people.records import DAY_S
-from idiolect.trust.device.vault_thread import Keys
+from idiolect.trust.device.vault_thread import VaultThread
 from idiolect.values import GUEST, Detection, Event, counted, name_key
 
 log = logging.getLogger(__name__)
@@ -50,13 +50,13 @@ STATE_FILE = "personal.json"
 T = TypeVar("T")
 
 
-class Personal:
+class Adapters:
     """See the module. All methods belong to the event loop but ``heard``, which any thread may call."""
 
     def __init__(
-        self, keys: Keys, inference: Inference, hub: Hub, model: Model | None, encoder: str,
+        self, keys: VaultThread, inference: Inference, hub: EventStream, model: Model | None, encoder: str,
         *, people: Mapping[str, Sequence[str]], state_dir: Path, names: Callable[[], str],
-        listen: Callable[[Household | None, str, bool, Carried | None], None], backend: Backend,
+        listen: Callable[[Household | None, str, bool, EarlierModel | None], None], backend: Backend,
         wishes: Callable[[str], Wish | None] = lambda _: None,
         synchronized: Callable[[], bool] = clock.synchronized, succession: Succession = NOTHING,
         moment: Callable[[], Moment] = clock.moment,
@@ -74,7 +74,7 @@ class Personal:
         self._consents: Consents | None = None
         self._opening, self._trouble = False, ""
         self._household: Household | None = None
-        self._carried: Carried | None = None
+        self._carried: EarlierModel | None = None
         self.standing: dict[str, dict[str, int]] = {}
         """By profile, how many phrases of an earlier encoder stand how (``standing``)."""
         self.voices: dict[str, voices.Lack] = {}
@@ -286,7 +286,7 @@ class Personal:
                 self._carried = await asyncio.to_thread(_carried, earlier, adapters, shared)
             else:
                 household = Household(before.household.space, earlier.classes, adapters, shared)
-                self._carried = Carried(before.encoder, before.head, household)
+                self._carried = EarlierModel(before.encoder, before.head, household)
         except BundleError as error:
             log.error("what was taught under the earlier model is not heard: %s", error)
             self._carried = None
@@ -450,11 +450,11 @@ class Personal:
         self.publish({"learning": {"active": until is None}})
 
 
-def _carried(earlier: Earlier, adapters: Sequence[Adapter], shared: Mapping[str, Collection[str]]) -> Carried:
+def _carried(earlier: Earlier, adapters: Sequence[Adapter], shared: Mapping[str, Collection[str]]) -> EarlierModel:
     """The earlier model, made for this."""
     model = earlier.load()
     encoder = Encoder(earlier.graph, name="previous-encoder.tflite")
-    return Carried(encoder, model.head, Household(model.space, earlier.classes, adapters, shared))
+    return EarlierModel(encoder, model.head, Household(model.space, earlier.classes, adapters, shared))
 
 
 def _accepted(data: bytes, digest: str) -> Adapter | None:

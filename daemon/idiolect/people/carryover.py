@@ -45,7 +45,7 @@ AGAIN = ("bundle", "encoder")
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class SetAside:
     """A table set aside. ``examples`` is the digest of all those kept at the time, up to number ``last``."""
 
     bundle: str
@@ -71,24 +71,24 @@ class Origin:
     encoder: str
 
 
-def every(records: Records, profile: str) -> list[Shelf]:
+def every(records: Records, profile: str) -> list[SetAside]:
     """A person's shelves, oldest first, whether they hold or not."""
     found = []
     for record in records.vault.items(profile, ADAPTER, "shelf"):
         kept = json.loads(record.payload)
         versions = tuple(rollout.read(kept["versions"]))
-        found.append(Shelf(record.id, versions, str(kept["examples"]), int(kept["last"])))
+        found.append(SetAside(record.id, versions, str(kept["examples"]), int(kept["last"])))
     return sorted(found, key=_newest)
 
 
-def _newest(shelf: Shelf) -> int:
+def _newest(shelf: SetAside) -> int:
     return max((version.number for version in shelf.versions), default=0)
 
 
-def _filled(records: Records, profile: str, bundle: str, versions: Iterable[Version]) -> Shelf:
+def _filled(records: Records, profile: str, bundle: str, versions: Iterable[Version]) -> SetAside:
     """A shelf as of now."""
     last = max((example.sequence for example, _ in records.examples(profile)), default=0)
-    return Shelf(bundle, tuple(versions), _examples(records, profile, last), last)
+    return SetAside(bundle, tuple(versions), _examples(records, profile, last), last)
 
 
 def _examples(records: Records, profile: str, last: int) -> str:
@@ -153,7 +153,7 @@ def turn(learner: Learner, profile: str, why: str) -> bool:
     return back is not None
 
 
-def _kept(records: Records, shelved: list[Shelf]) -> list[Shelf]:
+def _kept(records: Records, shelved: list[SetAside]) -> list[SetAside]:
     """The carried model's, and of the others as many as there is room for."""
     carried = records.earlier.digest if records.earlier else ""
     return [s for s in shelved if s.bundle == carried] + [s for s in shelved if s.bundle != carried][-CAPACITY:]
@@ -172,7 +172,7 @@ def _log_encoder(learner: Learner, change: Change, profile: str, before: str) ->
 
 
 def _bring_back(  # noqa: PLR0917 - the parts of one transaction
-    learner: Learner, change: Change, profile: str, back: Shelf | None, why: str, number: int
+    learner: Learner, change: Change, profile: str, back: SetAside | None, why: str, number: int
 ) -> None:
     change.delete(profile, CONSENT, "round", "00")
     if back is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from idiolect.errors import IdiolectError, RequestError
-from idiolect.events import Hub, StateChange
+from idiolect.events import EventStream, StateChange
 from idiolect.host import prompt
 from idiolect.learning.advice import Advice, Neighbour, advise
 from idiolect.learning.ledger import Manner
@@ -21,7 +21,7 @@ from idiolect.learning.lesson import Lesson
 from idiolect.learning.model import Model
 from idiolect.listening.attempt import Reason, Taken
 from idiolect.listening.inference import Inference
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.people import People, clean_phrase
 
 MOST_SAMPLES = 10
@@ -75,7 +75,7 @@ class Enrolment:
     """See the module. Belongs to the event loop."""
 
     def __init__(
-        self, personal: Personal, people: People, inference: Inference, hub: Hub, model: Model | None, *,
+        self, personal: Adapters, people: People, inference: Inference, hub: EventStream, model: Model | None, *,
         names: Callable[[], str], ready: Callable[[], str], listened: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
         """``ready`` says why nobody can be heard now, "" when all is well; ``listened`` what of the model's counts."""

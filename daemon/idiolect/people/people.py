@@ -1,7 +1,7 @@
 """What people ask of the device about themselves: consent, teaching, corrections, and their rights over what is kept.
 
 Everything here answers a request of the control API, for who may ask it: the vault's work is done on the keys thread
-(``Personal.do``), and what came of it is in use when the answer goes out.
+(``Adapters.do``), and what came of it is in use when the answer goes out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from idiolect.learning.advice import Neighbour
 from idiolect.learning.ledger import Manner, Source
 from idiolect.listening.inference import Heard, Inference
 from idiolect.people import feedback, refusals, sharing
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.people.learner import Learner, Made
 from idiolect.people.review import Rights, in_use, told
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class People:
     """See the module. All methods belong to the event loop."""
 
-    def __init__(self, personal: Personal, inference: Inference) -> None:
+    def __init__(self, personal: Adapters, inference: Inference) -> None:
         self._personal, self._inference = personal, inference
 
     # -- consent ------------------------------------------------------------------------------------------------

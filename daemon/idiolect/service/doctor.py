@@ -16,7 +16,7 @@ from idiolect.host import clock
 from idiolect.host.process import Confinement
 from idiolect.learning.worker.process import Worker
 from idiolect.learning.worker.sandbox import ESSENTIAL, Layer
-from idiolect.service.idle.conditions import Sensed
+from idiolect.service.idle.conditions import Readings
 from idiolect.trust.bundle.lacking import Lack
 from idiolect.trust.device.keys import Finding, View
 from idiolect.trust.device.swap import Swapping
@@ -92,7 +92,7 @@ def state_directory(path: Path) -> Iterable[Check]:
         yield Check("state directory", "warn", detail, fix)
 
 
-def idle(wishes: Idle, sensed: Sensed, leaving: str) -> Iterable[Check]:
+def idle(wishes: Idle, sensed: Readings, leaving: str) -> Iterable[Check]:
     """What decides when it learns: power, heat, pressure, memory and disk, hours, and what is heard of a shutdown."""
     power, thermal, pressure, resources = sensed.power, sensed.thermal, sensed.pressure, sensed.resources
     blind = power.has_battery and power.battery_percent is None and power.mains is not True

@@ -21,11 +21,11 @@ from idiolect.host.sensors.thermal import read_thermal
 from idiolect.learning import rollout
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.inference import Inference
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.learner import Learner
-from idiolect.service.idle.scheduler import Windows
+from idiolect.service.idle.scheduler import IdleScheduler
 from idiolect.trust.bundle.choose import Model
-from idiolect.trust.device.keys import Custody, View
+from idiolect.trust.device.keys import DeviceKeys, View
 from idiolect.trust.vault.audit import MAX_ENTRIES, Entry
 from idiolect.values import MicrophoneHealth
 
@@ -52,8 +52,8 @@ class Measuring:
     """See the module. All methods belong to the event loop."""
 
     def __init__(
-        self, inference: Inference, queue: BlockQueue, *, personal: Personal, windows: Windows, custody: Custody,
-        now: Callable[[], Moment],
+        self, inference: Inference, queue: BlockQueue, *, personal: Adapters, windows: IdleScheduler,
+        custody: DeviceKeys, now: Callable[[], Moment],
     ) -> None:  # fmt: skip
         self._inference, self._queue, self._personal, self._windows = inference, queue, personal, windows
         self._now = now
@@ -125,7 +125,7 @@ class Measuring:
 class _Told:
     """What the vault tells, read anew only when its log has grown. Belongs to the thread that owns the vault."""
 
-    def __init__(self, custody: Custody) -> None:
+    def __init__(self, custody: DeviceKeys) -> None:
         self._custody = custody
         self._seen = -1
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in ("verdicts", "rounds", "moves")}

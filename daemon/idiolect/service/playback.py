@@ -11,14 +11,14 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from idiolect.events import Hub, StateChange
+from idiolect.events import EventStream, StateChange
 from idiolect.listening.inference import Inference
 
 
-class Box:
+class Playback:
     """See the module. ``microphone`` may be called by any one thread, all else belongs to the event loop."""
 
-    def __init__(self, hub: Hub, names: Callable[[], str], inference: Inference) -> None:
+    def __init__(self, hub: EventStream, names: Callable[[], str], inference: Inference) -> None:
         self._hub, self._names, self._inference = hub, names, inference
         self._timer: asyncio.TimerHandle | None = None
         self._until: float | None = None

@@ -5,7 +5,7 @@
 | main | asyncio: control socket, signals, timed pauses | when asked to stop, or when another thread died |
 | keys | boot measurement, TPM, vault: all that may block on them | when told to, after what it does |
 | capture | microphone -> ``BlockQueue`` (2 s) | when told to; it closes the queue |
-| inference | ``BlockQueue`` -> chain -> ``Hub`` | when the queue is closed and empty |
+| inference | ``BlockQueue`` -> chain -> ``EventStream`` | when the queue is closed and empty |
 | helper, two at most | what may block for a moment: sensors, prompts | by itself |
 
 Stopping goes the way the data goes: capture, inference, then control, so that the last event is still told. A thread
@@ -34,7 +34,7 @@ from idiolect.control.server import control_server
 from idiolect.control.shared import Shared
 from idiolect.control.turning_away import turn_away
 from idiolect.errors import ConfigError, IdiolectError, reason
-from idiolect.events import Hub, StateChange
+from idiolect.events import EventStream, StateChange
 from idiolect.host import process, systemd
 from idiolect.host.systemd import Notifier
 from idiolect.learning.lived import Wish
@@ -43,27 +43,27 @@ from idiolect.listening import recognizer
 from idiolect.listening.audio.capture import BlockQueue, Capture, Source
 from idiolect.listening.audio.microphone import list_devices, open_source
 from idiolect.listening.audio.outages import Outages
-from idiolect.listening.inference import Inference, Names
-from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.inference import EventIds, Inference
+from idiolect.listening.pipeline.earlier import EarlierModel
 from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import also_always, listening_for, with_taught
 from idiolect.listening.streams import Streams
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.enrolment import Enrolment
 from idiolect.people.models import model_of, wish_of
 from idiolect.people.people import People
 from idiolect.service import doctor
 from idiolect.service.connections import Connections
-from idiolect.service.idle.scheduler import Windows
+from idiolect.service.idle.scheduler import IdleScheduler
 from idiolect.service.metrics import Measuring, Moment
 from idiolect.service.pause import Pausing
-from idiolect.service.playback import Box
+from idiolect.service.playback import Playback
 from idiolect.service.settings import Settings, as_problems
 from idiolect.service.starting import Start, begin
 from idiolect.service.supervision import Condition, Supervision, where
-from idiolect.trust.device.keys import Custody, View, sentence
+from idiolect.trust.device.keys import DeviceKeys, View, sentence
 from idiolect.trust.device.swap import read_swapping
-from idiolect.trust.device.vault_thread import Keys
+from idiolect.trust.device.vault_thread import VaultThread
 from idiolect.values import Event, MicrophoneHealth
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,8 @@ class Service:
         """``files`` lists what a reload reads."""
         config, ears = start.config, start.ears
         self._settings = Settings(start, files)
-        self.hub = Hub()
-        self._names = Names()
+        self.hub = EventStream()
+        self._names = EventIds()
         self._bundle, self._model = ears.bundle, ears.model
         self._runtime = ears.chain.runtime
         self.streams = Streams(ears.recognizer, ears.wish, gated=config.listening.gate)
@@ -96,13 +96,13 @@ class Service:
         self._pausing = Pausing(self._capture, Path(config.state_dir), self._paused)
         self._inference = Inference(ears.chain, self._queue, self.hub, self._names, self._heard)
         self._inference.processed = watch.processed
-        self.box = Box(self.hub, self._names, self._inference)
+        self.box = Playback(self.hub, self._names, self._inference)
         self._server = control_server(self, config.control)
-        self.proofs = Keys(Custody(config, self._model), self._keys_changed)
+        self.proofs = VaultThread(DeviceKeys(config, self._model), self._keys_changed)
         self._worker, self._prober = Worker(), doctor.Prober()
         self._asked_devices, self._asked_doctor = Shared(self._look_for_devices), Shared(self._examine)
         model = model_of(ears.recognizer)
-        self.personal = Personal(
+        self.personal = Adapters(
             self.proofs, self._inference, self.hub, model, self._bundle.encoder_id,
             people=recognizer.users(config), state_dir=Path(config.state_dir),
             names=self._names, listen=self._listen, wishes=self._wish, backend=self._worker, succession=ears.succession,
@@ -113,7 +113,7 @@ class Service:
             self.personal, self.people, self._inference, self.hub, model, names=self._names, ready=self._deaf,
             listened=self._listened,
         )  # fmt: skip
-        self.windows = Windows(
+        self.windows = IdleScheduler(
             self.personal, self._worker, wishes=lambda: self._config.idle, state_dir=Path(config.state_dir),
             quiet=lambda: (self._inference.quiet_s, self._inference.state == "listening"), custody=self.proofs.custody,
         )  # fmt: skip
@@ -252,7 +252,7 @@ class Service:
     def _works(self) -> None:
         self._settings.works(self._opened if self._capture.health.state == "running" else None)
 
-    def _listen(self, household: Household | None, profile: str, asking: bool, carried: Carried | None) -> None:
+    def _listen(self, household: Household | None, profile: str, asking: bool, carried: EarlierModel | None) -> None:
         """What is listened for: the configuration's wishes, what people taught, and a "yes" where one is waited for."""
         base = listening_for(self._config, self._bundle)
         if asking and "yes" in base.classes:

@@ -120,7 +120,7 @@ def is_refusal(answer: object) -> bool:
 
 
 class Direct:
-    """``Personal``, as far as pairing needs it: the vault's work is done at once."""
+    """``Adapters``, as far as pairing needs it: the vault's work is done at once."""
 
     keyed = True
 
@@ -128,7 +128,7 @@ class Direct:
         self._consents = consents
 
     async def keep(self, work: Callable[[Consents], Any]) -> Any:
-        """See ``Personal.keep``."""
+        """See ``Adapters.keep``."""
         return work(self._consents)
 
 

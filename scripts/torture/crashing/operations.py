@@ -16,7 +16,7 @@ from idiolect.people.consent import Consents
 from idiolect.people.consent import Person as Agreed
 from idiolect.people.learner import Learner
 from idiolect.people.review import Rights
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 from idiolect.trust.vault import schema
 from torture.crashing.check import Boot
 from torture.crashing.choosing import Choosing, Doing, in_use
@@ -28,7 +28,7 @@ PURPOSES_ASKED = ("enrol", "adapt_corrections", "usage")
 class Operations(Choosing):
     """Each method looks for somebody it fits, and gives what is to be done, or None. ``vault`` is open."""
 
-    def __init__(self, boot: Boot, custody: Custody, chance: random.Random, now: float) -> None:
+    def __init__(self, boot: Boot, custody: DeviceKeys, chance: random.Random, now: float) -> None:
         super().__init__(chance)
         self._boot, self._custody, self._now = boot, custody, now
         self._learner: Learner

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from idiolect.errors import IdiolectError, WorkerFailed
 from idiolect.trust.bundle.verify import Verified
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 from idiolect.trust.device.provisioning import read_record
 from tests.support.devices import TestDevice
 from torture.crashing import check
@@ -66,7 +66,7 @@ class Victim:
         self._state: State = dict(order.story.kept)
         self._count, self._head = order.story.count, order.story.head
         self._steps = Steps(self._say, order.target, order.tpm)
-        self._custody: Custody
+        self._custody: DeviceKeys
         self._operations: Operations
 
     def _say(self, word: str, **more: object) -> None:

@@ -28,7 +28,7 @@ from idiolect.people.review import Rights
 from idiolect.service.pause import Pausing
 from idiolect.trust.bundle.choose import Model
 from idiolect.trust.bundle.slots import FOLDER, Slots
-from idiolect.trust.device.keys import Custody, View
+from idiolect.trust.device.keys import DeviceKeys, View
 from idiolect.trust.device.provisioning import factory_reset
 from idiolect.trust.vault.vault import Vault
 from tests.support.learners import invented, model, span
@@ -81,7 +81,7 @@ class Stack:
         self.now = now
         self.config: Config = replace(Config(), state_dir=self.state, keystore="file")
         self._backend = backend
-        self.custody = Custody(self.config, Model("x", 1, "d" * 64), clock=lambda: self.now)
+        self.custody = DeviceKeys(self.config, Model("x", 1, "d" * 64), clock=lambda: self.now)
         self.learner: Learner | None = None
 
     def open(self, *, refresh: bool = True) -> View:

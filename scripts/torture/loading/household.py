@@ -32,7 +32,7 @@ from idiolect.people.people import MAX_PHRASES
 from idiolect.people.review import Rights
 from idiolect.trust.bundle.bundle import Bundle
 from idiolect.trust.bundle.choose import Model
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 from idiolect.trust.device.provisioning import VAULT
 
 AWAY = 2.0
@@ -94,10 +94,10 @@ class House:
         self._wall = time.time() - people * REST_S
         state.mkdir(parents=True, exist_ok=True)
 
-    def open(self) -> tuple[Custody, Learner]:
+    def open(self) -> tuple[DeviceKeys, Learner]:
         """As the daemon does."""
         said = Model(self.bundle.name, self.bundle.version, self.bundle.digest)
-        custody = Custody(replace(Config(), state_dir=self.state), said, clock=lambda: self._wall)
+        custody = DeviceKeys(replace(Config(), state_dir=self.state), said, clock=lambda: self._wall)
         if not custody.open().released:
             raise SystemExit(f"the vault does not open: {custody.view.detail}")
         learner = Learner(

@@ -14,19 +14,19 @@ import pytest
 
 from idiolect.config.schema import Config, Idle
 from idiolect.errors import RequestError
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.host.clock import Moment
 from idiolect.learning.worker.process import Worker
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import Inference, Names
+from idiolect.listening.inference import EventIds, Inference
 from idiolect.listening.recognizer import Recognizer, bundle_directory, listening, read_bundle
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.enrolment import Enrolment
 from idiolect.people.people import People
-from idiolect.service.idle.scheduler import Windows
+from idiolect.service.idle.scheduler import IdleScheduler
 from idiolect.trust.bundle.choose import Model
-from idiolect.trust.device.keys import Custody
-from idiolect.trust.device.vault_thread import Keys
+from idiolect.trust.device.keys import DeviceKeys
+from idiolect.trust.device.vault_thread import VaultThread
 from idiolect.values import Detection, Event
 from tests.support.boards import Board
 from tests.support.fake_daemon import FakeDaemon, running
@@ -41,9 +41,9 @@ class PeopleDaemon(FakeDaemon):
 
     people: People = None
     teaching: Enrolment = None
-    personal: Personal = None
+    personal: Adapters = None
     inference: Inference = None
-    windows: Windows = None
+    windows: IdleScheduler = None
 
 
 @dataclass
@@ -92,19 +92,21 @@ def house(tmp_path):
     bundle = read_bundle(bundle_directory("builtin"))
     recognizer = Recognizer.from_bundle(bundle)
     daemon = PeopleDaemon()
-    names = Names()
+    names = EventIds()
     daemon.inference = Inference(recognizer.chain(listening(bundle)), BlockQueue(8), daemon.hub, names, lambda: None)
     config = replace(Config(), state_dir=tmp_path / "state", keystore="file")
-    keys = Keys(Custody(config, Model(bundle.name, bundle.version, bundle.digest, (), False, "")), lambda _: None)
+    keys = VaultThread(
+        DeviceKeys(config, Model(bundle.name, bundle.version, bundle.digest, (), False, "")), lambda _: None
+    )
     thread = threading.Thread(target=keys.run)
     thread.start()
-    daemon.personal = Personal(
+    daemon.personal = Adapters(
         keys, daemon.inference, daemon.hub, model(), "e" * 64,
         people={"ann": [ME], "bob": ["somebody-else"]}, state_dir=tmp_path / "state", names=names,
         listen=lambda *_: None, backend=Worker(), synchronized=lambda: True,
     )  # fmt: skip
     board = Board(tmp_path / "board")
-    daemon.windows = Windows(
+    daemon.windows = IdleScheduler(
         daemon.personal, Worker(), wishes=lambda: Idle(machine=board.root), state_dir=tmp_path / "state",
         quiet=lambda: (3600.0, False), custody=keys.custody, synchronized=lambda: True,
     )  # fmt: skip
@@ -298,15 +300,15 @@ def test_a_clock_that_nobody_keeps_right_expires_nothing(house):
 
 def test_a_pause_survives_a_restart(house, tmp_path):
     house.ok("POST", "/v1/learning", {"active": False, "for_s": 3600})
-    again = Personal(
-        None, house.daemon.inference, Hub(), model(), "e" * 64,
-        people={}, state_dir=tmp_path / "state", names=Names(), listen=lambda *_: None, backend=Worker(),
+    again = Adapters(
+        None, house.daemon.inference, EventStream(), model(), "e" * 64,
+        people={}, state_dir=tmp_path / "state", names=EventIds(), listen=lambda *_: None, backend=Worker(),
     )  # fmt: skip
     assert not again.learning
     (tmp_path / "state" / "personal.json").write_text("{")
-    damaged = Personal(
-        None, house.daemon.inference, Hub(), model(), "e" * 64,
-        people={}, state_dir=tmp_path / "state", names=Names(), listen=lambda *_: None, backend=Worker(),
+    damaged = Adapters(
+        None, house.daemon.inference, EventStream(), model(), "e" * 64,
+        people={}, state_dir=tmp_path / "state", names=EventIds(), listen=lambda *_: None, backend=Worker(),
     )  # fmt: skip
     assert not damaged.learning
     house.ok("POST", "/v1/learning", {"active": True})
@@ -316,12 +318,12 @@ def test_a_pause_survives_a_restart(house, tmp_path):
 def test_without_keys_every_question_says_why(tmp_path):
     bundle = read_bundle(bundle_directory("builtin"))
     inference = Inference(
-        Recognizer.from_bundle(bundle).chain(listening(bundle)), BlockQueue(8), Hub(), Names(), lambda: None
+        Recognizer.from_bundle(bundle).chain(listening(bundle)), BlockQueue(8), EventStream(), EventIds(), lambda: None
     )
     config = replace(Config(), state_dir=tmp_path, keystore="file")
-    keys = Keys(Custody(config, Model("x", 1, "d" * 64, (), False, "")), lambda _: None)
-    personal = Personal(
-        keys, inference, Hub(), model(), "e" * 64, people={}, state_dir=tmp_path, names=Names(),
+    keys = VaultThread(DeviceKeys(config, Model("x", 1, "d" * 64, (), False, "")), lambda _: None)
+    personal = Adapters(
+        keys, inference, EventStream(), model(), "e" * 64, people={}, state_dir=tmp_path, names=EventIds(),
         listen=lambda *_: None, backend=Worker(),
     )  # fmt: skip
     with pytest.raises(RequestError, match="without keys"):

@@ -15,7 +15,7 @@ ANN, BEN = 1001, 1002
 
 
 class Direct:
-    """``Personal`` as far as pairing goes, without its thread."""
+    """``Adapters`` as far as pairing goes, without its thread."""
 
     open = True
 

@@ -22,9 +22,9 @@ from wyoming.ping import Ping
 
 from idiolect.control.sockets import make_listener
 from idiolect.control.wyoming.handoff import HandoffServer
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import Inference, Names
+from idiolect.listening.inference import EventIds, Inference
 from idiolect.listening.recognizer import listening
 from idiolect.listening.turns import LONGEST_S, TurnTap
 from idiolect.values import BLOCK, Captured, Detection
@@ -106,9 +106,9 @@ class Room:
     """Real inference on a thread, into which one speaks."""
 
     def __init__(self, **wishes):
-        self.queue, self.hub = BlockQueue(4000), Hub()
+        self.queue, self.hub = BlockQueue(4000), EventStream()
         chain = recognizer().chain(listening(recognizer().bundle, **wishes))
-        self.inference = Inference(chain, self.queue, self.hub, Names(), lambda: None)
+        self.inference = Inference(chain, self.queue, self.hub, EventIds(), lambda: None)
         self.thread = threading.Thread(target=self.inference.run)
 
     async def say(self, samples):

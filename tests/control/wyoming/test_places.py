@@ -17,7 +17,7 @@ from idiolect.control.serving import Acceptor
 from idiolect.control.sockets import make_listener
 from idiolect.control.wyoming.connection import CONNECTIONS, Limits
 from idiolect.control.wyoming.guests import GRACE_S, KEPT, KEPT_EACH, STALLED_S, Places, Reserve
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from tests.support import speech
 from tests.support.wyoming_talk import client, hung_up, idle, leave, say, serving, spoken, story, until
 
@@ -91,7 +91,7 @@ async def test_new_connections_are_taken_few_at_a_time_and_the_kernel_holds_the_
 
 @story
 async def test_who_sends_sound_or_waits_for_the_microphone_keeps_its_place(folder):
-    hub = Hub()
+    hub = EventStream()
     async with serving(folder, hub=hub, microphone=True, max_clients=8), client(folder) as it, client(folder) as waits:
         await waits.write_event(Detect().event())
         await say(it, speech.silence(0.5), stop=False)

@@ -16,7 +16,7 @@ from wyoming.ping import Ping
 from wyoming.wake import Detect, Detection
 
 from idiolect.control.wyoming.connection import Limits
-from idiolect.events import Hub, StateChange
+from idiolect.events import EventStream, StateChange
 from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.household import Household
 from idiolect.listening.recognizer import listening, with_taught
@@ -329,7 +329,7 @@ async def subscribed(hub, count=1):
 
 @story
 async def test_a_client_without_sound_is_told_what_the_microphone_hears(folder):
-    hub = Hub()
+    hub = EventStream()
     async with serving(folder, hub=hub, microphone=True, limits=Limits(idle_s=0.3)), client(folder) as it:
         await it.write_event(Detect().event())
         await subscribed(hub)
@@ -359,7 +359,7 @@ async def test_a_client_without_sound_is_told_what_the_microphone_hears(folder):
 
 @story
 async def test_whoever_sends_sound_is_told_of_that_only(folder):
-    hub = Hub()
+    hub = EventStream()
     async with serving(folder, hub=hub, microphone=True), client(folder) as it:
         await it.write_event(Detect().event())
         await subscribed(hub)
@@ -375,7 +375,7 @@ async def test_whoever_sends_sound_is_told_of_that_only(folder):
 
 @story
 async def test_the_microphone_is_nobodys_business_unless_configured(folder):
-    hub = Hub()
+    hub = EventStream()
     async with serving(folder, hub=hub, limits=Limits(idle_s=0.3)), client(folder) as it:
         await it.write_event(Detect().event())
         assert await hung_up(it) == []

@@ -14,7 +14,7 @@ from idiolect.learning import trainer
 from idiolect.learning.ledger import Example, Ledger
 from idiolect.listening.pipeline.adapter import Adapter
 from idiolect.listening.pipeline.decoder import State
-from idiolect.listening.pipeline.earlier import Beside, Carried
+from idiolect.listening.pipeline.earlier import Beside, EarlierModel
 from idiolect.listening.pipeline.encoder import Encoder
 from idiolect.listening.pipeline.frontend import Frontend
 from idiolect.listening.pipeline.head import Scorer
@@ -58,7 +58,7 @@ def taught(kind, profile=ANN, number=3):
 def carried(*adapters):
     old = recognizer("old")
     household = Household(old.space, old.bundle.classes, adapters or [taught("old")])
-    return Carried(Encoder(old.bundle.encoder), old.head, household)
+    return EarlierModel(Encoder(old.bundle.encoder), old.head, household)
 
 
 def make(earlier, household=None, *, profile=ANN, gated=True, **wishes):

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from idiolect.events import Hub
+from idiolect.events import EventStream
 from idiolect.listening.audio.capture import BlockQueue
-from idiolect.listening.inference import Inference, Names
+from idiolect.listening.inference import EventIds, Inference
 from idiolect.listening.pipeline.chain import MEMORY
 from idiolect.listening.recognizer import listening
 from idiolect.values import BLOCK, Captured
@@ -210,7 +210,7 @@ def test_sound_is_forgotten_when_the_microphone_is_released(monkeypatch):
     monkeypatch.setattr("idiolect.listening.inference._WAIT_S", 0.05)
     queue = BlockQueue(64)
     chain = recognizer().chain(listening(recognizer().bundle))
-    inference = Inference(chain, queue, Hub(), Names(), lambda: None)
+    inference = Inference(chain, queue, EventStream(), EventIds(), lambda: None)
     thread = threading.Thread(target=inference.run)
     thread.start()
     try:

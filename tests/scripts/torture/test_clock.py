@@ -17,7 +17,7 @@ from idiolect.host import clock
 from idiolect.host.clock import Moment, Stretch
 from idiolect.listening.audio.capture import BlockQueue, Capture
 from idiolect.listening.inference import AGE_S, Recent
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.learner import Learner
 from idiolect.people.review import Rights
 from idiolect.service import pause
@@ -54,13 +54,13 @@ def test_a_calendar_that_believes_every_look_is_found(tmp_path, monkeypatch):
         if personal._synchronized():
             personal.expired_day = personal._learner.day
 
-    monkeypatch.setattr(Personal, "glance", glance)
+    monkeypatch.setattr(Adapters, "glance", glance)
     life = walked(tmp_path, 200)
     assert any("too early" in each for each in life.found)
 
 
 def test_a_calendar_that_never_believes_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(Personal, "glance", lambda _: None)
+    monkeypatch.setattr(Adapters, "glance", lambda _: None)
     monkeypatch.setattr(years, "RETENTION", {"enrol": 20})
     assert any("too long" in each for each in walked(tmp_path, 200).found)
 

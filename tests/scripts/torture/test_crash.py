@@ -9,7 +9,7 @@ from pathlib import Path
 from idiolect.config.schema import Config
 from idiolect.people.consent import CONSENT, Consents
 from idiolect.trust.bundle.choose import Model
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 from idiolect.trust.device.provisioning import KEYFILE, factory_reset
 from tests.support import vault_crashes as crashes
 from tests.support.swtpm import missing
@@ -73,7 +73,7 @@ def test_who_agrees_to_several_purposes_has_agreed_to_all_or_none_after_a_crash(
 def device(folder):
     config = replace(Config(), state_dir=folder / "state", keystore="file")
     draft = config.state_dir / f".{KEYFILE}.new"
-    custody = Custody(config, Model("x", 1, "d" * 64))
+    custody = DeviceKeys(config, Model("x", 1, "d" * 64))
     assert custody.open().released
     custody.close()
     draft.write_bytes((config.state_dir / KEYFILE).read_bytes())  # as a kill between write and rename leaves it
@@ -82,7 +82,7 @@ def device(folder):
 
 def test_a_keystore_that_was_half_written_when_the_process_died_is_gone_after_the_next_start(tmp_path):
     config, draft = device(tmp_path)
-    custody = Custody(config, Model("x", 1, "d" * 64))
+    custody = DeviceKeys(config, Model("x", 1, "d" * 64))
     assert custody.open().released
     assert not draft.exists()
     custody.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from idiolect.errors import VaultError
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.trust.device import keys as custodies
 from idiolect.trust.device.identity import RECORD, Device
 from idiolect.trust.device.provisioning import KEYFILE, VAULT
@@ -79,7 +79,7 @@ def test_a_disk_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
 
 @story
 async def test_what_was_learnt_is_taken_up_again_when_the_disk_is_well(tmp_path, monkeypatch):
-    real, left = Personal._open, [2]
+    real, left = Adapters._open, [2]
 
     def opening(personal, *known):
         if left[0]:
@@ -87,7 +87,7 @@ async def test_what_was_learnt_is_taken_up_again_when_the_disk_is_well(tmp_path,
             raise VaultError("the disk is full", "free some space", "full")
         return real(personal, *known)
 
-    monkeypatch.setattr(Personal, "_open", opening)
+    monkeypatch.setattr(Adapters, "_open", opening)
     home = Home(tmp_path)
     monkeypatch.setattr(Home, "learner", property(lambda self: self.personal._learner or self.keys))
     async with home:

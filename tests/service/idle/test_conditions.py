@@ -14,7 +14,7 @@ from idiolect.host.sensors.power import read_power
 from idiolect.host.sensors.pressure import Pressure, read_pressure
 from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import read_thermal
-from idiolect.service.idle.conditions import DAY_MINUTES, Moment, Sensed, obstacles, within
+from idiolect.service.idle.conditions import DAY_MINUTES, Moment, Readings, obstacles, within
 from tests.support.boards import Board, put
 
 WISHES = Idle()
@@ -27,7 +27,7 @@ def board(tmp_path):
 
 def sensed(board):
     root = board.root
-    return Sensed(read_power(root), read_thermal(root), read_pressure(root), read_resources(root, root))
+    return Readings(read_power(root), read_thermal(root), read_pressure(root), read_resources(root, root))
 
 
 def names(board, wishes=WISHES, **changes):
@@ -134,7 +134,7 @@ def test_a_battery_may_do_where_the_integrator_says_so(board):
 
 def test_an_empty_machine_may_learn(tmp_path):
     assert names(Board(tmp_path)) == []
-    bare = Sensed(*(read(tmp_path / "none") for read in (read_power, read_thermal, read_pressure)),
+    bare = Readings(*(read(tmp_path / "none") for read in (read_power, read_thermal, read_pressure)),
                   read_resources(tmp_path / "none", tmp_path))  # fmt: skip
     assert obstacles(WISHES, Moment(bare, 3600.0)) == []
 

@@ -14,7 +14,7 @@ import pytest
 from idiolect.errors import KeystoreError, RequestError
 from idiolect.trust.device.attestation import AttestationError
 from idiolect.trust.device.documents import verify_attestation, verify_audit
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 from idiolect.trust.device.policy_key import PolicyKeyReplacement
 from idiolect.trust.device.provisioning import KEYFILE, Provisioning, factory_reset, fleet_record, read_record
 from idiolect.trust.device.tpm import Tpm
@@ -233,7 +233,7 @@ def test_a_tpm_takes_over_from_file_keys_that_nobody_used_and_from_no_others(tmp
     """A package's first start is with keystore: file; then somebody asks for the TPM."""
     board, first = TestDevice(tmp_path, tpm), bundles.signed()
     by_file = replace(board.config, keystore="file")
-    with closing(Custody(by_file, model_of(first))) as custody:
+    with closing(DeviceKeys(by_file, model_of(first))) as custody:
         assert custody.open().released
     before = contents(board.state)
     with pytest.raises(KeystoreError, match="who approves models"):  # nothing is removed before the rest is known
@@ -248,7 +248,7 @@ def test_a_tpm_takes_over_from_file_keys_that_nobody_used_and_from_no_others(tmp
 
 def test_file_keys_with_somebodys_data_are_not_removed(tmp_path, tpm):
     board, first = TestDevice(tmp_path, tpm), bundles.signed()
-    with closing(Custody(replace(board.config, keystore="file"), model_of(first))) as custody:
+    with closing(DeviceKeys(replace(board.config, keystore="file"), model_of(first))) as custody:
         custody.open()
         remember(custody.vault, "1")
     before = contents(board.state)

@@ -32,7 +32,7 @@ from idiolect.trust.bundle.public_keys import public_pem
 from idiolect.trust.device import attestation, documents, identity
 from idiolect.trust.vault import audit, envelope, keystore, roots, rotation, schema, sealed_copy
 from idiolect.trust.vault.audit import Mark
-from idiolect.trust.vault.roots import DataKey, Shelf, State
+from idiolect.trust.vault.roots import DataKey, ProfileContents, State
 from idiolect.trust.vault.secret import Secret
 from tests.support.bundles import builtin, key
 
@@ -239,7 +239,7 @@ def test_a_profiles_root_covers_its_keys_and_records(one, other):
     first, second = (DataKey(p, "r" * 64, n, other) for p, n in (("usage", 1), ("enrol", 2)))
     assert first.line == framed("usage", "r" * 64, 1)
     heads = {(p, "example", "7"): roots.head((p, "example", "7"), "e", 1, 0, b"t" * 16) for p in ("usage", "enrol")}
-    shelf = Shelf({"usage": first, "enrol": second}, heads)
+    shelf = ProfileContents({"usage": first, "enrol": second}, heads)
     lines = [*sorted([first.line, second.line]), *sorted(h.line for h in heads.values())]
     expected = hmac.digest(b"k" * 32, framed("idiolect/vault/profile/v1", "p", 2, 2) + b"".join(lines), "sha256")
     assert roots.profile_root(one, "p", shelf) == expected

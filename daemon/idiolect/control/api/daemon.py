@@ -32,7 +32,7 @@ from idiolect.control.api.measures import Measures
 
 if TYPE_CHECKING:
     pass
-from idiolect.events import Hub
+from idiolect.events import EventStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Daemon(Protocol):
     """What the service offers to the API. Quick and thread-safe; called on the event loop's thread."""
 
     @property
-    def hub(self) -> Hub:
+    def hub(self) -> EventStream:
         """Where the daemon's happenings are published."""
 
     @property

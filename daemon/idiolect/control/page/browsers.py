@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from idiolect.control.api.daemon import Session
 from idiolect.control.limits import Bucket, Rate
 from idiolect.errors import RequestError
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.consent import Consents
 from idiolect.trust.device import certificate
 from idiolect.values import is_id, name_key
@@ -75,7 +75,7 @@ class Pairing:
     """See the module. Belongs to the event loop."""
 
     def __init__(
-        self, personal: Personal, access: str, *, wall: Callable[[], float] = time.time,
+        self, personal: Adapters, access: str, *, wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """``access`` is that of the configuration's section ``page``: "" where there is no page."""

@@ -51,7 +51,11 @@ class HandoffServer:
     """Serves the program of ``user`` on a socket that ``opening`` opens, from ``start()`` to ``stop()``."""
 
     def __init__(
-        self, hearing: Hearing, user: str, opening: Callable[[], Listener], attach: Callable[[Tap | None], None]
+        self,
+        hearing: Hearing,
+        user: str,
+        opening: Callable[[], Listener],
+        attach: Callable[[Tap | None], None],
     ) -> None:
         """``attach`` tells inference whom to tell of blocks, None: nobody."""
         self.user = user

@@ -47,7 +47,7 @@ from idiolect.control.sockets import Listener
 from idiolect.control.wyoming.connection import EventError, Limits, Wire, text, whole
 from idiolect.control.wyoming.guests import Guest, Pace, Places
 from idiolect.control.wyoming.info import info, speaks
-from idiolect.events import Hub, LaggedError
+from idiolect.events import EventStream, LaggedError
 from idiolect.listening.sound import Heard, Hearing, Sound, SoundError, Stream
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class WyomingServer:
     """Serves ``hearing`` on a socket that ``opening`` opens, from ``start()`` to ``stop()``."""
 
     def __init__(
-        self, hearing: Hearing, hub: Hub, opening: Callable[[], Listener], *, microphone: bool = False,
+        self, hearing: Hearing, hub: EventStream, opening: Callable[[], Listener], *, microphone: bool = False,
         max_clients: int = 32, limits: Limits | None = None,
     ) -> None:  # fmt: skip
         self.hearing, self.limits = hearing, limits or Limits()
@@ -316,7 +316,7 @@ class Client:
             await self._wire.write(_too_many())
         self._wire.abort()
 
-    async def _follow(self, hub: Hub) -> None:
+    async def _follow(self, hub: EventStream) -> None:
         try:
             while True:
                 with hub.subscribe() as subscription, suppress(LaggedError):  # then from now on

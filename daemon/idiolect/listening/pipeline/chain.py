@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.listening.pipeline.decoder import SMOOTHING, Listening, State
-from idiolect.listening.pipeline.earlier import Carried
+from idiolect.listening.pipeline.earlier import EarlierModel
 from idiolect.listening.pipeline.encoder import Embedder
 from idiolect.listening.pipeline.frontend import Frontend
 from idiolect.listening.pipeline.gate import Gate
@@ -70,7 +70,7 @@ class Chain:
         return self._encoder.runtime
 
     def listen_for(
-        self, listening: Listening, household: Household | None = None, carried: Carried | None = None
+        self, listening: Listening, household: Household | None = None, carried: EarlierModel | None = None
     ) -> None:
         """Change what is listened for, and for whom (``Hearing.listen_for``)."""
         self._hearing.listen_for(listening, household, carried)

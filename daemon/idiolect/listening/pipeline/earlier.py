@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class EarlierModel:
     """An earlier model at work, and for whom. ``encoder`` belongs to one stream; ``household`` is of its space."""
 
     encoder: Embedder
@@ -49,7 +49,7 @@ class Carried:
 class Beside:
     """One stream through an earlier model."""
 
-    def __init__(self, carried: Carried, *, keep: int, settle: int) -> None:
+    def __init__(self, carried: EarlierModel, *, keep: int, settle: int) -> None:
         """``keep`` embeddings are remembered; in the first ``settle`` steps of joining a stream nothing is heard."""
         self._encoder = carried.encoder
         self._scorer = Scorer(carried.head)
@@ -58,17 +58,17 @@ class Beside:
         self._unsettled = settle
         self.carried = carried
 
-    def serves(self, carried: Carried) -> bool:
+    def serves(self, carried: EarlierModel) -> bool:
         """Whether this stream can go on for ``carried``, the encoder being the same."""
         return carried.encoder is self._encoder
 
     @property
-    def carried(self) -> Carried:
+    def carried(self) -> EarlierModel:
         """For whom it listens, and for what."""
         return self._carried
 
     @carried.setter
-    def carried(self, carried: Carried) -> None:
+    def carried(self, carried: EarlierModel) -> None:
         self._carried = carried
         self._scorer.household = carried.household
         base = len(carried.head.classes)

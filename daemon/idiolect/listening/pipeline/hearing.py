@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from idiolect.listening.pipeline.aligned import Aligned
 from idiolect.listening.pipeline.decoder import UTTERANCE_LEAST, Decoder, Listening, State
-from idiolect.listening.pipeline.earlier import Beside, Carried
+from idiolect.listening.pipeline.earlier import Beside, EarlierModel
 from idiolect.listening.pipeline.encoder import WARM_UP
 from idiolect.listening.pipeline.head import Head, Scorer
 from idiolect.listening.pipeline.household import Household
@@ -136,7 +136,7 @@ class Hearing:
         return self.decide(embedding, posteriors, self.position, active=active)
 
     def listen_for(
-        self, listening: Listening, household: Household | None = None, carried: Carried | None = None
+        self, listening: Listening, household: Household | None = None, carried: EarlierModel | None = None
     ) -> None:
         """Change what is listened for, and for whom; an open turn ends, the audio goes on unbroken.
 
@@ -154,7 +154,7 @@ class Hearing:
         self._scorer.suspects = np.flatnonzero(at_any_time[:base]).tolist()
         self._taught_at_any_time = bool(at_any_time[base:].any())
 
-    def _listen_beside(self, listening: Listening, carried: Carried | None) -> None:
+    def _listen_beside(self, listening: Listening, carried: EarlierModel | None) -> None:
         """Begin, go on or end with an earlier encoder beside this one."""
         self._heard = np.zeros(len(listening.classes), np.float32)
         if carried is None:

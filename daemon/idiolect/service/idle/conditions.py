@@ -33,7 +33,7 @@ ASKED_QUIET_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sensed:
+class Readings:
     """What the machine says; all of it read at one moment."""
 
     power: Power
@@ -46,7 +46,7 @@ class Sensed:
 class Moment:
     """All that the conditions look at."""
 
-    sensed: Sensed
+    sensed: Readings
     quiet_s: float
     """Since anybody spoke."""
     turn: bool = False

@@ -26,12 +26,12 @@ from idiolect.host.sensors.pressure import Triggers, read_pressure
 from idiolect.host.sensors.resources import read_resources
 from idiolect.host.sensors.thermal import ThermalReader
 from idiolect.learning.worker.process import Backend
-from idiolect.people.adapters import Personal
+from idiolect.people.adapters import Adapters
 from idiolect.people.learner import Learner
 from idiolect.service.idle import conditions, jobs
-from idiolect.service.idle.conditions import Moment, Obstacle, Sensed
+from idiolect.service.idle.conditions import Moment, Obstacle, Readings
 from idiolect.service.idle.jobs import Job
-from idiolect.trust.device.keys import Custody
+from idiolect.trust.device.keys import DeviceKeys
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class Sensors:
         self.root, self._state_dir = root, state_dir
         self._thermal = ThermalReader(root)
 
-    def read(self) -> Sensed:
+    def read(self) -> Readings:
         """Everything, in a few milliseconds; never raises."""
-        return Sensed(
+        return Readings(
             read_power(self.root), self._thermal.read(), read_pressure(self.root),
             read_resources(self.root, self._state_dir),
         )  # fmt: skip
@@ -84,12 +84,12 @@ class Log:
     stopped_by: str = ""
 
 
-class Windows:
+class IdleScheduler:
     """See the module. ``interrupt`` may be called by any thread, all else belongs to the event loop."""
 
     def __init__(
-        self, personal: Personal, backend: Backend, *, wishes: Callable[[], Idle], state_dir: Path,
-        quiet: Callable[[], tuple[float, bool]], custody: Custody,
+        self, personal: Adapters, backend: Backend, *, wishes: Callable[[], Idle], state_dir: Path,
+        quiet: Callable[[], tuple[float, bool]], custody: DeviceKeys,
         synchronized: Callable[[], bool] = clock.synchronized, minute: Callable[[], int] = clock.minute_of_day,
         now: Callable[[], float] = clock.since_boot,
     ) -> None:  # fmt: skip
@@ -162,7 +162,7 @@ class Windows:
         """Why the state is "off"."""
         return self._personal.closed()
 
-    async def examine(self) -> tuple[Sensed, str]:
+    async def examine(self) -> tuple[Readings, str]:
         """For `doctor`: what the sensors say, and what logind does."""
         return await asyncio.to_thread(self._sensors.read), self._logind.state
 
@@ -251,7 +251,7 @@ class Windows:
         sensed = await asyncio.to_thread(self._sensors.read)
         return conditions.obstacles(self._wishes(), self._moment(sensed, running))
 
-    def _moment(self, sensed: Sensed, running: bool) -> Moment:
+    def _moment(self, sensed: Readings, running: bool) -> Moment:
         quiet_s, turn = self._quiet()
         synchronized = self._synchronized()
         stalled = tuple(name for name, then in self._stalls.items() if self._now() - then < STALLED_S)

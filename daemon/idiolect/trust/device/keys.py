@@ -79,7 +79,7 @@ class Finding:
     fix: str = ""
 
 
-class Custody:
+class DeviceKeys:
     """Keys and vault of one running daemon. ``view`` may be read by any thread, all else belongs to one."""
 
     def __init__(self, config: Config, model: Model, *, clock: Callable[[], float] = time.time) -> None:

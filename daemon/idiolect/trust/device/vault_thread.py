@@ -1,6 +1,6 @@
 """The thread that talks to keystore and vault: both may block for as long as a TPM or a disk likes.
 
-On the event loop's side stands ``Keys``, which is all that service and control API see of it.
+On the event loop's side stands ``VaultThread``, which is all that service and control API see of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from idiolect.errors import RequestError, TrustError
-from idiolect.trust.device.keys import Custody, Finding, View
+from idiolect.trust.device.keys import DeviceKeys, Finding, View
 from idiolect.trust.vault.vault import Vault
 
 FIRST_RETRY_S, LAST_RETRY_S = 5.0, 600.0
@@ -66,10 +66,10 @@ class KeysThread:
         return await future
 
 
-class Keys:
-    """``Custody`` for the event loop: it opens it, tends it, and answers what the control API asks."""
+class VaultThread:
+    """``DeviceKeys`` for the event loop: it opens it, tends it, and answers what the control API asks."""
 
-    def __init__(self, custody: Custody, changed: Callable[[View], None]) -> None:
+    def __init__(self, custody: DeviceKeys, changed: Callable[[View], None]) -> None:
         """``changed`` is told each new view, on the event loop. ``device.keys`` is for calls that ``ask`` runs."""
         self.custody = custody
         self._thread = KeysThread()

@@ -11,7 +11,7 @@ from typing import Any
 from idiolect.errors import VaultError
 from idiolect.trust.vault import audit, envelope, roots
 from idiolect.trust.vault.opening import refuse
-from idiolect.trust.vault.roots import DataKey, Ledger, RecordName, Shelf, State
+from idiolect.trust.vault.roots import DataKey, ProfileContents, RecordName, State, VaultContents
 from idiolect.trust.vault.rotation import COST, Meter
 from idiolect.trust.vault.schema import MAX_RECORDS, MAX_WRAPS, PAYLOAD_CAP, mapped
 from idiolect.trust.vault.secret import Secret
@@ -48,12 +48,12 @@ class Change:
     ``ValueError``, failures of the disk ``VaultError``: either undoes the whole transaction.
     """
 
-    def __init__(self, connection: sqlite3.Connection, ledger: Ledger, keks: dict[int, Secret]) -> None:
+    def __init__(self, connection: sqlite3.Connection, ledger: VaultContents, keks: dict[int, Secret]) -> None:
         self._connection = connection
         self._keks = keks
         self._touched: set[str] = set()
         self._made: list[DataKey] = []
-        self.ledger = Ledger(ledger.state, dict(ledger.shelves), dict(ledger.macs))
+        self.ledger = VaultContents(ledger.state, dict(ledger.shelves), dict(ledger.macs))
         self.notes: dict[str, int | str] = {}
         self.number = ledger.state.counter + 1
         self._failure: VaultError | None = None
@@ -147,11 +147,11 @@ class Change:
     def _count(self) -> int:
         return sum(len(shelf.records) for shelf in self.ledger.shelves.values())
 
-    def shelf(self, profile: str) -> Shelf:
+    def shelf(self, profile: str) -> ProfileContents:
         """What a profile has, for looking."""
-        return self.ledger.shelves.get(profile) or Shelf()
+        return self.ledger.shelves.get(profile) or ProfileContents()
 
-    def _shelf(self, profile: str) -> Shelf:
+    def _shelf(self, profile: str) -> ProfileContents:
         """The same for changing."""
         if profile not in self._touched:
             self._touched.add(profile)
@@ -267,10 +267,14 @@ class Change:
     def _set(self, **fields: Any) -> None:
         self.ledger.state = replace(self.ledger.state, **fields)
 
-    def wipe_unused(self, before: Ledger, after: Ledger) -> None:
+    def wipe_unused(self, before: VaultContents, after: VaultContents) -> None:
         """Forget the data keys that this transaction made or found and that ``after`` does not hold any more."""
-        kept = {id(key) for profile in self._touched for key in after.shelves.get(profile, Shelf()).keys.values()}
-        found = [key for profile in self._touched for key in before.shelves.get(profile, Shelf()).keys.values()]
+        kept = {
+            id(key) for profile in self._touched for key in after.shelves.get(profile, ProfileContents()).keys.values()
+        }
+        found = [
+            key for profile in self._touched for key in before.shelves.get(profile, ProfileContents()).keys.values()
+        ]
         for key in [*found, *self._made]:
             if id(key) not in kept:
                 key.secret.wipe()
@@ -280,7 +284,7 @@ def _vault_key(secret: Secret) -> DataKey:
     return DataKey(roots.VAULT_PURPOSE, "", 0, secret)
 
 
-def read_record(connection: sqlite3.Connection, ledger: Ledger, profile: str, name: RecordName) -> Record:
+def read_record(connection: sqlite3.Connection, ledger: VaultContents, profile: str, name: RecordName) -> Record:
     """Read and open a record that ``ledger`` knows. ``KeyError`` when it does not."""
     shelf = ledger.shelves[profile]
     head = shelf.records[name]

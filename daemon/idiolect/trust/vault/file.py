@@ -12,7 +12,7 @@ from idiolect.errors import VaultError
 from idiolect.trust.vault import audit, roots, schema
 from idiolect.trust.vault.change import Change
 from idiolect.trust.vault.keystore import CURRENT, NEXT, Keystore, Slot
-from idiolect.trust.vault.roots import Ledger, State
+from idiolect.trust.vault.roots import State, VaultContents
 from idiolect.trust.vault.rotation import COST, FULL_CREDIT
 from idiolect.trust.vault.secret import Secret
 
@@ -91,7 +91,7 @@ def _build(draft: Path, root: Secret, slot: Slot, state: State) -> None:
     """The vault's own key, no entries, and everything in the file itself."""
     with contextlib.closing(schema.build(draft)) as connection, Secret.random() as vault_key:
         with roots.kek(root, slot.secret, slot.generation) as kek:
-            change = Change(connection, Ledger(state, {}, {}), {slot.generation: kek})
+            change = Change(connection, VaultContents(state, {}, {}), {slot.generation: kek})
             connection.execute("BEGIN IMMEDIATE")
             change.begin(vault_key, state)
             change.seal(root, vault_key)

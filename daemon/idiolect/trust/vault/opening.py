@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from idiolect.errors import KeystoreError, VaultError
 from idiolect.trust.vault import audit, envelope, roots
 from idiolect.trust.vault.keystore import Released, Slot
-from idiolect.trust.vault.roots import DataKey, Head, Ledger, RecordName, Shelf, State
+from idiolect.trust.vault.roots import DataKey, Head, ProfileContents, RecordName, State, VaultContents
 from idiolect.trust.vault.schema import MAX_RECORDS, MAX_WRAPS, RESET, mapped
 from idiolect.trust.vault.secret import Secret
 
@@ -65,7 +65,7 @@ class Contents:
 class Opened:
     """A vault whose every row was checked. ``keks`` by rotation; ``slot`` is the one that opened it."""
 
-    ledger: Ledger
+    ledger: VaultContents
     vault_key: Secret
     keks: dict[int, Secret]
     slot: Slot
@@ -173,7 +173,7 @@ def _unlock(contents: Contents, released: Released) -> Opened:
             kek.wipe()
             continue
         if opened is None:
-            opened = Opened(Ledger(contents.state, {}, {}), vault_key, {}, slot, contents.root)
+            opened = Opened(VaultContents(contents.state, {}, {}), vault_key, {}, slot, contents.root)
         else:
             vault_key.wipe()
         opened.keks[slot.generation] = kek
@@ -206,7 +206,7 @@ def _check(contents: Contents, opened: Opened) -> None:
         if opened.slot.generation not in (state.generation, state.pending):  # 8
             refuse(8, "its keys are not of the rotation that it is in")
         shelves = _shelves(contents, opened)
-        opened.ledger = Ledger(state, shelves, dict(contents.macs))
+        opened.ledger = VaultContents(state, shelves, dict(contents.macs))
         if set(shelves) != set(contents.macs):  # 9
             refuse(9, "a profile is missing, or one too many")
         for profile, shelf in shelves.items():
@@ -217,10 +217,10 @@ def _check(contents: Contents, opened: Opened) -> None:
         raise audit.AuditError(5, "does not end where the vault says: it was cut", state.end.count)
 
 
-def _shelves(contents: Contents, opened: Opened) -> dict[str, Shelf]:
+def _shelves(contents: Contents, opened: Opened) -> dict[str, ProfileContents]:
     """Check 10, and the keys and records by profile."""
-    shelves = {profile: Shelf(records=records) for profile, records in contents.records.items()}
-    opened.ledger = Ledger(contents.state, shelves, {})  # from here on ``wipe`` finds the keys
+    shelves = {profile: ProfileContents(records=records) for profile, records in contents.records.items()}
+    opened.ledger = VaultContents(contents.state, shelves, {})  # from here on ``wipe`` finds the keys
     for wrap in contents.wraps:
         if wrap.generation not in (contents.state.generation, contents.state.pending):
             refuse(10, "a key is of no rotation that the file is in")
@@ -230,7 +230,7 @@ def _shelves(contents: Contents, opened: Opened) -> dict[str, Shelf]:
             secret = wrap.open(opened.keks[wrap.generation])
         except envelope.Unopened:
             refuse(10, "a key does not open under its own name and receipt")
-        shelf = shelves.setdefault(wrap.profile, Shelf())
+        shelf = shelves.setdefault(wrap.profile, ProfileContents())
         shelf.keys[wrap.purpose] = DataKey(wrap.purpose, wrap.receipt, wrap.key_generation, secret)
     for shelf in shelves.values():
         for (purpose, _, _), head in shelf.records.items():

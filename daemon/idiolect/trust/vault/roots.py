@@ -81,23 +81,23 @@ def head(name: RecordName, encoder: str, key_generation: int, expires: int, tag:
 
 
 @dataclass(slots=True)
-class Shelf:
+class ProfileContents:
     """What one profile has: its keys by purpose, its records by name."""
 
     keys: dict[str, DataKey] = field(default_factory=dict)
     records: dict[RecordName, Head] = field(default_factory=dict)
 
-    def copy(self) -> Shelf:
+    def copy(self) -> ProfileContents:
         """A copy whose changes do not show in this one."""
-        return Shelf(dict(self.keys), dict(self.records))
+        return ProfileContents(dict(self.keys), dict(self.records))
 
 
 @dataclass(slots=True)
-class Ledger:
+class VaultContents:
     """Everything but payloads: what is true after the last transaction. ``macs`` are the profiles' roots."""
 
     state: State
-    shelves: dict[str, Shelf]
+    shelves: dict[str, ProfileContents]
     macs: dict[str, bytes]
 
 
@@ -106,7 +106,7 @@ def kek(root: Secret, m: Secret, generation: int) -> Secret:
     return envelope.derive([root, m], KEK_LABEL + generation.to_bytes(8, "big"))
 
 
-def profile_root(key: Secret, profile: str, shelf: Shelf) -> bytes:
+def profile_root(key: Secret, profile: str, shelf: ProfileContents) -> bytes:
     """The MAC over a profile's keys and records. The lines are self-delimiting, and sorted, so order is no choice."""
     keys = sorted(k.line for k in shelf.keys.values())
     records = sorted(r.line for r in shelf.records.values())

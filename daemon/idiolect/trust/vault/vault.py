@@ -26,7 +26,7 @@ from idiolect.trust.vault.change import Change, Record, read_record, record_name
 from idiolect.trust.vault.file import discard, draft_of, first_state, mapped_os, place, remove
 from idiolect.trust.vault.keystore import CURRENT, NEXT, Keystore, Released, Slot
 from idiolect.trust.vault.opening import Opened, open_vault, read_entries
-from idiolect.trust.vault.roots import Ledger
+from idiolect.trust.vault.roots import VaultContents
 from idiolect.trust.vault.rotation import COST, Meter, Ring
 from idiolect.trust.vault.schema import mapped
 from idiolect.trust.vault.secret import Secret
@@ -267,7 +267,7 @@ class Vault:
             raise audit.AuditError(5, "does not end where the vault says: it was cut", state.end.count)
         return end
 
-    def _now(self) -> Ledger:
+    def _now(self) -> VaultContents:
         """What is true at this moment, within a change what it has done so far."""
         if self._lock < 0 or self._broken:
             raise VaultError("the vault is closed, or its last write failed half way", "restart idiolectd", "failed")
@@ -403,7 +403,7 @@ class Vault:
         self._meter.settle()
         change.wipe_unused(before, change.ledger)
 
-    def _undo(self, change: Change, before: Ledger) -> None:
+    def _undo(self, change: Change, before: VaultContents) -> None:
         """After a failure: everything as before, or broken if the file does not say so itself."""
         self._change = None
         change.wipe_unused(change.ledger, before)
