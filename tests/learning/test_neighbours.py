@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from idiolect.learning.ledger import Manner
+from idiolect.people.others import others
+from idiolect.people.versions import retire, rollback
 from tests.support.learners import Household, invented
 from tests.support.vaults import House
 
@@ -53,7 +55,7 @@ def test_a_bad_take_among_used_ones_stops_nobody(home):
     teach(home, ben, "of Ben", 5, (0,), length=LENGTH)
     assert learn(home, ben) == 0
     teach(home, ann, "lights please", 5, (NEAR, NEAR + 1, NEAR + 2), length=LENGTH)
-    before = home.learner.others(home.learner.ledger(ann))
+    before = others(home.learner, home.learner.ledger(ann))
     assert len(before) == 2
     np.testing.assert_array_equal(before[0], home.learner.ledger(ben).examples[1].spans[0])
     teach(home, ann, "as Ben says it", 2, (NEAR, NEAR + 1, NEAR + 2), length=LENGTH)
@@ -65,9 +67,9 @@ def test_what_came_after_the_version_in_use_does_not_count_yet(home):
     teach(home, ben, "of Ben", 2)
     assert learn(home, ben) == 0
     teach(home, ben, "of Ben", 2, (3,))
-    assert len(home.learner.others(home.learner.ledger(ann))) == 3
+    assert len(others(home.learner, home.learner.ledger(ann))) == 3
     assert learn(home, ben) == 0
-    assert len(home.learner.others(home.learner.ledger(ann))) in {3, 4}
+    assert len(others(home.learner, home.learner.ledger(ann))) in {3, 4}
 
 
 @pytest.mark.parametrize("gone", ["taken back", "disuse", "withdrawn"])
@@ -78,10 +80,10 @@ def test_who_is_heard_with_no_adapter_stops_nobody(home, gone):
     teach(home, ann, "as Ben says it", 2, (NEAR, NEAR + 1, NEAR + 2))
     assert learn(home, ann) == MISTAKEN
     if gone == "taken back":
-        home.learner.rollback(ben)
+        rollback(home.learner, ben)
     elif gone == "disuse":
-        home.learner.retire(ben, "disuse")
+        retire(home.learner, ben, "disuse")
     else:
         home.consents.withdraw(home.consents.find("Ben"), "enrol", 0)
-    assert home.learner.others(home.learner.ledger(ann)) is None
+    assert others(home.learner, home.learner.ledger(ann)) is None
     assert learn(home, ann) == 0

@@ -24,6 +24,7 @@ from idiolect.people.consent import ADAPTER
 from idiolect.people.learner import Learner
 from idiolect.people.models import model_of, succession_of
 from idiolect.people.review import Rights
+from idiolect.people.versions import every, rollback
 from idiolect.trust.bundle import bundle as bundles
 from idiolect.values import Detection, Event
 from tests.support import encoders
@@ -200,7 +201,7 @@ def test_taught_anew_the_carried_model_no_longer_listens_for_it(device, ann):
     device.teach(ann, NIGHT, 2, turned=True)
     assert carryover.adapters(learner) == []
     assert standing.counts(learner) == {}
-    learner.rollback(ann)  # back to the version that knows one of them
+    rollback(learner, ann)  # back to the version that knows one of them
     assert [t.name for t in carryover.adapters(learner)[0].taught] == [NIGHT]
 
 
@@ -208,7 +209,7 @@ def test_what_the_map_does_not_bring_over_is_heard_with_the_carried_model(device
     learner = device.boot("both")
     assert standing.counts(learner) == {ann: {"kept": 2}}
     assert carryover.adapters(learner) == []
-    learner.rollback(ann)
+    rollback(learner, ann)
     assert [t.name for t in carryover.adapters(learner)[0].taught] == [NIGHT, LIGHTS]
 
 
@@ -243,7 +244,7 @@ def test_withdrawn_and_erased_nothing_is_left_on_any_shelf(device, ann):
     device.boot("both")
     device.consents.withdraw(device.consents.find("Ann"), "enrol")
     assert ADAPTER not in device.vault.purposes(ann)
-    assert carryover.every(device.learner, ann) == []
+    assert every(device.learner, ann) == []
     for kind in ("old", "model"):
         device.boot(kind)
         assert (device.used(ann), carryover.adapters(device.learner)) == (None, [])
@@ -257,7 +258,7 @@ def test_what_has_expired_takes_the_shelves_with_it(device, ann, monkeypatch):
     device.teach(ann, "coffee time", 3, turned=True)
     device.clock.pass_(100 * DAY)
     assert learner.expire(learner.day) == 6
-    assert (carryover.every(learner, ann), carryover.adapters(learner)) == ([], [])
+    assert (every(learner, ann), carryover.adapters(learner)) == ([], [])
     assert [e["phrase"] for e in device.review()] == ["coffee time"] * 3
     device.boot("old")
     assert device.used(ann) is None
@@ -269,7 +270,7 @@ def test_a_crash_after_expiry_leaves_nothing_in_use_either(device, ann):
     device.vault.sweep(learner.day)  # and no more: the power went
     assert carryover.adapters(learner) == []
     device.boot("model")
-    assert carryover.every(device.learner, ann) == []
+    assert every(device.learner, ann) == []
     assert device.vault.items(ann, ADAPTER, "adapter") == []
 
 
@@ -337,7 +338,7 @@ def test_forgetting_without_a_worker_is_made_up_for_under_the_carried_model_too(
     assert carryover.adapters(learner) == []
     assert learner.due(ann)
     monkeypatch.undo()
-    assert carryover.rebuild(learner, ann)
+    assert learner.rebuild(ann)
     assert [t.name for t in carryover.adapters(learner)[0].taught] == [LIGHTS]
     assert not learner.due(ann)
 
@@ -362,7 +363,7 @@ def test_a_power_cut_in_the_turn_leaves_the_old_table_or_the_new(house, tmp_path
             device = Device(vault, house.clock)
             vault.audit_verify()
             old = bool(device.learner.versions(ann))
-            assert old is not bool(carryover.every(device.learner, ann))
+            assert old is not bool(every(device.learner, ann))
             assert old is ("encoder-changed" not in device.kinds())
             device.boot("old")
             assert device.used(ann) == data

@@ -14,7 +14,9 @@ from idiolect.learning.ledger import Manner
 from idiolect.learning.provenance import unseal
 from idiolect.people.consent import ADAPTER
 from idiolect.people.feedback import Said, corrected
+from idiolect.people.others import others
 from idiolect.people.review import Rights
+from idiolect.people.versions import rollback
 from tests.support.learners import Household, invented, span
 from tests.support.vaults import DAY, House
 
@@ -141,10 +143,10 @@ def test_rollback_and_what_was_before_comes_back(home):
     teach(home, profile, "good night", 2)
     home.learner.round(profile, at_once=True)
     assert [v.state.value for v in home.learner.versions(profile)] == ["superseded", "canary"]
-    assert home.learner.rollback(profile) == "version 1"
-    assert home.learner.rollback(profile) == "the base model"
+    assert rollback(home.learner, profile) == "version 1"
+    assert rollback(home.learner, profile) == "the base model"
     with pytest.raises(RequestError, match="base model already"):
-        home.learner.rollback(profile)
+        rollback(home.learner, profile)
     teach(home, profile, "turn around", 3)
     assert home.learner.round(profile, at_once=True).number == 3
 
@@ -326,7 +328,7 @@ def test_a_candidate_is_tried_on_what_everybody_else_said_last(home, monkeypatch
     for number, profile in enumerate(many):
         teach(home, profile, f"many words {number}", 3 + number, takes=5)
         teach(home, profile, "lights please", 1, takes=2)  # the newest, but of a phrase that Ann has, too
-    assert home.learner.others(home.learner.ledger(ann)) is None  # nobody is heard with anything yet
+    assert others(home.learner, home.learner.ledger(ann)) is None  # nobody is heard with anything yet
     for profile in (few, *many):
         assert home.learner.round(profile, at_once=True).state == "canary"
     expected = [(few, 1), *((profile, 2 + number) for number, profile in enumerate(sorted(many)))]
@@ -334,8 +336,8 @@ def test_a_candidate_is_tried_on_what_everybody_else_said_last(home, monkeypatch
     for profile, count in expected:
         said = [e for e in reversed(home.learner.ledger(profile).examples) if e.phrase != "lights please"]
         newest += [example.spans[0] for example in said[:count]]
-    np.testing.assert_array_equal(home.learner.others(home.learner.ledger(ann)), np.stack(newest))
-    assert home.learner.others(home.learner.ledger(ann).without([1, 2, 3])) is not None
+    np.testing.assert_array_equal(others(home.learner, home.learner.ledger(ann)), np.stack(newest))
+    assert others(home.learner, home.learner.ledger(ann).without([1, 2, 3])) is not None
     kept = home.learner.ledger(ann).examples
     assert [e.digest() for e in home.learner.backwards(ann)] == [e.digest() for e in reversed(kept)]
     assert home.vault.idents(ann, "enrol", "example") == [e.ident for e in kept]

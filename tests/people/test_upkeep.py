@@ -10,6 +10,7 @@ from idiolect.people.consent import ADAPTER
 from idiolect.people.feedback import Said
 from idiolect.people.learner import DISUSE_DAYS, SHADOW_DAYS
 from idiolect.people.review import Rights
+from idiolect.people.versions import settle
 from tests.support.homes import DAY, ENCODER, Home, story
 from tests.support.learners import invented, model, span
 
@@ -129,7 +130,7 @@ async def test_an_adapter_that_became_worse_in_use_is_taken_back_by_itself(tmp_p
         await home.teach(profile)
         (version,) = await home.versions(profile)
         active = replace(version, state=rollout.State.ACTIVE)
-        await home.do(lambda learner: learner.settle(profile, [active]))
+        await home.do(lambda learner: settle(learner, profile, [active]))
         understood = await home.do(_clear)
         rejected = [Said(profile, "", window) for window in understood[:4]]
         home.personal._said = rejected

@@ -16,6 +16,7 @@ from idiolect.learning import adapter_file, gate, rollout
 from idiolect.learning.health import Health
 from idiolect.learning.rollout import Signal, State
 from idiolect.listening.pipeline.space import offset_windows
+from idiolect.people.versions import settle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def _observe(learner: Learner, profile: str, said: Sequence[Said], usage: dict[s
                 versions = rollout.update(versions, after)
                 if after.state is not version.state:
                     stepped.append(after)
-    return learner.settle(profile, versions, stepped, health, usage)
+    return settle(learner, profile, versions, stepped, health, usage)
 
 
 def _watched(version: rollout.Version) -> bool:
@@ -122,4 +123,4 @@ def corrected(learner: Learner, said: Said) -> bool:
     if after.state is used.state and health.worse:
         after = used.next(Signal.TROUBLE)
     table = rollout.update(learner.versions(said.profile), after)
-    return learner.settle(said.profile, table, [after] if after.state is not used.state else [], health)
+    return settle(learner, said.profile, table, [after] if after.state is not used.state else [], health)

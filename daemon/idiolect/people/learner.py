@@ -9,29 +9,25 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from idiolect.errors import LearningError, Preempted, RequestError, WorkerFailed
+from idiolect.errors import LearningError, Preempted, WorkerFailed
 from idiolect.learning import adapter_file, messages, rollout, self_test
 from idiolect.learning import round as rounds
 from idiolect.learning.admission import Verdict
-from idiolect.learning.health import Health
 from idiolect.learning.ledger import Ledger
 from idiolect.learning.lived import Wish
 from idiolect.learning.maps import NOTHING, Succession
 from idiolect.learning.model import Model
-from idiolect.learning.provenance import Provenance, Sealed
 from idiolect.learning.rollout import Signal
 from idiolect.learning.trainer import When, prepare
 from idiolect.learning.worker.process import Backend
 from idiolect.people import carryover, sharing
 from idiolect.people.consent import ADAPTER, CONSENT, Consents
-from idiolect.people.records import LastRound, Records, Retired
+from idiolect.people.others import others
+from idiolect.people.records import LastRound, Records
+from idiolect.people.versions import filled, move, retire, seal, store
 from idiolect.trust.vault.vault import Change
 from idiolect.values import RETENTION
 
@@ -83,7 +79,7 @@ class Learner(Records):
 
     def due(self, profile: str, *, asked: bool = False) -> bool:
         """Whether a round would find something new; ``asked`` that somebody does not want to wait."""
-        if carryover.owed(self, profile):
+        if self._owed(profile):
             return True
         known, last, day = self.outline(profile), self.last_round(profile), self.day
         if not known.examples and not known.usage:
@@ -119,7 +115,7 @@ class Learner(Records):
         active = self.sealed(profile, used.number).data if used and not owed else b""
         number = self.counter(profile) + 1
         when = When(self.day, number)
-        request = messages.Request(self.model, known, when, active, self.others(known), owed, wish=self._wish(profile))
+        request = messages.Request(self.model, known, when, active, others(self, known), owed, wish=self._wish(profile))
         outcome = messages.read_answer(self.ask(request, patient=patient), request)
         if not outcome.verdict.passed:
             check, count = outcome.verdict.check, len(known.examples)
@@ -150,7 +146,7 @@ class Learner(Records):
     def _rebuild_owed(self, profile: str) -> None:
         """The same under the model that the bundle carries."""
         try:
-            carryover.rebuild(self, profile)
+            self.rebuild(profile)
         except LearningError as error:
             log.warning("no adapter of the earlier model is made of what is left yet: %s", error)
 
@@ -181,7 +177,7 @@ class Learner(Records):
     def _enter(self, known: Ledger, outcome: rounds.Outcome, number: int, at_once: bool) -> Made:
         """One transaction: the signed version, the table, the audit entry; what is in use now rotates the keys."""
         profile = known.profile
-        sealed = self.seal(known, outcome, number, self.model.digest)
+        sealed = seal(self, known, outcome, number, self.model.digest)
         versions = rollout.enter(self.versions(profile), number, at_once=at_once)
         state = next(v.state for v in versions if v.number == number)
         fields = sealed.provenance.audited(state.value)
@@ -191,77 +187,39 @@ class Learner(Records):
             change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed.encode(), self.encoder)
             change.put(profile, CONSENT, "counter", "00", str(number).encode())
             change.delete(profile, CONSENT, "retired", "00")
-            self._store(change, profile, versions)
+            store(self, change, profile, versions)
             self._note_round(change, known, outcome)
         return Made(number, state.value, outcome)
 
-    def seal(self, known: Ledger, outcome: rounds.Outcome, number: int, bundle: str) -> Sealed:
-        """What a round made from ``known`` under ``bundle`` (its digest), with its provenance, signed."""
-        numbers, mapped = outcome.verdict.numbers, Counter(e.origin for e in known.examples if e.origin)
-        record = Provenance(
-            profile=known.profile, number=number, bundle=bundle, ledger=known.digest(), day=self.day,
-            step=int(numbers["step"]), adapter=outcome.digest, examples=len(known.examples),
-            last=max((e.sequence for e in known.examples), default=0), receipts=known.receipts(), gate=dict(numbers),
-            mapped=dict(mapped),
-        )  # fmt: skip
-        return Sealed(record, self._key.sign(record.signed_bytes(), ec.ECDSA(hashes.SHA256())), outcome.data)
+    def _owed(self, profile: str) -> bool:
+        return carryover.owed(self, profile, recalled=profile in self.recalled)
 
-    def _store(self, change: Change, profile: str, versions: list[rollout.Version]) -> None:
-        """Write the table, and drop the versions that neither it nor one set aside names any more."""
-        rows = json.dumps([asdict(v) for v in versions]).encode()
-        change.put(profile, ADAPTER, "state", "00", rows)
-        shelved = [v for shelf in carryover.every(self, profile) for v in shelf.versions]
-        self.keep_only(change, profile, [*versions, *shelved])
+    def rebuild(self, profile: str, *, patient: bool = False) -> bool:
+        """Make a person's adapter under the carried model anew where it is owed; whether it is in use now.
 
-    @staticmethod
-    def keep_only(change: Change, profile: str, versions: Sequence[rollout.Version]) -> None:
-        """Delete the records of all other versions."""
-        numbers = {f"{v.number:08x}" for v in versions}
-        for purpose, kind, ident in list(change.shelf(profile).records):
-            if (purpose, kind) == (ADAPTER, "adapter") and ident not in numbers:
-                change.delete(profile, purpose, kind, ident)
-
-    # -- the rollout --------------------------------------------------------------------------------------------
-
-    def settle(
-        self, profile: str, after: list[rollout.Version], stepped: Sequence[rollout.Version] = (),
-        health: Health | None = None, usage: dict[str, int] | None = None,
-    ) -> bool:  # fmt: skip
-        """Keep a table and what was counted beside it, in one transaction; whether what is in use is another now.
-
-        ``stepped`` are the versions that changed their state, in order: each is an entry in the log.
+        It passes the gate of that model or is not used. ``WorkerFailed`` when the worker did not answer.
         """
-        now, then = rollout.in_use(after), rollout.in_use(self.versions(profile))
-        other = (now.number if now else 0) != (then.number if then else 0)
-        entries: list[dict[str, int | str]] = [
-            {"profile": profile, "adapter": v.number, "state": v.state.value} for v in stepped
-        ]
-        if entries and health is not None:
-            entries[-1] |= {"lost": round(health.lost), "won": round(health.won)}
-        kind, last = ("adapter-moved", entries.pop()) if entries else ("put", {"profile": profile, "count": 1})
-        with self.vault.change(kind, other, **last) as change:
-            for entry in entries:
-                change.log(kind, entry, int(self.clock()))
-            if ADAPTER in change.shelf(profile).keys:
-                self._store(change, profile, after)
-                if health is not None:
-                    change.put(profile, ADAPTER, "health", "00", json.dumps(health.as_dict()).encode())
-            if usage:
-                self.count_usage(change, profile, usage)
-        return other
-
-    def move(self, profile: str, changed: rollout.Version) -> bool:
-        """Store one version's new state; whether what is in use changed with it."""
-        return self.settle(profile, rollout.update(self.versions(profile), changed), [changed])
-
-    def rollback(self, profile: str) -> str:
-        """Take back what is in use; the version before it, or the base model, takes over. What is in use then."""
-        used = rollout.in_use(self.versions(profile))
-        if used is None:
-            raise RequestError(409, "profile", "uses the base model already: there is nothing to take back")
-        self.move(profile, used.next(Signal.TAKEN_BACK))
-        now = rollout.in_use(self.versions(profile))
-        return f"version {now.number}" if now else "the base model"
+        before = self.earlier
+        if before is None or not self._owed(profile):
+            return False
+        rows, number = self.ledger(profile, of=before), self.counter(profile) + 1
+        rest = others(self, rows, before)  # before the model is there: it takes some MiB of its own while it looks
+        request = messages.Request(before.load(), rows, When(self.day, number), b"", rest, owed=True)
+        outcome = messages.read_answer(self.ask(request, patient=patient), request)
+        passed = outcome.verdict.passed
+        versions = (rollout.Version(number, rollout.State.ACTIVE),) if passed else ()
+        shelf = filled(self, profile, before.digest, versions)
+        sealed = seal(self, rows, outcome, number, before.digest)
+        refusal = {"profile": profile, "check": outcome.verdict.check, "examples": len(rows.examples)}
+        kind, fields = ("adapter-made", sealed.provenance.audited("active")) if passed else ("adapter-refused", refusal)
+        with self.vault.change(kind, False, **fields) as change:
+            if ADAPTER not in change.shelf(profile).keys:
+                change.add_key(profile, ADAPTER, "")
+            change.put(profile, ADAPTER, "shelf", before.digest, shelf.encode())
+            if passed:
+                change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed.encode(), before.encoder)
+                change.put(profile, CONSENT, "counter", "00", str(number).encode())
+        return passed
 
     # -- upkeep -------------------------------------------------------------------------------------------------
 
@@ -294,7 +252,7 @@ class Learner(Records):
         with self.vault.change("self-tested", False, **fields) as change:
             change.put(profile, ADAPTER, "selftest", "00", json.dumps(result).encode())
         if worse:
-            self.move(profile, used.next(Signal.TROUBLE))
+            move(self, profile, used.next(Signal.TROUBLE))
         return bool(worse)
 
     def refresh(self) -> int:
@@ -305,7 +263,7 @@ class Learner(Records):
             why = self._stale(profile)
             stale += bool(why)
             if why == "expired":
-                self.retire(profile, why)
+                retire(self, profile, why)
             gone = why == "expired" or (bool(why) and not carryover.turn(self, profile, why))
             if gone or carryover.waiting(self, profile):
                 self.round_owed(profile)
@@ -336,11 +294,11 @@ class Learner(Records):
         gone = self.vault.sweep(day)
         for profile in self.vault.profiles() if gone else ():
             if why := self._stale(profile):
-                self.retire(profile, why)
+                retire(self, profile, why)
             carryover.tidy(self, profile)
             sharing.tidy(self, profile)
         for profile in self.unheard(day):
-            self.retire(profile, "disuse")
+            retire(self, profile, "disuse")
         return gone
 
     def _date(self, day: int) -> None:
@@ -363,20 +321,6 @@ class Learner(Records):
                 if last is not None and day - last > DISUSE_DAYS:
                     found.append(profile)
         return found
-
-    def retire(self, profile: str, why: str) -> None:
-        """Remove every version of a person's adapter, beyond recovery, and keep in mind why."""
-        used = rollout.in_use(self.versions(profile))
-        number = used.number if used else 0
-        fields: dict[str, int | str] = {"profile": profile, "adapter": number, "why": why}
-        with self.vault.change("adapter-retired", why == "expired", **fields) as change:
-            change.withdraw(profile, ADAPTER)
-            change.put(profile, CONSENT, "retired", "00", self.retirement(why, number))
-            change.delete(profile, CONSENT, "round", "00")
-
-    def retirement(self, why: str, number: int) -> bytes:
-        """The note that tells why there is no adapter any more."""
-        return json.dumps(asdict(Retired(why, self.day, number))).encode()
 
     def verify(self, profile: str, number: int) -> dict[str, object]:
         """Prove a version: signed here, from this bundle, from exactly these examples, each with its consent."""

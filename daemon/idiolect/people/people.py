@@ -24,6 +24,7 @@ from idiolect.people.adapters import Adapters
 from idiolect.people.consent import HOUSEHOLD, Consents, Pending, Person
 from idiolect.people.learner import Learner, Made
 from idiolect.people.review import Rights, in_use, told
+from idiolect.people.versions import rollback
 from idiolect.trust.bundle.lacking import YES
 from idiolect.values import GUEST, NAME_LENGTH, NOBODY, name_key, visible_text
 
@@ -284,7 +285,7 @@ class People:
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.find(name)
             _own(learner.consents, person, user)
-            return {"in_use": learner.rollback(person.profile)}
+            return {"in_use": rollback(learner, person.profile)}
 
         return await self._personal.changed(work)
 

@@ -24,7 +24,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from idiolect.errors import LearningError, RequestError
-from idiolect.learning import adapter_file, neighbours, rollout
 from idiolect.learning import health as healths
 from idiolect.learning import ledger as ledgers
+from idiolect.learning import rollout
 from idiolect.learning.health import Health
 from idiolect.learning.ledger import PURPOSES, Example, Ledger, Manner, Source
 from idiolect.learning.maps import NOTHING, Earlier, Succession
 from idiolect.learning.model import Model
 from idiolect.learning.provenance import Sealed, unseal
-from idiolect.people import carryover
 from idiolect.people.consent import ADAPTER, CONSENT, Consents
 from idiolect.trust.device.provisioning import ADAPTER_KEY
 from idiolect.trust.vault.change import MAX_DAY
@@ -54,8 +53,6 @@ log = logging.getLogger(__name__)
 DAY_S = 86_400
 UNDATED = MAX_DAY
 """The last day of what is not dated yet."""
-OTHERS_CAP = 200
-"""Examples of the rest of the household that a candidate is tried on."""
 USAGE_DAYS = 60
 """Days of usage counts that a round looks at; today's are not final and wait until tomorrow."""
 
@@ -110,6 +107,10 @@ class Records:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise LearningError("the device's adapter key is none", "provision the device anew: idiolect provision")
         self._key = key
+
+    def sign(self, data: bytes) -> bytes:
+        """This device's signature over ``data``, by the key of its adapters."""
+        return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
 
     def _new_key(self) -> bytes:
         """For a vault that nobody provisioned (``keystore: file``): made at the first start."""
@@ -179,34 +180,6 @@ class Records:
             carried = self._carried(ledgers.decode(record.payload), record.encoder, of) if record else None
             if carried is not None:
                 yield carried
-
-    def others(self, known: Ledger, of: Earlier | None = None) -> NDArray[np.float32] | None:
-        """What the rest of the household is heard with, newest first, but for phrases that this person has too.
-
-        Of everybody alike, and of who has less than his share all: in a full house nobody goes untried. What is kept
-        but not in use, or is not heard with the adapter in use, counts for nothing (``learning.neighbours``).
-        """
-        own = {example.phrase for example in known.examples}
-        people = sorted((other for other in self.vault.profiles() if other != known.profile), key=self.count)
-        model = of.load() if of else self.model
-        spans: list[NDArray[np.float32]] = []
-        for number, other in enumerate(people):
-            share = (OTHERS_CAP - len(spans)) // (len(people) - number)
-            spans += [example.spans[0] for example in self._heard(other, own, share, model, of)]
-        return np.stack(spans) if spans else None
-
-    def _heard(self, profile: str, besides: set[str], most: int, model: Model, of: Earlier | None) -> list[Example]:
-        """The newest examples of phrases ``besides`` others from which the adapter in use has learnt something."""
-        sealed = carryover.carried(self, profile) if of else self.used(profile)
-        try:
-            adapter = adapter_file.decode(sealed.data) if sealed else None
-        except LearningError:
-            return []
-        if sealed is None or adapter is None:
-            return []
-        newest = sealed.provenance.last
-        made_with = (e for e in self.backwards(profile, of) if e.sequence <= newest and e.phrase not in besides)
-        return neighbours.heard_in(model, adapter, list(islice(made_with, most)))
 
     def used(self, profile: str) -> Sealed | None:
         """The version that a person is heard with under this bundle; None for none, or one that is not believed."""

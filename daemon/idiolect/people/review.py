@@ -16,11 +16,12 @@ from idiolect.host import structure
 from idiolect.learning import adapter_file, rollout, trainer
 from idiolect.learning.admission import REASONS
 from idiolect.learning.ledger import PURPOSES, Example
-from idiolect.people import carryover, copies, sharing, standing, voices
+from idiolect.people import copies, sharing, standing, voices
 from idiolect.people.consent import ADAPTER, Person
 from idiolect.people.learner import Learner, Made
 from idiolect.people.records import DAY_S
 from idiolect.people.stretch import stretch
+from idiolect.people.versions import every
 from idiolect.trust.vault import sealed_copy
 from idiolect.values import counted
 
@@ -122,7 +123,7 @@ class Rights:
     def history(self, person: Person) -> dict[str, object]:
         """The versions of somebody's adapter, those set aside for another bundle first, each table's oldest first."""
         rows = []
-        aside = [v for shelf in carryover.every(self._learner, person.profile) for v in shelf.versions]
+        aside = [v for shelf in every(self._learner, person.profile) for v in shelf.versions]
         for version in [*aside, *self._learner.versions(person.profile)]:
             record = self._learner.sealed(person.profile, version.number).provenance
             rows.append(

@@ -23,6 +23,7 @@ from idiolect.learning import gate, rollout
 from idiolect.learning.worker import process as worker
 from idiolect.listening.audio.capture import BlockQueue
 from idiolect.listening.audio.microphone import MicrophoneError
+from idiolect.people.versions import rollback
 from idiolect.service.connections import Connections
 from idiolect.service.metrics import Measuring, Moment
 from idiolect.values import MicrophoneHealth
@@ -188,7 +189,7 @@ async def test_what_is_learnt_is_counted(folder, monkeypatch):
         await home.teach(ann)
         for number in range(2):
             await home.correct(ann, number=number)
-        await home.do(lambda learner: learner.rollback(ann))
+        await home.do(lambda learner: rollback(learner, ann))
         await home.do(lambda _: home.keys.custody.checkpoint())
         after = (await it.measures()).learnt
         assert (after.profiles, after.newest) == (1, 0)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from idiolect.learning import rollout
-from idiolect.people import carryover
 
 if TYPE_CHECKING:
     from idiolect.people.learner import Learner
@@ -74,7 +73,7 @@ def run(learner: Learner, job: Job, expired: int | None, checkpoint: Callable[[]
     if job.kind == "expire" and expired is not None:
         learner.expire(expired)
     elif job.kind == "rebuild":
-        rebuilt = carryover.rebuild(learner, job.profile, patient=True)
+        rebuilt = learner.rebuild(job.profile, patient=True)
         return learner.round(job.profile, patient=True).number > 0 or rebuilt
     elif job.kind == "selftest":
         return learner.test(job.profile, patient=True)
