@@ -321,7 +321,7 @@ def test_spans_are_kept_as_they_were(home):
 
 def test_a_candidate_is_tried_on_what_everybody_else_said_last(home, monkeypatch):
     """Once it was only on whoever came last by the number of the profile, where that one had said enough."""
-    monkeypatch.setattr("idiolect.people.records.OTHERS_CAP", 6)
+    monkeypatch.setattr("idiolect.people.others.OTHERS_CAP", 6)
     ann, few, *many = (home.agree(name) for name in ("Ann", "Ben", "Eve", "Joe"))
     teach(home, ann)
     teach(home, few, "of few words", 2, takes=1)
