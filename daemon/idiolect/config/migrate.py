@@ -1,7 +1,7 @@
 """From one schema of the configuration to the next: a table of steps, each a pure function from tree to tree.
 
 A file written for an older schema is read through the same steps that `idiolect config migrate` rewrites it by
-(`configedit`), so what it means and what it becomes cannot differ. A step builds new nodes where something changes and
+(`rewrite`), so what it means and what it becomes cannot differ. A step builds new nodes where something changes and
 keeps every other node as it is: that is how the rewriting knows what to leave alone.
 
 1 -> 2: ``control.people: {anna: [anna]}`` becomes ``people: {anna: {users: [anna]}}``, room for more about a person.

@@ -1,6 +1,6 @@
 """The configuration: what its keys are, and YAML files in, one frozen `Config` out.
 
-Files written for an older schema are understood, too (`configmigrate`); which files are read says `configfiles`.
+Files written for an older schema are understood, too (`migrate`); which files are read says `files`.
 
 Each key is a field below, annotated with its kind (what values it takes) and a sentence for people. The rest follows
 from these: the checks, `schema.json` (`json_schema`) and what ``config show`` prints (`as_dict`).

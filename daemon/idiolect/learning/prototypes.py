@@ -109,7 +109,7 @@ def threshold(
 
     DEVIATIONS standard deviations above the mean of the others (a constant rate of false alarms, whatever the phrase),
     and from there SHARE of the way to the mean of the phrase's own examples, where they stand out more than that. At
-    most one in a hundred whole words and phrases of others (``guard``) may lie above.
+    most one in a hundred whole words and phrases of others (``gate``) may lie above.
     """
     low = float(np.mean(others) + DEVIATIONS * np.std(others))
     between = SHARE * (float(np.mean(own)) - low) if len(own) > 1 else ALONE

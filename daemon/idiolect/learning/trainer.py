@@ -2,7 +2,7 @@
 
 Admission first, over the whole ledger; then closed forms (``prototypes``): a row for every phrase that was taught, one
 for every base phrase with examples enough, and shifts of all base phrases at each step of LADDER, strongest first,
-until the guard set and the person's own held-out examples are no worse (``guard``). The weakest that is left is no
+until the guard set and the person's own held-out examples are no worse (``gate``). The weakest that is left is no
 shift at all, so that a taught phrase never waits for anything else.
 """
 

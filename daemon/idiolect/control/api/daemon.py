@@ -4,34 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
-
-from idiolect.errors import RequestError
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from idiolect.control.api.measures import Measures
-
-if TYPE_CHECKING:
-    pass
+from idiolect.errors import RequestError
 from idiolect.events import EventStream
 
 

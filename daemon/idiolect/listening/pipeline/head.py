@@ -1,4 +1,4 @@
-"""The adapter: from a window of embeddings to the posterior of every class.
+"""The base model: from a window of embeddings to the posterior of every class.
 
 The base head is a small network: a convolution over three neighbouring embeddings, one column per position of the
 window (the order in time is kept), a projection to whitened features z, and one linear score per class. The class

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from idiolect.config.schema import NOT_SET, Trust, check_phrases, section_of
 from idiolect.errors import BundleError, Problem
 from idiolect.host import systemd
+from idiolect.trust.bundle.approvals import Approval
 from idiolect.trust.bundle.directory import Directory, read_keys
 from idiolect.trust.bundle.phrases import offered
 from idiolect.trust.bundle.public_keys import KeyFileError, TrustedKeys
@@ -33,12 +34,7 @@ from idiolect.trust.bundle.verify import Verified, verify
 
 if TYPE_CHECKING:
     from idiolect.config.schema import Config
-from typing import TYPE_CHECKING
 
-from idiolect.trust.bundle.approvals import Approval
-
-if TYPE_CHECKING:
-    from idiolect.config.schema import Config
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
