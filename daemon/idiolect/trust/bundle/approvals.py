@@ -74,23 +74,23 @@ class Approval:
 
 
 def extended(value: bytes, measurement: bytes) -> bytes:
-    """What a SHA-256 PCR that holds ``value`` holds once ``measurement`` was extended into it."""
+    """Return the value that a SHA-256 PCR has after ``measurement`` was extended into ``value`` (32 bytes each)."""
     return _sha256(value + measurement)
 
 
 def policy_pcr(pcr: int, value: bytes) -> bytes:
-    """The digest of a fresh session after PolicyPCR over one SHA-256 PCR (0..15) that holds ``value``."""
+    """Return the digest of a fresh session after PolicyPCR over one SHA-256 PCR (0..15) that holds ``value``."""
     selection = struct.pack(">IHB", 1, _ALG_SHA256, 3) + (1 << pcr).to_bytes(3, "little")
     return _sha256(bytes(32) + struct.pack(">I", _CC_POLICY_PCR) + selection + _sha256(value))
 
 
 def policy_authorize(name: bytes, reference: bytes = POLICY_REF) -> bytes:
-    """The digest after PolicyAuthorize by the key of that TPM ``name``: what secrets are bound to."""
+    """Return the digest after PolicyAuthorize by the key of that TPM ``name``: secrets are bound to this digest."""
     return _sha256(_sha256(bytes(32) + struct.pack(">I", _CC_POLICY_AUTHORIZE) + name) + reference)
 
 
 def tpm_name(key: ec.EllipticCurvePublicKey) -> bytes:
-    """The Name (34 bytes) that a TPM gives to a P-256 key loaded as an external one that signs."""
+    """Return the Name (34 bytes) that a TPM gives to a P-256 key loaded as an external one that signs."""
     numbers = key.public_numbers()
     fixed = struct.pack(">HHIH", _ALG_ECC, _ALG_SHA256, _EXTERNAL_KEY, 0)
     parameters = struct.pack(">HHHH", _ALG_NULL, _ALG_NULL, _CURVE_P256, _ALG_NULL)  # no cipher, scheme, KDF
@@ -109,7 +109,7 @@ def approve(key: ec.EllipticCurvePrivateKey, pcr: int, from_: bytes, measurement
 
 
 def check(approval: Approval, key: ec.EllipticCurvePublicKey) -> bool:
-    """Whether ``key`` signed this approval: what the TPM will find out, before it is asked."""
+    """Return True if ``key`` signed this approval, which the TPM will check again."""
     try:
         key.verify(approval.signature, approval.policy + POLICY_REF, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
@@ -118,7 +118,7 @@ def check(approval: Approval, key: ec.EllipticCurvePublicKey) -> bool:
 
 
 def fit(approval: Approval, measurement: bytes) -> bool:
-    """Whether it approves ``measurement`` and its digests follow from each other."""
+    """Return True if the approval is for ``measurement`` and its digests follow from each other."""
     to = extended(approval.from_, measurement)
     return approval.to == to and approval.policy == policy_pcr(approval.pcr, to)
 
@@ -132,9 +132,15 @@ def check_fit(approvals: Iterable[Approval], measurement: bytes) -> None:
 def for_boot(
     approvals: Iterable[Approval], key: str, value_now: bytes, *, pcr: int | None = None
 ) -> tuple[Approval, bool] | None:
-    """The approval by the policy key of that fingerprint that applies, and whether the PCR is to be extended first.
+    """Return the approval that applies to this boot and whether the PCR is to be extended first, or None.
 
-    A PCR that already holds some ``to`` is a restart within the boot. None: this boot may not have the keys.
+    Only approvals by the policy key with the fingerprint ``key`` count. A PCR that already holds some ``to`` means a
+    restart within the same boot: nothing is extended then. None means that this boot may not have the keys.
+
+    Args:
+        key: SHA-256 of the policy key's SubjectPublicKeyInfo, hex.
+        value_now: the PCR's value at this moment, 32 bytes.
+        pcr: count only approvals for this PCR; None: for any.
     """
     ours = [each for each in approvals if each.key == key and pcr in (None, each.pcr)]
     for each in ours:
@@ -147,7 +153,11 @@ def for_boot(
 
 
 def encode(approvals: Iterable[Approval]) -> bytes:
-    """`approvals.json`. Raises ``ValueError`` where there are too many, or two for the same boot."""
+    """Return `approvals.json` for these approvals.
+
+    Raises:
+        ValueError: there are too many, or two for the same boot.
+    """
     entries = sorted(approvals, key=_order)
     if len(entries) > MAX_APPROVALS or len({_order(each) for each in entries}) != len(entries):
         raise ValueError(f"at most {MAX_APPROVALS} approvals, each for another boot")
@@ -155,7 +165,11 @@ def encode(approvals: Iterable[Approval]) -> bytes:
 
 
 def parse(raw: bytes) -> tuple[Approval, ...]:
-    """Read `approvals.json`. Raises ``BundleError`` (check 2); says nothing about signatures or the manifest."""
+    """Read `approvals.json`; neither signatures nor the manifest are looked at.
+
+    Raises:
+        BundleError: with check 2, for whatever is wrong in it.
+    """
     value = parse_object(FILE, raw, CAP)
     if set(value) != {"approvals", "schema"} or not _is_schema(value["schema"]):
         raise _refusal(f"must hold approvals and schema {SCHEMA}, and nothing else")

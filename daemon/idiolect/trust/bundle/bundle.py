@@ -55,7 +55,7 @@ class Guard:
     """By kind (noise, pace, channel) the stratum of every window."""
 
     def windows(self) -> NDArray[np.float32]:
-        """(n, 16, 96)."""
+        """Return all windows as floats, (n, 16, 96)."""
         return self.stored.astype(np.float32) * np.float32(self.scale)
 
 
@@ -88,17 +88,21 @@ class Bundle:
 
     @property
     def wake_words(self) -> tuple[str, ...]:
-        """Names of the phrases that can open a turn."""
+        """Return the names of the phrases that can open a turn."""
         return tuple(p.name for p in self.phrases if p.kind == "wake")
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """Names of all other phrases."""
+        """Return the names of all phrases that are no wake words."""
         return tuple(p.name for p in self.phrases if p.kind == "phrase")
 
 
 def load(verified: Verified) -> Bundle:
-    """Read what was verified; ``BundleError`` (check 0) names the file whose contents make no sense."""
+    """Turn the files of a verified bundle into arrays and phrases.
+
+    Raises:
+        BundleError: with check 0; names the file whose contents make no sense.
+    """
     own = _contents(verified.manifest, verified.files)
     return replace(own, signer=verified.signer, approvals=verified.approvals, previous=_previous(own, verified.files))
 

@@ -29,19 +29,22 @@ _MAX_DIGITS = 20
 
 
 class NotCanonicalError(ValueError):
-    """Not a value that is allowed, or not its one spelling; the message completes the sentence "the file ..."."""
+    """Raised for a value that is not allowed, or not in its one spelling; the message completes "the file ..."."""
 
 
 def encode(value: object) -> bytes:
-    """The one way to write a value as JSON here. Raises ``ValueError`` for floats that are not finite.
+    """Return ``value`` as JSON in its one spelling.
 
     Payload such as `head.json` is written with it too, and may hold floats; what is signed and parsed may not.
+
+    Raises:
+        ValueError: for floats that are not finite.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def parse(raw: bytes, cap: int = CAP) -> Any:
-    """The value that ``raw``, of at most ``cap`` bytes, spells canonically. Raises ``NotCanonicalError``."""
+    """Return the value that ``raw``, of at most ``cap`` bytes, spells canonically. Raises ``NotCanonicalError``."""
     if len(raw) > cap:
         raise NotCanonicalError(f"has {len(raw)} bytes, more than the {cap} that it may have")
     value = strict(raw)
@@ -55,7 +58,8 @@ def parse(raw: bytes, cap: int = CAP) -> Any:
 
 
 def parse_object(file: str, raw: bytes, cap: int = CAP) -> dict[str, Any]:
-    """The object in a ``file`` of a bundle. Raises ``BundleError`` with the number of ``verify``."""
+    """Return the JSON object in a ``file`` of a bundle. Raises ``BundleError`` with the check's number in ``verify``.
+    """
     try:
         value = parse(raw, cap)
     except NotCanonicalError as error:
@@ -66,9 +70,9 @@ def parse_object(file: str, raw: bytes, cap: int = CAP) -> dict[str, Any]:
 
 
 def strict(raw: bytes) -> Any:
-    """The value in ``raw``, in any spelling: no key twice, no floats, bounded. Raises ``NotCanonicalError``.
+    """Return the value in ``raw``, in any spelling: no key twice, no floats, bounded. Raises ``NotCanonicalError``.
 
-    Whoever read ``raw`` has bounded its size.
+    The caller has bounded the size of ``raw`` when reading it.
     """
     try:
         structure.check(raw, parts=MAX_ENTRIES, depth=MAX_DEPTH)

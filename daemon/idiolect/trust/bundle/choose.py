@@ -44,27 +44,27 @@ BUILTIN, INSTALLED = "builtin", "installed"
 
 @dataclass(frozen=True)
 class Chosen(Generic[T]):
-    """What runs: ``content`` is what the caller's ``load`` made of it."""
+    """Pairs the bundle that runs with ``content``, which the caller's ``load`` made of its files."""
 
     content: T
     model: Model
 
 
 def builtin() -> Path:
-    """The bundle that comes with the package."""
+    """Return the directory of the bundle that comes with the package."""
     return Path(str(resources.files("idiolect") / "bundles" / "default"))
 
 
 def slots(config: Config) -> Slots:
-    """The two slots of this device."""
+    """Return the two slots of this device."""
     return Slots(Path(config.state_dir) / FOLDER)
 
 
 def trusted_keys(config: Config, *, anew: bool = False) -> TrustedKeys | None:
-    """The keys that may sign bundles; None where there is no such directory.
+    """Return the keys that may sign bundles; None where there is no such directory.
 
-    In our unit these are systemd's copies of the standard directory, made by root when the service started. What the
-    next start will be handed is there ``anew``, where it may be looked into.
+    In our unit these are systemd's copies of the standard directory, made by root when the service started. With
+    ``anew`` the directory itself is read, where that is allowed: it holds what the next start will be given.
     """
     directory = config.trust.keys_dir
     handed = systemd.credentials()
@@ -81,9 +81,14 @@ def _rule(config: Config, *, anew: bool = False) -> _Rule:
 
 
 def choose(config: Config, load: Callable[[Verified], T], *, anew: bool = False) -> Chosen[T]:
-    """Check bundles in order until one passes and ``load`` takes it. ``BundleError`` when none does.
+    """Check bundles in order, and return the first one that passes and that ``load`` takes.
 
-    ``anew`` is said by who asks what the next start would do (``trusted_keys``).
+    Args:
+        load: makes the contents of a verified bundle; raises ``BundleError`` for contents that make no sense.
+        anew: ask for the bundle of the next start, not of this one (``trusted_keys``).
+
+    Raises:
+        BundleError: no bundle passes.
     """
     rule = _rule(config, anew=anew)
     if config.bundle != INSTALLED:
@@ -104,9 +109,11 @@ def choose(config: Config, load: Callable[[Verified], T], *, anew: bool = False)
 
 
 def choose_again(config: Config, digest: str, load: Callable[[Verified], T], why: str) -> Chosen[T]:
-    """The bundle that worked last, which ``config`` names by now: checked by the same rules, and without keys.
+    """Return the bundle that worked last, which ``config`` names by now: checked by the same rules, and without keys.
 
-    Among installed ones it is that with ``digest``. ``why`` says what is wrong with the bundle in whose place it is.
+    Args:
+        digest: sha256 (hex) of its manifest; of installed bundles, the one with this digest is taken.
+        why: says what is wrong with the bundle in whose place it is.
     """
     rule = _rule(config)
     if config.bundle != INSTALLED:
@@ -120,10 +127,10 @@ def choose_again(config: Config, digest: str, load: Callable[[Verified], T], why
 
 
 def obstacles(config: Config) -> tuple[Problem, ...]:
-    """What of the bundle would keep a start from this configuration, with its lines; nothing is changed.
+    """Return what about the bundle would keep a start from this configuration, each with its line; change nothing.
 
-    That is whether the bundle is there, is trusted and whole, and knows the names that the configuration uses. What
-    its arrays hold is looked at by the start alone.
+    It is checked that the bundle is there, trusted and whole, and that it has the names which the configuration uses.
+    Its arrays are not built, so contents that make no sense are found by the start alone.
     """
     try:
         phrases = choose(config, offered, anew=True).content
@@ -144,14 +151,18 @@ def _slots_state(config: Config) -> State:
 
 
 def chosen_model(config: Config) -> Model:
-    """The same for who needs no contents: the command line, which has no numpy."""
+    """Return what ``choose`` chooses without reading its contents, for the command line, which has no numpy."""
     return choose(config, _contents_unread).model
 
 
 def read_verified(
     directory: Path, keys: TrustedKeys | None, *, minimum: int = 0, allow_unsigned: bool = False
 ) -> Verified:
-    """The bundle in a directory, checked (``bundle.verify`` numbers the checks); ``BundleError`` names the file."""
+    """Return the bundle in a directory, checked (``bundle.verify`` numbers the checks).
+
+    Raises:
+        BundleError: names the file that failed.
+    """
     try:
         source = Directory(directory)
     except OSError as error:
@@ -162,12 +173,12 @@ def read_verified(
 
 
 def _contents_unread(_: Verified) -> None:
-    """Checked all the same."""
+    """Stand in for ``load`` where nobody needs the contents; the numbered checks are made all the same."""
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """How a bundle is checked here."""
+    """Says how a bundle is checked here."""
 
     keys: TrustedKeys | None
     allow_unsigned: bool
@@ -190,7 +201,7 @@ def _chosen(verified: Verified, load: Callable[[Verified], T], fallback: str = "
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the keystore has to know about the bundle that runs. ``fallback`` says why the current one does not."""
+    """Describes the bundle that runs for the keystore. ``fallback`` says why the current one does not run."""
 
     name: str
     version: int

@@ -34,11 +34,15 @@ class Directory:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the directory's descriptor."""
         os.close(self._descriptor)
 
     def names(self) -> list[str]:
-        """Everything in it, sorted, whatever its kind. Raises ``BundleError`` (check 1) above ``MAX_ENTRIES``."""
+        """Return the names of everything in it, sorted, whatever its kind.
+
+        Raises:
+            BundleError: with check 1, for more than ``MAX_ENTRIES``.
+        """
         with os.scandir(self._descriptor) as entries:
             found = [entry.name for entry in islice(entries, MAX_ENTRIES + 1)]
         if len(found) > MAX_ENTRIES:
@@ -46,7 +50,11 @@ class Directory:
         return sorted(found)
 
     def read(self, name: str, cap: int) -> bytes:
-        """All bytes of a regular file in it. Raises ``BundleError``: check 1 above ``cap``, 5 when it is none."""
+        """Return all bytes of a regular file in it.
+
+        Raises:
+            BundleError: with check 1 for more than ``cap`` bytes, with check 5 when it is no regular file.
+        """
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise irregular(name, "is a path and not a name")
         try:
@@ -81,9 +89,13 @@ class Directory:
 
 
 def read_keys(directory: Path, prefix: str = "") -> TrustedKeys:
-    """Whom this device trusts: `keys.d`. Raises ``BundleError``, also where there is no such directory.
+    """Return the keys that this device trusts, from its `keys.d`.
 
-    With a ``prefix`` only the files that begin with it count, as systemd names what it copied from a directory.
+    Args:
+        prefix: only files that begin with it count, as systemd names the copies it makes from a directory.
+
+    Raises:
+        BundleError: a file is wrong, or there is no such directory.
     """
     from idiolect.trust.bundle.public_keys import (  # cryptography: not for everybody who reads files
         KeyFileError,

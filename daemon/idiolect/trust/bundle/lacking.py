@@ -1,7 +1,8 @@
-"""What a bundle lacks that a speaker could be expected to have, read from its descriptions alone: no array is built.
+"""Finds what a usable bundle lacks that a speaker could be expected to have, such as a wake word or a guard set.
 
-None of it makes a bundle unusable. Each is said where somebody can still do something about it: when a bundle is
-built, signed, verified or packaged, and by `idiolect doctor` where it runs.
+A bundle's files go in; ``Lack`` values come out, each with what follows from it and the next step. Only descriptions
+are read: no array is built. Nothing that is found here makes a bundle unusable. Each is shown where somebody can still
+act on it: when a bundle is built, signed, verified or packaged, and by `idiolect doctor` where it runs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _GUARD = "build it again with ./scripts/build_bundle.py --phrase, from a base bu
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """``part``: space, guard, prototypes, yes or wake; ``detail`` says what follows from it, ``fix`` the next step."""
+    """One thing that is missing. ``part``: space, guard, prototypes, yes or wake; ``fix`` is the next step.
+
+    ``detail`` says what follows from it.
+    """
 
     part: str
     detail: str
@@ -36,7 +40,9 @@ class Lack:
 
 
 def lacking(files: Mapping[str, bytes]) -> tuple[Lack, ...]:
-    """What these files of a bundle lack, the gravest first. Files that make no sense lack nothing: they are refused."""
+    """Return what these files of a bundle lack, the gravest first; nothing for files that make no sense: others refuse
+    these.
+    """
     try:
         head, phrases = json.loads(files["head.json"]), json.loads(files["phrases.json"])
         guard = json.loads(files["guard.json"]) if "guard.json" in files else {"labels": []}
@@ -69,7 +75,7 @@ def _found(head: Mapping[str, Any], numbers: bytes, phrases: list[Any], guard: M
 
 
 def _empty_rows(entry: Mapping[str, Any], numbers: bytes) -> set[int]:
-    """The rows of a matrix that hold nothing but zeros."""
+    """Return the rows of a matrix that hold nothing but zeros."""
     rows, columns = entry["shape"]
     size, start = math.prod((columns, _SIZES[entry["dtype"]])), int(entry["offset"])
     return {row for row in range(rows) if not any(numbers[start + row * size : start + (row + 1) * size])}

@@ -1,8 +1,9 @@
-"""What of the configuration worked last: kept in the state directory, for a start that cannot use the new one.
+"""Keeps the settings with which the daemon last worked, for a start that cannot use the new configuration.
 
-Only `audio`, `listening` and the choice of `bundle` are kept, as they were set, and nothing else: a role, a person or a
-receiver of sound that somebody removed must never come back. The file is read with a cap, and what it says goes through
-the checks of every configuration; one that does not pass them counts for nothing.
+A ``LastGood`` goes into a file of the state directory and comes back from it. Only `audio`, `listening` and the choice
+of `bundle` are kept, as they were set, and nothing else: a role, a person or a receiver of sound that somebody removed
+must never come back. The file is read with a cap, and what it says goes through the checks of every configuration; one
+that does not pass them counts for nothing.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ CAP = 256 << 10
 
 @dataclass(frozen=True)
 class LastGood:
-    """What worked last. ``heard`` says whether sound came in with ``audio``; ``digest`` is that of the bundle."""
+    """The settings that worked last. ``heard``: sound came in with ``audio``; ``digest`` is that of the bundle."""
 
     config: Config
     digest: str
     heard: bool
 
     def same(self, other: LastGood) -> bool:
-        """Whether the other one would be kept in just the same way."""
+        """Return True if ``other`` would be written to the file in just the same way."""
         return (self.settings(), self.digest, self.heard) == (other.settings(), other.digest, other.heard)
 
     def settings(self) -> dict[str, object]:
-        """What was set of the sections, as a configuration file would set it."""
+        """Return what was set of the kept sections, as a configuration file would set it."""
         return {"schema": self.config.schema, **_set(self.config)}
 
 
 def read(state_dir: Path) -> LastGood | None:
-    """What is kept; None where there is nothing, or nothing that can be used."""
+    """Return what is kept; None where there is nothing, or nothing that can be used."""
     path = state_dir / FILE
     try:
         kept: dict[str, Any] = json.loads(read_capped(path, CAP))
@@ -54,7 +55,12 @@ def read(state_dir: Path) -> LastGood | None:
 
 
 def write(state_dir: Path, good: LastGood) -> None:
-    """Keep it. Raises ``OSError``; ``ValueError`` where it could not be read again."""
+    """Write ``good`` to the state directory.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: it could not be read again.
+    """
     kept = {"version": VERSION, "digest": good.digest, "heard": good.heard, "settings": good.settings()}
     data = json.dumps(kept, ensure_ascii=False).encode()
     if len(data) > CAP:
@@ -63,7 +69,7 @@ def write(state_dir: Path, good: LastGood) -> None:
 
 
 def _set(config: Config) -> dict[str, object]:
-    """The keys of the sections that somebody wrote: a default is no wish, and may be another one in a later version."""
+    """Return the keys that somebody wrote in the kept sections: a default may be another one in a later version."""
     values = as_dict(config)
     found: dict[str, Any] = {}
     for key in config.places:

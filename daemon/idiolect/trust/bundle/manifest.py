@@ -95,7 +95,7 @@ def parse(raw: bytes) -> Manifest:
 
 
 def with_label(raw: bytes, name: str | None, version: int | None) -> bytes:
-    """The same manifest under another name or version; ``None`` keeps what it has. Raises ``BundleError``."""
+    """Return the manifest ``raw`` with another name or version; ``None`` keeps the old one. Raises ``BundleError``."""
     fields = parse_object(FILE, raw, CAP)
     changed = {"name": name, "version": version}
     again = encode(fields | {key: value for key, value in changed.items() if value is not None})

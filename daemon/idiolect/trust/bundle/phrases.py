@@ -1,4 +1,4 @@
-"""What can be said to a bundle: its `phrases.json`, read without numpy, so that the command line can read it too."""
+"""Reads a bundle's `phrases.json`, the phrases that can be said to it, without numpy: the command line reads it too."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ class Phrase:
 
 
 def offered(verified: Verified) -> tuple[Phrase, ...]:
-    """The phrases of a verified bundle. ``BundleError`` (check 0) names the file whose contents make no sense."""
+    """Return the phrases of a verified bundle.
+
+    Raises:
+        BundleError: with check 0; names the file whose contents make no sense.
+    """
     head = read_json("head.json", verified.files["head.json"])
     return read_phrases(verified.files["phrases.json"], read_classes(head))
 
 
 def read_json(name: str, raw: bytes) -> dict[str, Any]:
-    """The JSON object in a file of the bundle. ``BundleError`` names the file where it is none."""
+    """Return the JSON object in a file of the bundle. Raises ``BundleError``, naming the file, where it is none."""
     try:
         value = structure.load(raw, parts=PARTS)
     except structure.StructureError as error:
@@ -47,7 +51,7 @@ def read_json(name: str, raw: bytes) -> dict[str, Any]:
 
 
 def read_classes(head: Mapping[str, Any]) -> tuple[str, ...]:
-    """The head's classes, in order. ``BundleError`` where they are none."""
+    """Return the head's classes, in order. Raises ``BundleError`` where they are none."""
     classes = head.get("classes")
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or not 2 <= len(classes) <= 512:
         raise BundleError("head.json", "classes must be a list of 2 to 512 names")
@@ -57,7 +61,14 @@ def read_classes(head: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_phrases(raw: bytes, classes: tuple[str, ...]) -> tuple[Phrase, ...]:
-    """What `phrases.json` holds. ``BundleError`` where it makes no sense, or does not fit the head."""
+    """Return the phrases in `phrases.json`.
+
+    Args:
+        classes: those of the bundle's head; every phrase has to be one of them.
+
+    Raises:
+        BundleError: the file makes no sense, or does not fit the head.
+    """
     try:
         phrases = tuple(
             Phrase(

@@ -51,7 +51,7 @@ _INDEX, _DATA = MAP_CAPS
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """x @ matrix + offset, of checked numbers; float32."""
+    """A map of embeddings, x @ matrix + offset, of checked numbers; float32."""
 
     matrix: NDArray[np.float32]
     """(96, 96)"""
@@ -60,7 +60,7 @@ class Affine:
 
     @property
     def digest(self) -> str:
-        """SHA-256, hex, over both: which map it was, for the audit log."""
+        """Return the SHA-256, hex, over matrix and offset, by which the audit log names the map."""
         return hashlib.sha256(_packed(self)).hexdigest()
 
 
@@ -69,13 +69,20 @@ def _packed(affine: Affine) -> bytes:
 
 
 def map_files(maps: Mapping[str, Affine]) -> dict[str, bytes]:
-    """`maps.json` and `maps.bin`, for who makes a bundle; nothing without maps."""
+    """Return `maps.json` and `maps.bin` for a bundle that is being made; nothing without maps."""
     index = encode({"encoders": list(maps), "format": 1})
     return {_INDEX: index, _DATA: b"".join(map(_packed, maps.values()))} if maps else {}
 
 
 def maps(files: Mapping[str, bytes], own: str) -> dict[str, Affine]:
-    """A bundle's maps by encoder id, checked; ``own`` is the id of its own encoder."""
+    """Return a bundle's maps by encoder id, checked.
+
+    Args:
+        own: the id of the bundle's own encoder (sha256, hex).
+
+    Raises:
+        BundleError: names the file of the first of the checks 1 to 4 that fails.
+    """
     if not {_INDEX, _DATA} & set(files):
         return {}
     for name in (_INDEX, _DATA):
@@ -91,7 +98,7 @@ def maps(files: Mapping[str, bytes], own: str) -> dict[str, Affine]:
 
 
 def _encoders(raw: bytes, own: str) -> list[str]:
-    """Check 2."""
+    """Return the ids of the encoders that `maps.json` names (check 2)."""
     try:
         described = parse(raw, MAP_CAPS[_INDEX])
     except NotCanonicalError as error:
@@ -109,7 +116,7 @@ def _encoders(raw: bytes, own: str) -> list[str]:
 
 
 def _affine(row: NDArray[np.float32]) -> Affine:
-    """Check 4."""
+    """Return the map in a row of numbers, unless it lengthens or shifts too far (check 4)."""
     matrix, offset = row[: EMBEDDING * EMBEDDING].reshape(EMBEDDING, EMBEDDING), row[EMBEDDING * EMBEDDING :]
     if np.abs(matrix).max() > MAX_GAIN or np.linalg.norm(matrix, 2) > MAX_GAIN or np.abs(offset).max() > MAX_OFFSET:
         raise BundleError(_DATA, f"holds a map that lengthens more than {MAX_GAIN:g} times, or shifts too far")
@@ -117,12 +124,12 @@ def _affine(row: NDArray[np.float32]) -> Affine:
 
 
 def previous_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """What a successor carries of the bundle that consists of ``files``."""
+    """Return the files, under their `previous-` names, that a successor of the bundle ``files`` carries of it."""
     return {PREVIOUS + name: files[name] for name in (manifest_.FILE, *CAPS, *MAP_CAPS) if name in files}
 
 
 def previous(files: Mapping[str, bytes], own: str) -> tuple[Manifest, dict[str, bytes]] | None:
-    """The bundle before with its files by their own names, checked; None where none is carried."""
+    """Return the manifest and files, by their own names, of the bundle before, checked; None where none is carried."""
     carried = {name.removeprefix(PREVIOUS): data for name, data in files.items() if name.startswith(PREVIOUS)}
     if not carried:
         return None

@@ -39,7 +39,7 @@ _NOT_PUBLIC = (
 
 
 class KeyFileError(BundleError):
-    """A key file cannot be used; the message names it and the next step."""
+    """Raised when a key file cannot be used; the message names it and the next step."""
 
     def __init__(self, file: str, message: str) -> None:
         IdiolectError.__init__(self, f"key file {file}: {message}")
@@ -88,16 +88,16 @@ class TrustedKeys:
 
     @classmethod
     def of(cls, *keys: ec.EllipticCurvePublicKey) -> TrustedKeys:
-        """Trust in just these keys."""
+        """Trust just these keys."""
         return cls(tuple(TrustedKey("", fingerprint(k), hint(k), k) for k in keys), frozenset())
 
     def signer(self, wanted: str) -> TrustedKey | None:
-        """The key that `model.sig` names by ``wanted``, revoked or not."""
+        """Return the key that `model.sig` names by ``wanted``, revoked or not."""
         return next((each for each in self.keys if each.hint == wanted), None)
 
 
 def load_public(name: str, pem: bytes) -> ec.EllipticCurvePublicKey:
-    """The P-256 public key in ``pem``, the content of the file ``name``. Raises ``KeyFileError``."""
+    """Return the P-256 public key in ``pem``, the content of the file ``name``. Raises ``KeyFileError``."""
     if len(pem) > FILE_CAP:
         raise KeyFileError(name, f"has more than {FILE_CAP} bytes: a public key has some 180")
     for label, message in _NOT_PUBLIC:
@@ -115,18 +115,18 @@ def load_public(name: str, pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
-    """sha256 of the SubjectPublicKeyInfo in DER, hex: what `revoked`, approvals and the log call a key."""
+    """Return the sha256 (hex) of the key's SubjectPublicKeyInfo in DER: `revoked`, approvals and the log name it so."""
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(spki).hexdigest()
 
 
 def hint(key: ec.EllipticCurvePublicKey) -> str:
-    """sha256 of the public key's PEM, hex: what model-signing calls a key."""
+    """Return the sha256 (hex) of the public key's PEM, by which model-signing names a key."""
     return hashlib.sha256(public_pem(key)).hexdigest()
 
 
 def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
-    """The key as a file of `keys.d` holds it."""
+    """Return the key as a file of `keys.d` holds it."""
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

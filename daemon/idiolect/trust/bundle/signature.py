@@ -64,7 +64,7 @@ class Signature:
     """sha256 (hex) of every file that was signed."""
 
     def verify(self, key: ec.EllipticCurvePublicKey) -> bool:
-        """Whether ``key`` signed it."""
+        """Return True if ``key`` made this signature."""
         try:
             key.verify(self.signature, _pae(self.payload), ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
@@ -73,7 +73,12 @@ class Signature:
 
 
 def sign(key: ec.EllipticCurvePrivateKey, subject: str, digests: Mapping[str, str]) -> bytes:
-    """`model.sig` for files with these sha256 (hex); ``subject`` is the directory's name, for people."""
+    """Return a `model.sig` for files with these sha256 (hex).
+
+    Args:
+        subject: the directory's name, for people.
+        digests: sha256 (hex) by file name.
+    """
     payload = json.dumps(_statement(subject, digests), indent=2).encode()
     signature = key.sign(_pae(payload), ec.ECDSA(hashes.SHA256()))
     envelope = {
@@ -107,7 +112,7 @@ def parse(raw: bytes) -> Signature:
 
 
 def root(digests: Mapping[str, str]) -> str:
-    """sha256 (hex) of all digests, in the order of the names: what the statement is about."""
+    """Return the sha256 (hex) of all digests, in the order of the names: the statement is about this digest."""
     return hashlib.sha256(b"".join(bytes.fromhex(digests[name]) for name in sorted(digests))).hexdigest()
 
 

@@ -30,7 +30,7 @@ FRESH_BOOT = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to sign. ``policy_keys`` has one key, or two while a device's is replaced."""
+    """Says how to sign. ``policy_keys`` has one key, or two while a device's is replaced."""
 
     bundle_key: ec.EllipticCurvePrivateKey
     policy_keys: Sequence[ec.EllipticCurvePrivateKey]
@@ -45,7 +45,10 @@ class Plan:
 
 
 def keygen(password: bytes | None = None) -> dict[str, bytes]:
-    """Two fresh pairs: {"bundle.key", "bundle.pem", "policy.key", "policy.pem"}; private ones encrypted if asked."""
+    """Make two fresh pairs, with private keys encrypted if asked.
+
+    Returns {"bundle.key", "bundle.pem", "policy.key", "policy.pem"}: the content by file name.
+    """
     files = {}
     for name in ("bundle", "policy"):
         key = _fresh()
@@ -66,7 +69,7 @@ def _fresh() -> ec.EllipticCurvePrivateKey:
 
 
 def load_private(name: str, pem: bytes, password: bytes | None = None) -> ec.EllipticCurvePrivateKey:
-    """The P-256 private key in ``pem``, the content of the file ``name``. Raises ``KeyFileError``."""
+    """Return the P-256 private key in ``pem``, the content of the file ``name``. Raises ``KeyFileError``."""
     if len(pem) > FILE_CAP or b"PRIVATE KEY-----" not in pem:
         raise KeyFileError(name, "holds no private key: name the *.key file that 'idiolect bundle keygen' made")
     encrypted = b"ENCRYPTED" in pem
@@ -83,10 +86,13 @@ def load_private(name: str, pem: bytes, password: bytes | None = None) -> ec.Ell
 
 
 def sign(files: Mapping[str, bytes], plan: Plan) -> Verified:
-    """The signed bundle of these ``files``, as any device that trusts the bundle key will find it.
+    """Return the signed bundle of these ``files``, as any device that trusts the bundle key will find it.
 
-    An old signature and old approvals among ``files`` are replaced. Raises ``BundleError`` when the payload does not
-    fit its manifest or something else is there, ``ValueError`` for a plan that makes no sense.
+    An old signature and old approvals among ``files`` are replaced.
+
+    Raises:
+        BundleError: the payload does not fit its manifest, or something else is there.
+        ValueError: the plan makes no sense.
     """
     payload = {name: data for name, data in files.items() if name not in (oms.FILE, approvals_.FILE)}
     raw = manifest_.with_label(
@@ -101,7 +107,7 @@ def sign(files: Mapping[str, bytes], plan: Plan) -> Verified:
 
 
 def _approvals(plan: Plan, measurement: bytes) -> list[Approval]:
-    """For each policy key: a fresh boot, and each state that an approved predecessor leaves behind."""
+    """Approve, for each policy key, a fresh boot and each state that an approved predecessor leaves behind."""
     found: dict[tuple[str, int, bytes], Approval] = {}
     for key in plan.policy_keys:
         before = [(plan.pcr, plan.pcr_start), *_reached(plan.upgrades, key)]
@@ -115,7 +121,7 @@ def _approvals(plan: Plan, measurement: bytes) -> list[Approval]:
 
 
 def _reached(approvals: Iterable[Approval], key: ec.EllipticCurvePrivateKey) -> list[tuple[int, bytes]]:
-    """Where the PCR stands after boots that this very key approved: an approval by anybody else leads nowhere."""
+    """Return where the PCR stands after boots that this very key approved; approvals by anybody else lead nowhere."""
     public = key.public_key()
     mine = (each for each in approvals if each.key == fingerprint(public))
     return [(each.pcr, each.to) for each in mine if approvals_.check(each, public)]

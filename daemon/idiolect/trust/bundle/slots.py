@@ -43,7 +43,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Which bundle is where; names are 16 hex digits."""
+    """Says which bundle is where; names are 16 hex digits."""
 
     current: str | None = None
     previous: str | None = None
@@ -58,7 +58,7 @@ class Slots:
         self._root = root
 
     def state(self) -> State:
-        """What the slots hold; empty before the first installation."""
+        """Return what the slots hold; an empty state before the first installation."""
         try:
             raw = read_capped(self._root / FILE, _CAP)
         except FileNotFoundError:
@@ -68,7 +68,7 @@ class Slots:
         return _parse(raw)
 
     def directory(self, name: str) -> Path:
-        """Where the bundle of that name lies. Raises ``ValueError`` for what is no such name."""
+        """Return where the bundle of that name lies. Raises ``ValueError`` for what is no such name."""
         return self._root / _checked(name)
 
     def install(self, files: Mapping[str, bytes], name: str) -> State:
@@ -107,7 +107,7 @@ class Slots:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One writer at a time: the daemon notes a minimum while somebody installs."""
+        """Keep other writers out for the while: the daemon may note a minimum while somebody installs."""
         self._root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.mkdir(mode=0o755, exist_ok=True)
         descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -122,7 +122,7 @@ class Slots:
         return after
 
     def _whole(self, files: Mapping[str, bytes], name: str) -> bool:
-        """Whether a bundle lies there byte by byte: what was damaged on the disk is written again."""
+        """Return True if the bundle's directory holds exactly these bytes; otherwise the bundle is written again."""
         directory = self._root / name
         try:
             if {entry.name for entry in directory.iterdir()} != set(files):

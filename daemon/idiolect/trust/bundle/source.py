@@ -1,4 +1,4 @@
-"""Where files that are to be checked come from: a directory, or memory. Light to import, unlike the checks."""
+"""Says where files that are to be checked come from: a directory, or memory. Light to import, unlike the checks."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ class Source(Protocol):
     """The files of one directory, opened once (``host.files.Directory``), or in memory."""
 
     def names(self) -> Sequence[str]:
-        """Everything in it, whatever its kind."""
+        """Return the names of everything in it, whatever its kind."""
 
     def read(self, name: str, cap: int) -> bytes:
-        """All bytes of a regular file. Raises ``BundleError``: check 1 above ``cap`` bytes, 5 when it is none."""
+        """Return all bytes of a regular file.
+
+        Raises:
+            BundleError: with check 1 for more than ``cap`` bytes, with check 5 when it is no regular file.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Files that are in memory already."""
+    """A source of files that are in memory already."""
 
     files: Mapping[str, bytes]
 
     def names(self) -> Sequence[str]:
-        """Their names."""
+        """Return the names of all files."""
         return tuple(self.files)
 
     def read(self, name: str, cap: int) -> bytes:
-        """One of them."""
+        """Return the bytes of one file. Raises ``BundleError`` when it is missing or has more than ``cap`` bytes."""
         if name not in self.files:
             raise missing(name)
         if len(self.files[name]) > cap:
@@ -42,25 +46,25 @@ class Memory:
 
 
 def missing(name: str) -> BundleError:
-    """There is no such file."""
+    """Return the error for a file that is not there."""
     return BundleError(shown(name), "is missing: install the bundle again", PATHS)
 
 
 def too_large(name: str, cap: int) -> BundleError:
-    """A file has more than ``cap`` bytes."""
+    """Return the error for a file of more than ``cap`` bytes."""
     return BundleError(shown(name), f"is larger than the {cap} bytes that it may have: install the bundle again", SIZE)
 
 
 def irregular(name: str, what: str) -> BundleError:
-    """Something is no regular file of this directory; ``what`` completes "the file ..."."""
+    """Return the error for something that is no regular file of this directory; ``what`` completes "the file ..."."""
     return BundleError(shown(name), f"{what}: only regular files are read; install the bundle again", PATHS)
 
 
 def unreadable(name: str, why: str | None) -> BundleError:
-    """The operating system does not let us read it."""
+    """Return the error for a file that the operating system does not let us read."""
     return BundleError(shown(name), f"cannot be read ({why}): check its owner and mode, and the disk", PATHS)
 
 
 def shown(name: str) -> str:
-    """A file's name, from anywhere, harmless in a message: printable, and not long."""
+    """Return a file's name, from anywhere, in a form that is harmless in a message: printable, and not long."""
     return name if name.isprintable() and len(name) <= 64 else ascii(name[:64])

@@ -54,7 +54,7 @@ _META = frozenset({manifest_.FILE, approvals_.FILE, oms.FILE})
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Contents that passed every check. Only ``verify`` makes one."""
+    """The contents of a bundle that passed every check. Only ``verify`` makes one."""
 
     files: Mapping[str, bytes]
     """Every file of the bundle, `model.sig` and `approvals.json` included where they counted."""
@@ -74,9 +74,16 @@ def verify(
     allow_unsigned: bool = False,
     passed: Callable[[int], object] = lambda _: None,
 ) -> Verified:
-    """Check a bundle (see above). ``keys`` None: there is nobody to trust, so it can only pass as unsigned.
+    """Make the checks that the module's docstring numbers, and return the bundle's contents.
 
-    ``passed`` is told the number of each check that was made and passed, as it passes.
+    Args:
+        keys: the keys trusted to sign; None: nobody is trusted, so the bundle can only pass as unsigned.
+        minimum: the lowest version that passes.
+        allow_unsigned: let a bundle without a signature pass.
+        passed: called with the number of each check that was made, as it passes.
+
+    Raises:
+        BundleError: with the number of the first check that failed.
     """
     names = _names(source)  # 1
     files = {manifest_.FILE: source.read(manifest_.FILE, manifest_.CAP)}  # 1
@@ -107,7 +114,10 @@ def verify(
 
 @dataclass(frozen=True, slots=True)
 class _Vouched:
-    """What a good signature says: by whom, and the digest of every file. ``digests`` is None where nobody signed."""
+    """A good signature's statement: who signed, and the digest of every file.
+
+    ``digests`` is None where nobody signed.
+    """
 
     signer: str
     digests: Mapping[str, str] | None
@@ -133,7 +143,7 @@ def _signature_file(source: Source, names: Collection[str]) -> bytes:
 
 
 def _vouched(files: Mapping[str, bytes], keys: TrustedKeys | None, approvals: tuple[Approval, ...]) -> _Vouched:
-    """Check 3."""
+    """Check the signature, and return its statement (check 3)."""
     signature = oms.parse(files[oms.FILE])
     if keys is None or not keys.keys:
         raise BundleError(oms.FILE, "there is no key to check it with: put the vendor's into keys.d", SIGNER)
@@ -153,14 +163,14 @@ def _vouched(files: Mapping[str, bytes], keys: TrustedKeys | None, approvals: tu
 
 
 def _check_version(version: int, minimum: int) -> None:
-    """Check 4."""
+    """Refuse a version below the minimum (check 4)."""
     if version < minimum:
         message = f"version {version} is below the minimum {minimum}: install a newer bundle"
         raise BundleError(manifest_.FILE, message, VERSION)
 
 
 def _check_paths(names: Collection[str], manifest: Manifest, signed: Mapping[str, str] | None) -> None:
-    """Check 5, as far as names tell; what is no regular file fails when it is read."""
+    """Compare the names in the directory with the signed ones (check 5); irregular files fail when they are read."""
     for name in sorted(set(names) - _META - set(manifest.files)):
         raise BundleError(shown(name), f"is not part of the bundle: remove it, or {_AGAIN}", PATHS)
     for name in sorted(set(manifest.files) - set(names)):
@@ -172,7 +182,7 @@ def _check_paths(names: Collection[str], manifest: Manifest, signed: Mapping[str
 
 
 def _check_digest(name: str, data: bytes, entry: File, signed: Mapping[str, str] | None) -> None:
-    """Check 6. Both digests: the signature may name another than the manifest."""
+    """Compare a file with both digests: the signature may name another than the manifest (check 6)."""
     if len(data) != entry.size:
         raise BundleError(name, f"has {len(data)} bytes and not {entry.size}, as the manifest says: {_AGAIN}", DIGEST)
     digest = hashlib.sha256(data).hexdigest()
