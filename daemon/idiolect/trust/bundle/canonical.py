@@ -58,8 +58,7 @@ def parse(raw: bytes, cap: int = CAP) -> Any:
 
 
 def parse_object(file: str, raw: bytes, cap: int = CAP) -> dict[str, Any]:
-    """Return the JSON object in a ``file`` of a bundle. Raises ``BundleError`` with the check's number in ``verify``.
-    """
+    """Return the JSON object in a ``file`` of a bundle. Raises ``BundleError`` with a number of ``verify``'s."""
     try:
         value = parse(raw, cap)
     except NotCanonicalError as error:

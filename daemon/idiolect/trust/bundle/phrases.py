@@ -38,7 +38,7 @@ def offered(verified: Verified) -> tuple[Phrase, ...]:
 
 
 def read_json(name: str, raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in a file of the bundle. Raises ``BundleError``, naming the file, where it is none."""
+    """Return the JSON object in a file of the bundle. Raises ``BundleError``, naming the file, for anything else."""
     try:
         value = structure.load(raw, parts=PARTS)
     except structure.StructureError as error:

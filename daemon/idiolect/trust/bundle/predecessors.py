@@ -1,7 +1,7 @@
-"""What a bundle brings for what was taught under an earlier encoder: maps of embeddings, and the bundle before.
+"""Reads what a bundle brings for phrases taught under an earlier encoder: maps of embeddings, and the bundle before.
 
-Payload like any other: capped, signed and measured with the bundle, and digested before anything here reads it, so
-that no slot of an earlier time has to be trusted. All of it is optional.
+Payload like any other: capped, signed and measured with the bundle, and digested before anything here reads it, so that
+no slot of an earlier time has to be trusted. All of it is optional.
 
 | file | what it holds |
 | --- | --- |

@@ -88,7 +88,7 @@ class TrustedKeys:
 
     @classmethod
     def of(cls, *keys: ec.EllipticCurvePublicKey) -> TrustedKeys:
-        """Trust just these keys."""
+        """Return a set of just these keys, none of them revoked."""
         return cls(tuple(TrustedKey("", fingerprint(k), hint(k), k) for k in keys), frozenset())
 
     def signer(self, wanted: str) -> TrustedKey | None:

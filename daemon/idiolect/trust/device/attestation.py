@@ -37,7 +37,7 @@ _ATTEST_CAP = 1024
 
 
 class AttestationError(IdiolectError):
-    """A quote proves nothing; ``check`` is the number of the check above that it failed."""
+    """Raised when a quote proves nothing; ``check`` is the number of the check above that it failed."""
 
     exit_code = 1
 
@@ -70,12 +70,20 @@ class Signed:
 
 
 def attest_data(nonce: bytes, bundle_digest: bytes) -> bytes:
-    """The qualifying data of `idiolect attest`: the verifier's nonce, bound to the bundle that is claimed to run."""
+    """Return the qualifying data of `idiolect attest`: the verifier's nonce, bound to the bundle claimed to run."""
     return hashlib.sha256(b"idiolect/attest/v1" + struct.pack(">H", len(nonce)) + nonce + bundle_digest).digest()
 
 
 def verify_quote(ak_pem: bytes, signed: Signed, extra: bytes) -> Quote:
-    """Checks 1 to 5, for a quote that is to carry ``extra``; raises ``AttestationError``."""
+    """Make the checks 1 to 5, and return what the quote says.
+
+    Args:
+        ak_pem: the pinned attestation key.
+        extra: the data that the quote has to carry.
+
+    Raises:
+        AttestationError: with the number of the check that failed.
+    """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -99,14 +107,21 @@ def verify_quote(ak_pem: bytes, signed: Signed, extra: bytes) -> Quote:
 
 
 def verify_boot(value: bytes, bundle_digest: bytes, approved: Collection[bytes] = ()) -> None:
-    """Check 6; ``approved`` are the ``to`` values of the bundle's approvals, beyond the one after a fresh boot."""
+    """Compare a PCR's value with what this bundle's boot leaves there (check 6).
+
+    Args:
+        approved: the ``to`` values of the bundle's approvals, beyond the one after a fresh boot.
+
+    Raises:
+        AttestationError: with check 6.
+    """
     fresh = hashlib.sha256(bytes(32) + bundle_digest).digest()
     if value != fresh and value not in approved:
         raise AttestationError(6, "the PCR is not what this bundle leads to: something else was measured as well")
 
 
 def parse_quote(attest: bytes) -> Quote:
-    """Read a TPMS_ATTEST; ``ValueError`` or ``struct.error`` when it is no quote over one SHA-256 PCR."""
+    """Read a TPMS_ATTEST. Raises ``ValueError`` or ``struct.error`` when it is no quote over one SHA-256 PCR."""
     if len(attest) > _ATTEST_CAP:
         raise ValueError("too large")
     magic, kind = struct.unpack_from(">IH", attest)
@@ -125,7 +140,7 @@ def parse_quote(attest: bytes) -> Quote:
 
 
 def key_name(pem: bytes) -> bytes:
-    """The TPM Name of an attestation key with this public point: nameAlg, then the digest of its TPMT_PUBLIC."""
+    """Return the TPM Name of an attestation key with this public point: nameAlg, then the digest of its TPMT_PUBLIC."""
     numbers = _attestation_key(pem).public_numbers()
     point = b"".join(struct.pack(">H", 32) + n.to_bytes(32, "big") for n in (numbers.x, numbers.y))
     scheme = struct.pack(">HHHHH", _NULL, _ECDSA, _SHA256, _P256, _NULL)
@@ -134,7 +149,10 @@ def key_name(pem: bytes) -> bytes:
 
 
 def _qualified_name(name: bytes) -> bytes:
-    """Of a primary key in the endorsement hierarchy (part 1, 26.5): nameAlg, then H(TPM_RH_ENDORSEMENT | Name)."""
+    """Return the qualified name of a primary key in the endorsement hierarchy (part 1, 26.5).
+
+    It is nameAlg, then H(TPM_RH_ENDORSEMENT | Name).
+    """
     return struct.pack(">H", _SHA256) + hashlib.sha256(struct.pack(">I", _ENDORSEMENT) + name).digest()
 
 
@@ -152,7 +170,7 @@ def _attestation_key(pem: bytes) -> EllipticCurvePublicKey:
 
 
 def _signature(raw: bytes) -> bytes:
-    """DER from a TPMT_SIGNATURE."""
+    """Return the signature in a TPMT_SIGNATURE, in DER."""
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
     scheme, digest = struct.unpack_from(">HH", raw)
@@ -164,7 +182,7 @@ def _signature(raw: bytes) -> bytes:
 
 
 def _sized(data: bytes, at: int) -> tuple[bytes, int]:
-    """A TPM2B at an offset, and the offset behind it."""
+    """Return the content of the TPM2B at an offset, and the offset behind it."""
     (size,) = struct.unpack_from(">H", data, at)
     end = at + 2 + size
     if end > len(data):

@@ -20,7 +20,7 @@ _UNTIL = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def make(host: str) -> bytes:
-    """A fresh P-256 key and a certificate for ``host`` and ``host.local``: PEM, the key (PKCS #8) first."""
+    """Make a fresh P-256 key and a certificate for ``host`` and ``host.local``: PEM, the key (PKCS #8) first."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Idiolect on {host}"[:64])])
     names = [x509.DNSName(each) for each in (host, f"{host}.local", "localhost")]
@@ -44,6 +44,9 @@ def make(host: str) -> bytes:
 
 
 def fingerprint(pem: bytes) -> str:
-    """SHA-256 over the DER of the certificate in ``pem``, as browsers show it: upper-case hex pairs with colons."""
+    """Return the SHA-256 over the DER of the certificate in ``pem``.
+
+    It is written as browsers show it: upper-case hex pairs with colons.
+    """
     der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
     return hashlib.sha256(der).digest().hex(":").upper()

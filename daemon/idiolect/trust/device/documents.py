@@ -20,16 +20,25 @@ _QUOTE_FIELDS = {"attest", "device", "pcr", "signature", "value"}
 
 
 def is_audit(raw: bytes) -> bool:
-    """Whether a document is an audit export; what is none may be an attestation. ``AuditError``: it is not JSON."""
+    """Return True if a document is an audit export; any other may be an attestation.
+
+    Raises:
+        AuditError: it is not JSON.
+    """
     document = audit.strict_json(raw)
     return isinstance(document, dict) and "export" in document
 
 
 def verify_attestation(raw: bytes, ak: bytes, nonce: bytes, approved: Collection[bytes] = ()) -> dict[str, object]:
-    """What a device's TPM vouches for: bundle, PCR, resets. ``AttestationError`` when it vouches for nothing.
+    """Return what a device's TPM vouches for: bundle, PCR, resets.
 
-    ``ak`` is the pinned key (PEM), ``nonce`` what was asked with, ``approved`` the ``to`` values of the bundle's
-    approvals where the boot may have gone through an upgrade.
+    Args:
+        ak: the pinned attestation key (PEM).
+        nonce: the one that was sent with the question.
+        approved: the ``to`` values of the bundle's approvals, where the boot may have gone through an upgrade.
+
+    Raises:
+        AttestationError: it vouches for nothing.
     """
     document = _strict(raw, ATTESTATION_CAP, {"bundle", "nonce", "quote", "schema"})
     try:
@@ -48,9 +57,15 @@ def verify_attestation(raw: bytes, ak: bytes, nonce: bytes, approved: Collection
 
 
 def verify_audit(raw: bytes, ak: bytes = b"", nonce: bytes | None = None) -> dict[str, object]:
-    """What an audit export holds, once its chain holds and, with ``ak`` and ``nonce``, a TPM vouches for its head.
+    """Return a summary of an audit export whose chain holds, and whose head a TPM vouches for where ``ak`` is given.
 
-    Raises ``AuditError`` for the chain and ``AttestationError`` for the quote.
+    Args:
+        ak: the pinned attestation key (PEM); empty: the quote is not looked at.
+        nonce: the one that was sent with the question.
+
+    Raises:
+        AuditError: the chain does not hold.
+        AttestationError: the TPM does not vouch for its head.
     """
     document = audit.strict_json(raw)
     if not isinstance(document, dict) or set(document) != {"export", "quote"}:

@@ -43,11 +43,11 @@ class Device:
 
     @property
     def uses_tpm(self) -> bool:
-        """Whether it was provisioned with a TPM."""
+        """Return True if the device was provisioned with a TPM."""
         return bool(self.srk)
 
     def encode(self) -> bytes:
-        """As the file holds it."""
+        """Return the content of `device.json`."""
         return canonical.encode(
             {
                 "ak": self.ak.decode(),
@@ -65,7 +65,7 @@ class Device:
 
 
 def parse(raw: bytes) -> Device:
-    """Read a record; ``KeystoreError`` (damaged) when it is not one."""
+    """Read a record. Raises ``KeystoreError`` (damaged) when it is not one."""
     try:
         return _device(canonical.parse(raw, RECORD_CAP))
     except (*NONSENSE, BundleError):
@@ -73,7 +73,7 @@ def parse(raw: bytes) -> Device:
 
 
 def damaged(message: str) -> KeystoreError:
-    """The record cannot be used."""
+    """Return the error for a record that cannot be used."""
     return KeystoreError(message, "restore it from a backup, or factory-reset and provision", "damaged")
 
 

@@ -59,7 +59,7 @@ class _Stored:
 
 
 class FileKeystore:
-    """The ``Keystore`` over that file."""
+    """A ``Keystore`` over that file."""
 
     kind = "file"
     protected = False
@@ -69,7 +69,11 @@ class FileKeystore:
 
     @classmethod
     def create(cls, path: Path) -> tuple[FileKeystore, Released]:
-        """Make a file with fresh secrets and hand them out. ``KeystoreError`` when there is one: it may be needed."""
+        """Make a file with fresh secrets and hand them out.
+
+        Raises:
+            KeystoreError: there is a file already, which may be needed.
+        """
         if os.path.lexists(path):
             raise KeystoreError(f"{path.name} exists and is not written over", "open it instead", "failed")
         slot, other_half = (1, os.urandom(SECRET_BYTES).hex()), _credential()
@@ -79,35 +83,39 @@ class FileKeystore:
 
     @classmethod
     def open(cls, path: Path) -> tuple[FileKeystore, Released]:
-        """Read the file and hand out its secrets. ``KeystoreError``: absent, damaged or failed."""
+        """Read the file and hand out its secrets.
+
+        Raises:
+            KeystoreError: the file is absent, damaged, or cannot be read.
+        """
         stored = _load(path)
         root = _whole_root(stored)
         slots = [Slot(generation, _secret(secret)) for generation, secret in stored.slots]
         return cls(path), Released(root, (slots[0], slots[1]))
 
     def write_slot(self, index: int, slot: Slot) -> None:
-        """See ``Keystore``."""
+        """Replace one copy of M, durably before this returns; the other stays as it is."""
         stored = _load(self._path)
         slots = list(stored.slots)
         slots[index] = (slot.generation, slot.secret.view.hex())
         _store(self._path, replace(stored, slots=(slots[0], slots[1])))
 
     def minimum_version(self) -> int:
-        """See ``Keystore``."""
+        """Return the lowest version of a bundle that may get the keys, from 0."""
         return _load(self._path).minimum
 
     def raise_minimum(self, version: int) -> None:
-        """See ``Keystore``."""
+        """Raise the minimum version; a lower ``version`` than before changes nothing."""
         stored = _load(self._path)
         if version > stored.minimum:
             _store(self._path, replace(stored, minimum=version))
 
     def wipe(self) -> None:
-        """Nothing: it holds no secret between two calls."""
+        """Do nothing: it holds no secret between two calls."""
 
 
 def _credential() -> Secret | None:
-    """The credential, hashed to a fixed length: as the service has it, else, for root, where it comes from."""
+    """Return the credential, hashed to a fixed length: as the service has it, else, for root, from where it comes."""
     directory = credentials() or CREDSTORE
     try:
         raw = read_capped(directory / CREDENTIAL, _CREDENTIAL_BYTES[-1])
@@ -125,7 +133,7 @@ def _credential() -> Secret | None:
 
 
 def _name(credential: Secret) -> str:
-    """What the file remembers of a credential: enough to tell it from another, and no way back to it."""
+    """Return 16 hex digits by which the file tells a credential from another; they do not lead back to it."""
     return derive(credential, _NAME_LABEL).view[:8].hex()
 
 
@@ -191,7 +199,7 @@ def _load(path: Path) -> _Stored:
 
 
 def _parsed(raw: bytes) -> _Stored:
-    """``ValueError`` where the content is not exactly of the schema."""
+    """Return the content, checked. Raises ``ValueError`` where it is not exactly of the schema."""
     value = structure.load(raw, parts=64, depth=2, pairs=_once)
     bound = isinstance(value, dict) and value.get("schema") == WITH_CREDENTIAL
     fields, schema = (_FIELDS | {"credential"}, WITH_CREDENTIAL) if bound else (_FIELDS, SCHEMA)

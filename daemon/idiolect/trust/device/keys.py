@@ -1,4 +1,4 @@
-"""Custody: whether this boot has the keys, and what is done with them. One instance, used by one thread.
+"""Decides whether this boot has the keys, and does what is done with them. One instance, used by one thread.
 
 ``open`` measures the boot, gets the secrets from the keystore and opens the vault; whatever goes wrong becomes the
 state that ``view`` tells, in one sentence and a next step, and never an exception: the base model serves on.
@@ -60,12 +60,12 @@ class View:
 
     @property
     def released(self) -> bool:
-        """Whether personal data can be read and stored."""
+        """Return True if personal data can be read and stored."""
         return self.state == "released"
 
     @property
     def passing(self) -> bool:
-        """Whether it is worth trying again."""
+        """Return True if the keys may come back by themselves, so that trying again is worth it."""
         return self.state in PASSING
 
 
@@ -97,13 +97,13 @@ class DeviceKeys:
 
     @property
     def view(self) -> View:
-        """How things are."""
+        """Return the latest view of keys and vault."""
         with self._lock:
             return self._view
 
     @property
     def vault(self) -> Vault:
-        """The open vault. ``VaultError`` while there is none."""
+        """Return the open vault. Raises ``VaultError`` while there is none."""
         if self._vault is None:
             view = self.view
             raise VaultError(f"the vault is closed: {view.detail}", view.fix, view.state)
@@ -118,7 +118,7 @@ class DeviceKeys:
     # -- opening ------------------------------------------------------------------------------------------------
 
     def open(self) -> View:
-        """Get the keys and open the vault; returns the view. Nothing happens where that was done already."""
+        """Get the keys and open the vault, unless that is done already; return the view."""
         if self._vault is None:
             try:
                 self._open()
@@ -157,7 +157,7 @@ class DeviceKeys:
         self._set(view)
 
     def _note(self, kind: str, **fields: int) -> None:
-        """An entry in the audit log about the running bundle."""
+        """Write an entry about the running bundle into the audit log."""
         self.vault.log(kind, bundle=self._model.digest, version=self._model.version, **fields)
 
     def _known_device(self) -> Device:
@@ -200,7 +200,7 @@ class DeviceKeys:
     # -- running ------------------------------------------------------------------------------------------------
 
     def tend(self) -> View:
-        """What is due now and then: a rotation that had to wait, or another try for keys that may come back."""
+        """Do a rotation that had to wait, or try again for keys that may come back; return the view."""
         if self._vault is not None:
             try:
                 self._vault.rotate_if_due()
@@ -211,7 +211,7 @@ class DeviceKeys:
         return self.view
 
     def examine(self) -> list[Finding]:
-        """What `doctor` wants to know of vault and TPM."""
+        """Return what `doctor` is to show of vault and TPM."""
         found = []
         if self._vault is not None:
             counts = self._vault.counts()
@@ -242,7 +242,11 @@ class DeviceKeys:
         return Finding("tpm", "ok", detail)
 
     def mark_good(self) -> dict[str, object]:
-        """Never again give the keys to a bundle older than this one. ``RequestError`` 409 when it has no keys."""
+        """Make sure that a bundle older than this one never gets the keys again, and return the new minimum version.
+
+        Raises:
+            RequestError: 409, when this bundle has no keys itself.
+        """
         if self._keystore is None or self._vault is None:
             raise RequestError(409, "bundle", f"it cannot be marked good without keys: {self.view.detail}")
         self._keystore.raise_minimum(self._model.version)
@@ -265,22 +269,22 @@ class DeviceKeys:
     # -- proofs -------------------------------------------------------------------------------------------------
 
     def audit(self, limit: int) -> dict[str, object]:
-        """The newest entries of the audit log, oldest first."""
+        """Return the newest entries of the audit log, oldest first."""
         return {"entries": [entry.as_dict() for entry in self.vault.audit_entries(limit)]}
 
     def audit_verify(self) -> dict[str, object]:
-        """Walk the whole chain again, from the file."""
+        """Walk the whole chain again, from the file, and return where it ends."""
         mark = self.vault.audit_verify()
         return {"count": mark.count, "head": mark.head.hex()}
 
     def audit_export(self, nonce: bytes) -> dict[str, object]:
-        """The audit log with, where a TPM is used, a quote over its head, its count and ``nonce``."""
+        """Return the audit log with, where a TPM is used, a quote over its head, its count and ``nonce``."""
         export = self.vault.audit_export(nonce)
         extra = audit.qualifying_data(bytes.fromhex(str(export["head"])), int(str(export["count"])), nonce)
         return {"export": export, "quote": self._quote(extra)}
 
     def checkpoint(self) -> dict[str, object]:
-        """Walk the whole log, and keep where it ended: with a TPM's quote over that, where one is used."""
+        """Walk the whole log, keep where it ended (with a TPM's quote over that, where one is used), and return it."""
         mark = self.vault.audit_verify()
         quote = self._quote(audit.qualifying_data(mark.head, mark.count, b""))
         now = max(0, int(self._clock()))
@@ -297,17 +301,21 @@ class DeviceKeys:
         return document
 
     def last_checkpoint(self) -> int | None:
-        """The day of the last checkpoint (since the epoch), None before the first."""
+        """Return the day of the last checkpoint (since the epoch), None before the first."""
         then = self.checkpoint_time()
         return None if then is None else then // 86_400
 
     def checkpoint_time(self) -> int | None:
-        """The second of it."""
+        """Return the time of the last checkpoint in whole seconds since the epoch, None before the first."""
         raw = self.vault.get("", *_CHECKPOINT)
         return int(json.loads(raw)["time"]) if raw else None
 
     def attest(self, nonce: bytes) -> dict[str, object]:
-        """A TPM's word for what this boot measured, also where it got no keys. ``RequestError`` 409 without a TPM."""
+        """Return a TPM's quote over what this boot measured, also where the boot got no keys.
+
+        Raises:
+            RequestError: 409, without a TPM.
+        """
         from idiolect.trust.device.attestation import attest_data
 
         if self._config.keystore != "tpm":
@@ -348,7 +356,7 @@ _FOR_DEVELOPMENT = "for development; on a product set keystore: tpm"
 
 
 def sentence(view: View) -> str:
-    """The view in one line: "released (PCR 14 matches ...)", or the state, what happened and what to do."""
+    """Return the view in one line: "released (PCR 14 matches ...)", or the state, what happened and what to do."""
     if view.released:
         return view.detail if view.protected else f"{view.detail}; {view.fix}"
     return f"{view.state}: {view.detail}; {view.fix}" if view.fix else f"{view.state}: {view.detail}"

@@ -52,11 +52,11 @@ class PolicyKeyReplacement:
 
     @property
     def device(self) -> Device:
-        """The record as far as it has come."""
+        """Return the record as far as it has come."""
         return self._device
 
     def steps(self) -> Iterator[Step]:
-        """Each step, to be run in order."""
+        """Yield each step, to be run in order."""
         yield Step("keys", "get the keys by the policy key in force: only a good boot may hand them on", self._open)
         yield Step("seal", "seal the root secret under the new policy key, beside the old one", self._seal)
         for index in (NEXT, CURRENT):
@@ -117,7 +117,7 @@ class PolicyKeyReplacement:
         return f"0x{nv:08x}"
 
     def _good(self) -> Slot:
-        """The copy of M to keep: of the rotation that the vault is in, or has begun.
+        """Return the copy of M to keep: of the rotation that the vault is in, or has begun.
 
         That a slot can be read says nothing: one that somebody redefined alike reads as garbage.
         """

@@ -45,7 +45,7 @@ class Step:
 
 
 def read_record(state_dir: Path) -> Device | None:
-    """The device record, None where there is none yet. Raises ``KeystoreError`` when it cannot be read."""
+    """Return the device record, None where there is none yet. Raises ``KeystoreError`` when it cannot be read."""
     try:
         return parse(read_capped(state_dir / RECORD, RECORD_CAP))
     except FileNotFoundError:
@@ -58,7 +58,7 @@ def read_record(state_dir: Path) -> Device | None:
 
 
 def fleet_record(device: Device) -> dict[str, object]:
-    """What the fleet's records keep of a device, all of it public: to check its quotes and adapters later."""
+    """Return the public facts that the fleet's records keep of a device, to check its quotes and adapters later."""
     return {
         "device": device.device,
         "attestation_key": device.ak.decode(),
@@ -87,7 +87,7 @@ class Provisioning:
 
     @property
     def device(self) -> Device:
-        """The record as far as it has come."""
+        """Return the record as far as it has come."""
         return self._device
 
     def steps(self) -> Iterator[Step]:
@@ -114,14 +114,14 @@ class Provisioning:
         yield Step("done", "mark the record complete; from now on the daemon asks for these keys", self._complete)
 
     def _refuse_policy_key(self, known: Device | None) -> None:
-        """A policy key without a TPM: the configuration was not changed first, and nothing would come of the key."""
+        """Refuse a policy key without a TPM: the configuration was not changed first, and the key would be useless."""
         made = ", and a start with it has made keys in a file by itself" if known and known.complete else ""
         message = f"a policy key is for a TPM, and the configuration says keystore: file{made}"
         fix = "set keystore: tpm first, then run idiolect provision again; it removes keys in a file that nobody uses"
         raise KeystoreError(message, fix, "refused")
 
     def _unused(self, known: Device) -> bool:
-        """Whether a file keystore's vault holds nobody's data. One that cannot be opened may hold some."""
+        """Return True if a file keystore's vault holds nobody's data; one that cannot be opened may hold some."""
         try:
             keystore, released = FileKeystore.open(self._state / KEYFILE)
             with Vault.open(self._state / VAULT, released, keystore, known.device) as vault:
@@ -144,7 +144,7 @@ class Provisioning:
         return Step("check", "this device is provisioned already: look whether its keys are in place", self._check)
 
     def _refuse_leftovers(self) -> None:
-        """No record, but traces of one: somebody's vault may depend on what we would overwrite."""
+        """Refuse to begin where traces of a lost record are: somebody's vault may depend on what we would overwrite."""
         left = [name for name in (VAULT, KEYFILE) if (self._state / name).exists()]
         if self._uses_tpm:
             with self._connect() as tpm:
@@ -190,7 +190,7 @@ class Provisioning:
         return "provisioned"
 
     def _hand_over(self) -> None:
-        """What root made belongs to who owns the state directory: the daemon may run as somebody else."""
+        """Give the files that root made to the owner of the state directory: the daemon may run as another user."""
         owner = self._state.stat()
         if os.geteuid() == 0 and owner.st_uid != 0:
             for name in (RECORD, KEYFILE, VAULT):
@@ -306,9 +306,9 @@ class Provisioning:
 
 
 def factory_reset(config: Config, *, owner: bytes = b"") -> list[str]:
-    """Remove the keys and all that they protected; bundles stay. Works without keys. Returns what was removed.
+    """Remove the keys and all that they protected; bundles stay. Works without keys.
 
-    The TPM comes first: without M every copy of the vault, wherever it is, is unreadable.
+    The TPM comes first: without M every copy of the vault, wherever it is, is unreadable. Returns what was removed.
     """
     removed = []
     if config.keystore == "tpm":

@@ -1,8 +1,12 @@
-"""Whether this process's memory can get on a disk by way of swap: proc(5), Documentation/admin-guide/cgroup-v2.rst.
+"""Finds out if this process's memory can get on a disk by way of swap.
 
-What keeps it out is ``memory.swap.max`` of its control group, or of one above, when it is 0. That takes the kernel's
-memory controller, which a command line may switch off (``cgroup_disable=memory``, as on Raspberry Pi OS); a unit that
-says ``MemorySwapMax=0`` then starts all the same, and nothing holds.
+The file systems /proc and /sys go in, below any root; one ``Swapping`` comes out, and nothing is changed.
+
+What keeps memory out is ``memory.swap.max`` of its control group, or of one above, when it is 0. That takes the
+kernel's memory controller, which a command line may switch off (``cgroup_disable=memory``, as on Raspberry Pi OS); a
+unit that says ``MemorySwapMax=0`` then starts all the same, and nothing holds.
+
+Sources: proc(5), Documentation/admin-guide/cgroup-v2.rst.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ class Swapping:
 
 
 def read_swapping(root: Path) -> Swapping:
-    """Look now, below ``root`` (/). Never raises."""
+    """Read the state of this moment from the files below ``root`` (/). Never raises."""
     look = Look(root)
     listed = look.text("proc/swaps", _SWAPS)
     devices = tuple(line.split()[0] for line in (listed or "").splitlines()[1:] if line.strip())
@@ -50,7 +54,7 @@ def read_swapping(root: Path) -> Swapping:
 
 
 def _group(look: Look) -> PurePosixPath | None:
-    """The control group of this process, or where systemd has put it under control groups of version 1."""
+    """Return the control group of this process, or where systemd has put it under control groups of version 1."""
     lines = (look.text("proc/self/cgroup", _GROUPS) or "").splitlines()
     named = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines if line.count(":") >= 2}
     path = named.get("", named.get("name=systemd", ""))
@@ -58,7 +62,7 @@ def _group(look: Look) -> PurePosixPath | None:
 
 
 def _open(look: Look, group: PurePosixPath | None) -> tuple[str, str]:
-    """Why the control group keeps nothing out of swap, and what mends that."""
+    """Return why the control group keeps nothing out of swap, and what mends that; two empty texts where it does."""
     if group is None:
         return "its control group cannot be told", CONTROLLER
     own = _value(look, group, "memory.swap.max")

@@ -74,7 +74,7 @@ class Tpm:
             self._esys.tr_set_auth(c.ESYS_TR.ENDORSEMENT, endorsement)
 
     def close(self) -> None:
-        """Let others in."""
+        """Close the connection, so that other programs can use the TPM."""
         self._esys.close()
 
     def __enter__(self) -> Tpm:
@@ -88,7 +88,7 @@ class Tpm:
     # -- what it is ---------------------------------------------------------------------------------------------
 
     def properties(self) -> Properties:
-        """Ask it."""
+        """Ask the TPM for its manufacturer, firmware and lockout, and which hierarchies have an auth value."""
         permanent = self._property(_PERMANENT)
         return Properties(
             manufacturer=self._property(_MANUFACTURER).to_bytes(4, "big").rstrip(b"\0 ").decode("ascii", "replace"),
@@ -105,7 +105,7 @@ class Tpm:
         return int(listed[0].value) if len(listed) and int(listed[0].property) == number else 0
 
     def exists(self, handle: int) -> bool:
-        """Whether a persistent object or an NV index is there."""
+        """Return True if there is a persistent object or an NV index at ``handle``."""
         _, data = _patiently(lambda: self._esys.get_capability(c.TPM2_CAP.HANDLES, handle, 1))
         listed = data.data.handles
         return len(listed) > 0 and int(listed[0]) == handle
@@ -113,25 +113,25 @@ class Tpm:
     # -- PCRs ---------------------------------------------------------------------------------------------------
 
     def read_pcr(self, pcr: int) -> bytes:
-        """The value in the SHA-256 bank, 32 bytes."""
+        """Return the value in the SHA-256 bank, 32 bytes."""
         _, _, digests = _patiently(lambda: self._esys.pcr_read(f"sha256:{pcr}"))
         if not len(digests):
             raise TpmError("the TPM has no SHA-256 bank of PCRs", "enable it in the firmware's TPM settings", "failed")
         return bytes(digests[0])
 
     def extend_pcr(self, pcr: int, digest: bytes) -> None:
-        """PCR := H(PCR | digest)."""
+        """Extend a PCR of the SHA-256 bank by a ``digest`` of 32 bytes: it then holds H(PCR | digest)."""
         value = t.TPMT_HA(hashAlg=c.TPM2_ALG.SHA256, digest=t.TPMU_HA(sha256=digest))
         _patiently(lambda: self._esys.pcr_extend(c.ESYS_TR(pcr), t.TPML_DIGEST_VALUES([value])))
 
     # -- keys ---------------------------------------------------------------------------------------------------
 
     def create_storage_key(self, handle: int | None) -> bytes:
-        """Make the storage root key, and keep it at ``handle`` if one is given; its Name. Same seed, same key."""
+        """Make the storage root key (same seed, same key), keep it at ``handle`` if one is given; return its Name."""
         return self._create_primary(t.TPM2B_PUBLIC.parse("ecc256:aes128cfb", objectAttributes=_STORAGE), False, handle)
 
     def create_attestation_key(self, handle: int | None) -> bytes:
-        """Make the attestation key (endorsement hierarchy), and keep it at ``handle`` if one is given; its Name."""
+        """Make the attestation key (endorsement hierarchy), keep it at ``handle`` if one is given; return its Name."""
         template = t.TPM2B_PUBLIC.parse("ecc256:ecdsa-sha256:null", objectAttributes=_SIGNING)
         return self._create_primary(template, True, handle)
 
@@ -164,7 +164,7 @@ class Tpm:
         self._salt = key
 
     def name_and_pem(self, handle: int) -> tuple[bytes, bytes]:
-        """Name and public key (PEM) of a persistent key."""
+        """Return Name and public key (PEM) of a persistent key."""
 
         def read() -> tuple[bytes, bytes]:
             public, name, _ = self._esys.read_public(self._esys.tr_from_tpmpublic(handle))
@@ -173,7 +173,7 @@ class Tpm:
         return _patiently(read)
 
     def evict(self, handle: int) -> None:
-        """Remove a persistent key."""
+        """Remove the persistent key at ``handle``."""
 
         def remove() -> None:
             key = self._esys.tr_from_tpmpublic(handle)
@@ -183,7 +183,8 @@ class Tpm:
         _patiently(remove)
 
     def quote(self, handle: int, pcr: int, qualifying: bytes) -> tuple[bytes, bytes]:
-        """TPMS_ATTEST over one PCR and ``qualifying`` (at most 32 bytes), and its TPMT_SIGNATURE, both marshalled."""
+        """Return a TPMS_ATTEST over one PCR and ``qualifying`` (32 bytes at most), and its TPMT_SIGNATURE, marshalled.
+        """
 
         def sign() -> tuple[bytes, bytes]:
             key = self._esys.tr_from_tpmpublic(handle)
@@ -218,7 +219,7 @@ class Tpm:
         return _patiently(make)
 
     def unseal(self, sealed: Sealed, how: Authorization) -> bytearray:
-        """The secret, if the PCR holds what ``how`` approves."""
+        """Return the secret, if the PCR holds what ``how`` approves."""
 
         def open_() -> bytearray:
             with self._session(c.TPM2_SE.HMAC, salted=True) as session:
@@ -296,7 +297,7 @@ class Tpm:
             raise _redefined(index) if error.code in (AUTH_FAIL, BAD_AUTH) else error from None
 
     def read_openly(self, index: int, size: int) -> bytes:
-        """An index's content by the policy that anybody meets who only reads; in the clear."""
+        """Return an index's content, in the clear, by the policy that anybody meets who only reads."""
 
         def get() -> bytes:
             item = self._esys.tr_from_tpmpublic(index)
@@ -307,7 +308,7 @@ class Tpm:
         return _patiently(get)
 
     def read(self, index: int, size: int, how: Authorization, auth: Secret) -> bytearray:
-        """An index's content by an approval, encrypted on its way.
+        """Return an index's content by an approval, encrypted on its way.
 
         The policy does not ask for ``auth``, but the key that encrypts the answer is made from it too (part 1, 21.2):
         with another one the content is garbage, and no error tells.
@@ -325,7 +326,7 @@ class Tpm:
 
     @contextlib.contextmanager
     def _session(self, kind: Any, *, salted: bool = False) -> Iterator[Any]:
-        """An HMAC or policy session; salted ones encrypt the first parameter each way."""
+        """Start an HMAC or policy session; salted ones encrypt the first parameter each way."""
         aes = t.TPMT_SYM_DEF(
             algorithm=c.TPM2_ALG.AES, keyBits=t.TPMU_SYM_KEY_BITS(aes=128), mode=t.TPMU_SYM_MODE(aes=c.TPM2_ALG.CFB)
         )
@@ -342,7 +343,7 @@ class Tpm:
 
     @contextlib.contextmanager
     def _authorized(self, how: Authorization) -> Iterator[Any]:
-        """A policy session that meets PolicyAuthorize(key, reference) through the approved PolicyPCR."""
+        """Start a policy session that meets PolicyAuthorize(key, reference) through the approved PolicyPCR."""
         approval = how.approval
         with self._session(c.TPM2_SE.POLICY, salted=True) as session:
             self._esys.policy_pcr(session, b"", f"sha256:{approval.pcr}")
@@ -369,7 +370,7 @@ def _redefined(index: int) -> TpmError:
 
 
 def _external(pem: bytes) -> Any:
-    """The policy key's public area; its Name depends on every bit of this template (``approvals.tpm_name``)."""
+    """Return the policy key's public area; its Name depends on every bit of this template (``approvals.tpm_name``)."""
     public = t.TPM2B_PUBLIC.from_pem(pem, objectAttributes=_EXTERNAL, scheme=t.TPMT_ASYM_SCHEME(scheme=c.TPM2_ALG.NULL))
     point = public.publicArea.unique.ecc
     # from_pem drops leading zeros, which one key in 128 has: another Name, and the TPM refuses the point (0x9C).

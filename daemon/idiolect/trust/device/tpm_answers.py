@@ -1,4 +1,4 @@
-"""What a TPM's response codes mean for a person: state, one sentence, next step (TPM 2.0 Library part 2, 6.6)."""
+"""Turns a TPM's response codes into a state, one sentence and a next step (TPM 2.0 Library part 2, 6.6)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TpmError(KeystoreError):
 
 
 def explain(rc: int) -> TpmError:
-    """The error for a TSS2_RC."""
+    """Return the error, ready to be raised, for a TSS2_RC."""
     if rc >> 16 == _MARSHAL_LAYER:
         state, message, fix = _DAMAGED
         return TpmError(f"{message} (0x{rc:x})", fix, state, SIZE)

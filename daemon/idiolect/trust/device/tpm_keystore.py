@@ -46,13 +46,13 @@ _NO_APPROVAL_FIX = (
 
 
 def read_only_policy() -> bytes:
-    """PolicyCommandCode(TPM_CC_NV_Read), which anybody meets who only reads (TPM 2.0 part 3, 23.11)."""
+    """Return the digest of PolicyCommandCode(TPM_CC_NV_Read), which anybody meets who only reads (part 3, 23.11)."""
     return hashlib.sha256(bytes(32) + struct.pack(">II", 0x16C, 0x14E)).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How the boot was measured: in which PCR, and whether this start extended it or found it extended."""
+    """Says how the boot was measured: in which PCR, and whether this start extended it or found it extended."""
 
     pcr: int
     value: bytes
@@ -89,18 +89,22 @@ class TpmKeystore:
         return cls(tcti, device, write_auth), released, measured
 
     def write_slot(self, index: int, slot: Slot) -> None:
-        """See ``Keystore``. Refuses where the index is not as provisioned: it might be one that anybody can read."""
+        """Replace one copy of M, durably before this returns; the other stays as it is.
+
+        Raises:
+            KeystoreError: also where the index is not as provisioned: it might be one that anybody can read.
+        """
         with self._connected() as tpm:
             tpm.check_index(SLOTS[index], SLOT_BYTES, self._policies)
             tpm.write(SLOTS[index], encode_slot(slot), self._write_auth)
 
     def minimum_version(self) -> int:
-        """See ``Keystore``."""
+        """Return the lowest version of a bundle that may get the keys, from 0."""
         with self._connected() as tpm:
             return _minimum(tpm)
 
     def raise_minimum(self, version: int) -> None:
-        """See ``Keystore``."""
+        """Raise the minimum version; a lower ``version`` than before changes nothing."""
         with self._connected() as tpm:
             if version > _minimum(tpm):
                 tpm.write(MINIMUM, struct.pack(">Q", version), self._write_auth)
@@ -114,7 +118,7 @@ class TpmKeystore:
 
 
 def connect(tcti: str, device: Device, *, owner: bytes = b"") -> Tpm:
-    """A connection to the TPM that ``device`` was provisioned with (check 1), ready for encrypted sessions."""
+    """Connect to the TPM that ``device`` was provisioned with (check 1), ready for encrypted sessions."""
     tpm = Tpm(tcti, owner=owner)
     try:
         _trust(tpm, device)
@@ -125,14 +129,17 @@ def connect(tcti: str, device: Device, *, owner: bytes = b"") -> Tpm:
 
 
 def quote(tcti: str, device: Device, pcr: int, qualifying: bytes) -> tuple[bytes, bytes, bytes]:
-    """A quote by the attestation key over ``pcr``: TPMS_ATTEST, TPMT_SIGNATURE, and the PCR's value. Needs no keys."""
+    """Return a quote by the attestation key over ``pcr``: TPMS_ATTEST, TPMT_SIGNATURE, and the PCR's value.
+
+    Needs no keys.
+    """
     with connect(tcti, device) as tpm:
         attest, signature = tpm.quote(ATTESTATION_KEY, pcr, qualifying)
         return attest, signature, tpm.read_pcr(pcr)
 
 
 def _unreadable(released: Released, write_auth: Secret) -> KeystoreError:
-    """Neither copy of M is under the policy that the record names."""
+    """Return the error for when neither copy of M is under the policy that the record names."""
     released.wipe()
     write_auth.wipe()
     message = "neither NV slot is as this disk remembers it: the disk is from before a new policy key, or they were"
@@ -141,23 +148,23 @@ def _unreadable(released: Released, write_auth: Secret) -> KeystoreError:
 
 
 def slot_policy(policy_key: bytes) -> bytes:
-    """The policy of everything that is released: PolicyAuthorize by that key."""
+    """Return the policy of everything that is released: PolicyAuthorize by that key."""
     name = approvals_.tpm_name(load_public("policy key", policy_key))
     return approvals_.policy_authorize(name, approvals_.POLICY_REF)
 
 
 def authorization(sealed: SealedKey, approval: Approval) -> Authorization:
-    """How to meet that policy with ``approval``."""
+    """Return how that policy is met with ``approval``."""
     return Authorization(sealed.policy_key, approval, approvals_.POLICY_REF)
 
 
 def encode_slot(slot: Slot) -> bytes:
-    """Generation (64 bits, big-endian) and M."""
+    """Return a slot's bytes: generation (64 bits, big-endian) and M."""
     return struct.pack(">Q", slot.generation) + bytes(slot.secret.view)
 
 
 def decode_slot(data: bytearray) -> Slot:
-    """The reverse; ``data`` is zeroed."""
+    """Return the slot in these bytes, the reverse of ``encode_slot``; ``data`` is zeroed."""
     (generation,) = struct.unpack_from(">Q", data)
     secret = Secret(data[8:])
     data[:] = bytes(len(data))
@@ -179,7 +186,7 @@ def _trust(tpm: Tpm, device: Device) -> None:
 
 
 def _ak_name(device: Device) -> bytes:
-    """The Name of the pinned attestation key: its public area is fixed but for the point."""
+    """Return the Name of the pinned attestation key: its public area is fixed but for the point."""
     from idiolect.trust.device.attestation import key_name
 
     return key_name(device.ak)
@@ -220,7 +227,7 @@ def _approval_for(
 
 
 def _ways(device: Device, approvals: Sequence[Approval], measured: Measured) -> list[tuple[bytes, Authorization]]:
-    """How a slot may be read in this boot: its policy, and what meets it. Two while the policy key is replaced."""
+    """Return how a slot may be read now: its policy, and what meets it. Two while the policy key is replaced."""
     ways = []
     for sealed in device.sealed:
         key = fingerprint(load_public("policy key", sealed.policy_key))
@@ -232,7 +239,7 @@ def _ways(device: Device, approvals: Sequence[Approval], measured: Measured) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Slots:
-    """Check 7."""
+    """Reads the two slots, each only if it is as provisioned (check 7)."""
 
     tpm: Tpm
     write_auth: Secret

@@ -1,4 +1,4 @@
-"""What goes into a TPM and comes out of it, as frozen values: for those who need no TPM library to handle them."""
+"""Frozen values that go into a TPM and come out of it, for code that handles them without a TPM library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What a TPM says of itself; ``*_auth`` tells whether that hierarchy has an auth value."""
+    """The facts that a TPM tells of itself; ``*_auth``: that hierarchy has an auth value."""
 
     manufacturer: str
     firmware: int

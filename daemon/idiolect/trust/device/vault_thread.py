@@ -1,4 +1,4 @@
-"""The thread that talks to keystore and vault: both may block for as long as a TPM or a disk likes.
+"""Runs everything that touches keystore or vault on one thread: both may block for as long as a TPM or a disk likes.
 
 On the event loop's side stands ``VaultThread``, which is all that service and control API see of it.
 """
@@ -27,7 +27,7 @@ class KeysThread:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Until ``stop``; what a call raises goes to who awaits it."""
+        """Run calls until ``stop``; what a call raises goes to who awaits it."""
         while (call := self._calls.get()) is not None:
             call()
 
@@ -36,10 +36,11 @@ class KeysThread:
         self._calls.put(None)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """The result of ``function``, run on the thread.
+        """Run ``function`` on the thread, and return its result or raise its exception.
 
-        A caller who is gone before it has begun has it not done at all: who asks and hangs up, again and again, would
-        keep the thread from everybody else. What has to be done all the same is for its caller to shield.
+        A call whose caller is gone before it has begun is not made at all: otherwise somebody who asks and hangs up,
+        again and again, would keep the thread from everybody else. A caller that needs it made all the same has to
+        shield it (``asyncio.shield``).
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -77,11 +78,11 @@ class VaultThread:
 
     @property
     def view(self) -> View:
-        """How keys and vault are."""
+        """Return the latest view of keys and vault; any thread may ask."""
         return self.custody.view
 
     def run(self) -> None:
-        """The thread's body; it ends with keys wiped and the vault closed."""
+        """Run the thread's body; it ends with keys wiped and the vault closed."""
         try:
             self._thread.run()
         finally:
@@ -92,7 +93,7 @@ class VaultThread:
         self._thread.stop()
 
     async def keep(self) -> None:
-        """Get the keys, and then see to what is due, for ever."""
+        """Get the keys, and then do what is due now and then, for ever."""
         delay, last = FIRST_RETRY_S, self.view
         view = await self._thread.call(self.custody.open)
         while True:
@@ -104,36 +105,40 @@ class VaultThread:
             view = await self._thread.call(self.custody.tend)
 
     async def examine(self) -> list[Finding]:
-        """What `doctor` wants to know."""
+        """Return what `doctor` is to show of vault and TPM."""
         return await self._thread.call(self.custody.examine)
 
     async def audit(self, limit: int) -> dict[str, object]:
-        """See ``api.audit.Proofs``."""
+        """Return the newest entries of the audit log, oldest first."""
         return await self.ask(lambda: self.custody.audit(limit))
 
     async def audit_verify(self) -> dict[str, object]:
-        """See ``api.audit.Proofs``."""
+        """Walk the whole audit log again, from the file, and return where it ends."""
         return await self.ask(self.custody.audit_verify)
 
     async def audit_export(self, nonce: bytes) -> dict[str, object]:
-        """See ``api.audit.Proofs``."""
+        """Return the audit log for others with, where a TPM is used, a quote that carries ``nonce``."""
         return await self.ask(lambda: self.custody.audit_export(nonce))
 
     async def attest(self, nonce: bytes) -> dict[str, object]:
-        """See ``api.audit.Proofs``."""
+        """Return a TPM's quote over what this boot measured, bound to ``nonce``."""
         return await self.ask(lambda: self.custody.attest(nonce))
 
     async def mark_good(self) -> dict[str, object]:
-        """See ``api.audit.Proofs``."""
+        """Make sure that a bundle older than this one never gets the keys again."""
         return await self.ask(self.custody.mark_good)
 
     @property
     def vault(self) -> Vault:
-        """The open vault, for calls that ``ask`` runs. ``VaultError`` while there is none."""
+        """Return the open vault, for calls that ``ask`` runs. Raises ``VaultError`` while there is none."""
         return self.custody.vault
 
     async def ask(self, question: Callable[[], T]) -> T:
-        """The result of ``question``, run on the thread; what the vault refuses is a ``RequestError`` 503."""
+        """Run ``question`` on the thread, and return its result.
+
+        Raises:
+            RequestError: 503, for what the vault refuses.
+        """
         try:
             return await self._thread.call(question)
         except TrustError as error:

@@ -141,7 +141,7 @@ _VALUE = re.compile(r"[0-9a-z_-]{0,64}")
 
 
 class AuditError(TrustError):
-    """An audit log or its export is not what was written; ``entry`` is the number of the first at fault, or 0."""
+    """Raised when a log or its export is not what was written; ``entry`` is the number of the first at fault, or 0."""
 
     exit_code = 65  # EX_DATAERR
     state = "damaged"
@@ -173,14 +173,14 @@ class Entry:
     hash: bytes
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as JSON carries it."""
+        """Return the entry as JSON carries it."""
         body = json.loads(self.body)
         return {"seq": self.seq, "time": self.time, "kind": self.kind, "body": body, "hash": self.hash.hex()}
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A verified export. ``kinds`` counts its entries by kind; ``nonce`` is what the verifier had asked with."""
+    """A verified export. ``kinds`` counts its entries by kind; ``nonce`` is the one the verifier had asked with."""
 
     device: str
     anchor: Mark
@@ -190,24 +190,24 @@ class Summary:
 
     @property
     def qualifying_data(self) -> bytes:
-        """What a TPM quote for this export has to carry."""
+        """Return the data that a TPM quote for this export has to carry, 32 bytes."""
         return qualifying_data(self.end.head, self.end.count, self.nonce)
 
 
 def canonical(value: object) -> str:
-    """JSON in one form: sorted keys, no spaces, ASCII."""
+    """Return ``value`` as JSON in one form: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def start(device: str) -> Mark:
-    """Where a device's chain begins."""
+    """Return where a device's chain begins."""
     return Mark(0, hashlib.sha256(b"idiolect/audit/start/v1" + device.encode()).digest())
 
 
 def append(mark: Mark, time: int, kind: str, fields: Mapping[str, int | str]) -> Entry:
-    """The entry that follows ``mark``. ``ValueError`` where kind or fields are not in ``KINDS``: a programming error.
+    """Make the entry that follows ``mark``; fields may be left out.
 
-    Fields may be left out. The error names no value, because what has got here by mistake may be private.
+    ``ValueError`` where kind or fields are not in ``KINDS`` (a programming error) names no value: it may be private.
     """
     allowed = KINDS.get(kind)
     if allowed is None:
@@ -226,7 +226,7 @@ def append(mark: Mark, time: int, kind: str, fields: Mapping[str, int | str]) ->
 
 
 def chained(before: bytes, entry: Entry) -> bytes:
-    """The hash of an entry after one with the hash ``before``."""
+    """Return the hash of an entry after one with the hash ``before``."""
     text = f'{{"body":{entry.body},"kind":"{entry.kind}","seq":{entry.seq},"time":{entry.time}}}'
     return hashlib.sha256(b"idiolect/audit/entry/v1" + before + text.encode()).digest()
 
@@ -243,13 +243,13 @@ def walk(mark: Mark, entries: Iterable[Entry]) -> Mark:
 
 
 def qualifying_data(head: bytes, count: int, nonce: bytes) -> bytes:
-    """What a TPM quote over the log signs: 32 bytes that name the head (32 bytes), the count and the nonce."""
+    """Return the 32 bytes that a TPM quote over the log signs: they name head (32 bytes), count and nonce."""
     label = b"idiolect/audit/quote/v1"
     return hashlib.sha256(label + head + count.to_bytes(8, "big") + nonce).digest()
 
 
 def export(device: str, anchor: Mark, entries: Iterable[Entry], nonce: bytes = b"") -> dict[str, Any]:
-    """A log as others may check it, ready for JSON. ``nonce`` (up to 64 bytes) comes from who asks."""
+    """Return a log as others may check it, ready for JSON. ``nonce`` (up to 64 bytes) comes from who asks."""
     if len(nonce) > NONCE_CAP:
         raise ValueError(f"a nonce has at most {NONCE_CAP} bytes")
     listed = list(entries)
@@ -266,12 +266,15 @@ def export(device: str, anchor: Mark, entries: Iterable[Entry], nonce: bytes = b
 
 
 def verify_export(raw: bytes, expected: Mark | None = None) -> Summary:
-    """Check an export (see above); ``expected`` is a head known from elsewhere. ``AuditError`` names the entry."""
+    """Make the checks above, and return a summary. The chain has to end in ``expected``, a head known from elsewhere.
+
+    Raises ``AuditError``, which names the check and the entry at fault.
+    """
     return verify_value(strict_json(raw), expected)
 
 
 def verify_value(value: object, expected: Mark | None = None) -> Summary:
-    """The same for what ``strict_json`` has read already, as part of a larger document."""
+    """Check an export, as ``verify_export`` does, that ``strict_json`` has read as part of a larger document."""
     value = _export(value)
     anchor = _mark(value["anchor"], "anchor")
     end = _mark({"count": value["count"], "head": value["head"]}, "head")
@@ -293,7 +296,10 @@ def verify_value(value: object, expected: Mark | None = None) -> Summary:
 
 
 def strict_json(raw: bytes) -> object:
-    """Check 1 as far as any document goes: JSON in ASCII of at most 8 MiB, no double keys, floats or huge numbers."""
+    """Return the value in a document that passes check 1 as far as any document does. Raises ``AuditError``.
+
+    It has to be JSON in ASCII of at most 8 MiB, without double keys, floats or huge numbers.
+    """
     if len(raw) > EXPORT_CAP:
         raise AuditError(1, f"is larger than {EXPORT_CAP} bytes")
     try:
@@ -312,7 +318,7 @@ def strict_json(raw: bytes) -> object:
 
 
 def _export(value: object) -> dict[str, Any]:
-    """The rest of check 1."""
+    """Return ``value`` as an export, if it has the fields of the schema (the rest of check 1)."""
     names = {"schema", "device", "anchor", "entries", "count", "head", "nonce"}
     if not isinstance(value, dict) or value.get("schema") != SCHEMA or set(value) != names:
         raise AuditError(1, f"is not of the schema {SCHEMA}")
@@ -376,5 +382,5 @@ def _is_body(body: object) -> bool:
 
 
 def last_to_drop(anchor: Mark, end: Mark, keep: int) -> int:
-    """The number of the last entry that goes when ``keep`` whole segments stay; the anchor's when none goes."""
+    """Return the number of the last entry that goes when ``keep`` whole segments stay; the anchor's when none goes."""
     return max(anchor.count, (end.count // SEGMENT - max(0, keep)) * SEGMENT)

@@ -1,4 +1,4 @@
-"""One transaction on the vault: what may be done in it, and how it ends up under the roots."""
+"""One transaction on the vault: the changes that may be made in it, and how they end up under the roots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Record:
 
 
 def record_name(purpose: str, kind: str, ident: str) -> RecordName:
-    """The name of a record. ``ValueError`` unless words and an id in hexadecimal of up to 64 digits."""
+    """Return the name of a record. Raises ``ValueError`` unless words and an id in hexadecimal of up to 64 digits."""
     if not _WORD.fullmatch(purpose) or not _WORD.fullmatch(kind) or not ident or not _HEX.fullmatch(ident):
         raise ValueError("purpose and kind must be short words, an id hexadecimal of up to 64 digits")
     return purpose, kind, ident
@@ -61,7 +61,7 @@ class Change:
         """The rotation that begins in this transaction, if one does."""
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        """Execute; a failure spoils the whole transaction, also where the caller catches it."""
+        """Execute a statement; a failure spoils the whole transaction, also where the caller catches it."""
         try:
             with mapped():
                 return self._connection.execute(statement, values)
@@ -87,9 +87,14 @@ class Change:
     def put(  # noqa: PLR0917  # the name of a record has four parts
         self, profile: str, purpose: str, kind: str, ident: str, payload: bytes, encoder: str = "", expires: int = 0
     ) -> None:
-        """Write a record, in place of one of the same name. ``KeyError`` without a key for the purpose.
+        """Write a record, in place of one of the same name.
 
-        ``payload`` has at most 1 MiB; ``expires`` is the last day (since the epoch) on which it is kept, 0 for ever.
+        Args:
+            payload: at most 1 MiB.
+            expires: the last day (since the epoch) on which it is kept, 0 for ever.
+
+        Raises:
+            KeyError: there is no key for the purpose.
         """
         name = record_name(purpose, kind, ident)
         if not _HEX.fullmatch(encoder) or not 0 <= expires <= MAX_DAY or len(payload) > PAYLOAD_CAP:
@@ -99,17 +104,17 @@ class Change:
         self._write(profile, name, Record(ident, encoder, expires, payload), self._shelf(profile).keys[purpose])
 
     def delete(self, profile: str, purpose: str, kind: str, ident: str) -> bool:
-        """Remove a record; whether it was there. Follow with ``rekey`` where old copies of the disk matter."""
+        """Remove a record; return True if it was there. Follow with ``rekey`` where old copies of the disk matter."""
         name = record_name(purpose, kind, ident)
         found = self._shelf(profile).records.pop(name, None) is not None
         self._run(_DELETE, (profile, *name))
         return found
 
     def rekey(self, profile: str, purpose: str) -> int:
-        """Seal what remains under a fresh data key, and drop the old one; how many records there were.
+        """Seal what remains under a fresh data key, drop the old one, and return the number of records.
 
-        After it (and once the rotation is done) a record deleted before lies in no old copy of the disk readably,
-        not even for who gets today's keys. ``KeyError`` without a key.
+        After it (and once the rotation is done) a record deleted before lies in no old copy of the disk readably, not
+        even for who gets today's keys. Raises ``KeyError`` without a key.
         """
         old = self._shelf(profile).keys[purpose]
         names = [name for name in self.shelf(profile).records if name[0] == purpose]
@@ -122,7 +127,7 @@ class Change:
         return len(names)
 
     def withdraw(self, profile: str, purpose: str) -> int:
-        """Remove the key of a purpose and every record under it; how many records there were."""
+        """Remove the key of a purpose and every record under it, and return the number of records."""
         shelf = self._shelf(profile)
         shelf.keys.pop(purpose, None)
         names = [name for name in shelf.records if name[0] == purpose]
@@ -133,11 +138,11 @@ class Change:
         return len(names)
 
     def erase(self, profile: str) -> int:
-        """Remove everything of a profile; how many records there were."""
+        """Remove everything of a profile, and return the number of records."""
         return sum(self.withdraw(profile, purpose) for purpose in list(self.shelf(profile).keys))
 
     def read(self, profile: str, name: RecordName) -> Record:
-        """A record as it is within this transaction. ``KeyError`` when there is none."""
+        """Return a record as it is within this transaction. Raises ``KeyError`` when there is none."""
         try:
             return read_record(self._connection, self.ledger, profile, name)
         except VaultError as error:
@@ -148,11 +153,11 @@ class Change:
         return sum(len(shelf.records) for shelf in self.ledger.shelves.values())
 
     def shelf(self, profile: str) -> ProfileContents:
-        """What a profile has, for looking."""
+        """Return a profile's keys and records for reading; whoever changes something takes ``_shelf``."""
         return self.ledger.shelves.get(profile) or ProfileContents()
 
     def _shelf(self, profile: str) -> ProfileContents:
-        """The same for changing."""
+        """Return a profile's keys and records for changing: a copy, so that a failure leaves the old ones whole."""
         if profile not in self._touched:
             self._touched.add(profile)
             self.ledger.shelves[profile] = self.shelf(profile).copy()
@@ -192,7 +197,7 @@ class Change:
             self.prune(audit.MAX_SEGMENTS, time)
 
     def prune(self, keep: int, time: int) -> int:
-        """Drop whole old segments of the audit log but ``keep``; how many entries went."""
+        """Drop whole old segments of the audit log but the newest ``keep``, and return how many entries went."""
         anchor = self.ledger.state.anchor
         last = audit.last_to_drop(anchor, self.ledger.state.end, keep)
         if last <= anchor.count:
@@ -222,7 +227,7 @@ class Change:
         self._set(credit=self.ledger.state.credit - COST)
 
     def begin(self, vault_key: Secret, state: State) -> None:
-        """The first rows of a new vault, whose one key is in the ring already."""
+        """Write the first rows of a new vault, whose one key is in the ring already."""
         self.ledger.state = state
         self._wrap("", _vault_key(vault_key), state.generation)
 
@@ -232,7 +237,7 @@ class Change:
         self._set(pending=0, owed=True)
 
     def finish(self) -> None:
-        """Step 4 of a rotation."""
+        """Take the new key in force, and delete the wraps of the old one (step 4 of a rotation)."""
         state = self.ledger.state
         self._run("DELETE FROM wraps WHERE generation <> ?", (state.pending,))
         self._set(generation=state.pending, pending=0)
@@ -242,7 +247,7 @@ class Change:
         self.ledger.state = meter.reckon(self.ledger.state)
 
     def seal(self, root: Secret, vault_key: Secret) -> None:
-        """The last step before the commit: new roots over everything that this transaction touched."""
+        """Compute new roots over everything that this transaction touched: the last step before the commit."""
         if self._failure:
             raise self._failure
         self._set(counter=self.number)
@@ -285,7 +290,7 @@ def _vault_key(secret: Secret) -> DataKey:
 
 
 def read_record(connection: sqlite3.Connection, ledger: VaultContents, profile: str, name: RecordName) -> Record:
-    """Read and open a record that ``ledger`` knows. ``KeyError`` when it does not."""
+    """Read and open a record that ``ledger`` knows. Raises ``KeyError`` when it does not know it."""
     shelf = ledger.shelves[profile]
     head = shelf.records[name]
     row = connection.execute(_SELECT, (profile, *name)).fetchone()

@@ -32,11 +32,11 @@ _NUMBER = _HEADER(b"n", 8)
 
 
 class Unopened(Exception):
-    """A box is not what was sealed under this key and for this place. Says nothing about what it holds."""
+    """Raised when a box is not what was sealed under this key and for this place. Says nothing about what it holds."""
 
 
 def fields(*parts: bytes | str | int) -> bytes:
-    """One encoding for each sequence of fields: type, length as u32, bytes; numbers (0 to 2^64 - 1) as 8 bytes."""
+    """Return one encoding for each sequence of fields: type, length as u32, bytes; numbers (to 2^64 - 1) as 8 bytes."""
     out: list[bytes] = []
     for part in parts:  # thousands of times when a vault is opened
         if isinstance(part, str):
@@ -50,13 +50,13 @@ def fields(*parts: bytes | str | int) -> bytes:
 
 
 def seal(key: Secret, plaintext: bytes | bytearray | memoryview, aad: bytes) -> bytes:
-    """A box of ``len(plaintext)`` + 28 bytes that opens with the same ``key`` (32 bytes) and ``aad`` only."""
+    """Return a box of ``len(plaintext)`` + 28 bytes that opens with the same ``key`` (32 bytes) and ``aad`` only."""
     nonce = os.urandom(NONCE)
     return nonce + AESGCM(key.view).encrypt(nonce, plaintext, aad)
 
 
 def open_(key: Secret, box: bytes, aad: bytes) -> bytes:
-    """What lies in a box, or ``Unopened``."""
+    """Return the plaintext of a box. Raises ``Unopened``."""
     try:
         return AESGCM(key.view).decrypt(box[:NONCE], box[NONCE:], aad)
     except (InvalidTag, ValueError):
@@ -64,7 +64,7 @@ def open_(key: Secret, box: bytes, aad: bytes) -> bytes:
 
 
 def open_key(key: Secret, box: bytes, aad: bytes) -> Secret:
-    """The same for a box that holds a key of 32 bytes, which goes straight into memory that is wiped."""
+    """Return the 32-byte key that lies in a box; it goes straight into memory that is wiped. Raises ``Unopened``."""
     if len(box) != KEY + OVERHEAD:
         raise Unopened("the box holds no key")
     opened = bytearray(KEY)
@@ -76,7 +76,7 @@ def open_key(key: Secret, box: bytes, aad: bytes) -> Secret:
 
 
 def derive(secrets: Secret | Sequence[Secret], label: bytes) -> Secret:
-    """HKDF-SHA256 (RFC 5869): a key of 32 bytes from one or several secrets in a row, without salt, info = label.
+    """Return a key of 32 bytes from one or several secrets in a row: HKDF-SHA256 (RFC 5869), no salt, info = label.
 
     Each secret must have a fixed length for its label, or two splits of the same bytes would give the same key.
     """
@@ -91,10 +91,10 @@ def derive(secrets: Secret | Sequence[Secret], label: bytes) -> Secret:
 
 
 def mac(key: Secret, message: bytes) -> bytes:
-    """HMAC-SHA256, 32 bytes."""
+    """Return the HMAC-SHA256 of a message, 32 bytes."""
     return hmac.digest(key.view, message, sha256)
 
 
 def same(a: bytes, b: bytes) -> bool:
-    """Compare in constant time."""
+    """Compare two byte strings in constant time."""
     return hmac.compare_digest(a, b)

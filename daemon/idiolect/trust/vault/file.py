@@ -27,7 +27,7 @@ def discard(path: Path) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """The name under which a vault is made."""
+    """Return the name under which a vault is made."""
     return path.with_name(f".{path.name}.new")
 
 
@@ -38,7 +38,7 @@ def remove(path: Path) -> None:
 
 
 def remove_side_files(path: Path) -> None:
-    """A WAL without its file would be read into the next one of that name."""
+    """Remove WAL and index: a WAL without its file would be read into the next one of that name."""
     for suffix in schema.SIDE_FILES:
         schema.side(path, suffix).unlink(missing_ok=True)
 
@@ -68,7 +68,7 @@ def mapped_os(path: Path) -> Iterator[None]:
 
 
 def first_state(device: str, generation: int, now: int) -> State:
-    """A vault in which nothing has happened yet, but for the rotation that it begins with."""
+    """Return the counters of a vault in which nothing has happened yet, but for the rotation that it begins with."""
     start = audit.start(device)
     return State(device, 0, generation, 0, False, FULL_CREDIT - COST, max(0, now), start, start)
 
@@ -88,7 +88,7 @@ def place(path: Path, root: Secret, slot: Slot, keystore: Keystore, state: State
 
 
 def _build(draft: Path, root: Secret, slot: Slot, state: State) -> None:
-    """The vault's own key, no entries, and everything in the file itself."""
+    """Write a draft with the vault's own key, no entries, and everything in the file itself."""
     with contextlib.closing(schema.build(draft)) as connection, Secret.random() as vault_key:
         with roots.kek(root, slot.secret, slot.generation) as kek:
             change = Change(connection, VaultContents(state, {}, {}), {slot.generation: kek})

@@ -1,4 +1,4 @@
-"""What keeps the two secrets that open the vault, seen from the vault: a TPM and a file look alike.
+"""The keystore as the vault sees it: it keeps the two secrets that open the vault, and a TPM and a file look alike.
 
 * **S**, the root secret, 32 bytes, never changes. It alone opens nothing.
 * **M**, 32 bytes with a generation number, is replaced at every rotation. It lies in two slots: a rotation writes
@@ -51,26 +51,26 @@ class Keystore(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "tpm" or "file", as in the configuration."""
+        """Return "tpm" or "file", as in the configuration."""
 
     @property
     def protected(self) -> bool:
-        """Whether hardware protects the secrets."""
+        """Return True if hardware protects the secrets."""
 
     def write_slot(self, index: int, slot: Slot) -> None:
         """Replace one copy of M, durably before this returns; the other stays as it is."""
 
     def minimum_version(self) -> int:
-        """The lowest version of a bundle that may get the keys, from 0."""
+        """Return the lowest version of a bundle that may get the keys, from 0."""
 
     def raise_minimum(self, version: int) -> None:
-        """Raise that; a lower ``version`` than before changes nothing."""
+        """Raise the minimum version; a lower ``version`` than before changes nothing."""
 
     def wipe(self) -> None:
-        """Forget what it takes to write."""
+        """Forget the secret that it takes to write."""
 
 
 def too_old(version: int, minimum: int) -> KeystoreError:
-    """The refusal of check 4: an older bundle than this device has marked good."""
+    """Return the refusal of check 4, for an older bundle than this device has marked good."""
     message = f"refused (4): the bundle has version {version}, this device asks for {minimum} or later"
     return KeystoreError(message, "install a newer bundle", "refused")

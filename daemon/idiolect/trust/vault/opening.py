@@ -33,7 +33,7 @@ from idiolect.trust.vault.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Wrap:
-    """A row of ``wraps``."""
+    """A row of ``wraps``: a data key in a box, and the fields that the box is bound to."""
 
     profile: str
     purpose: str
@@ -43,7 +43,7 @@ class Wrap:
     box: bytes
 
     def open(self, kek: Secret) -> Secret:
-        """The key in it, or ``Unopened``."""
+        """Return the key in the box. Raises ``Unopened``."""
         place = roots.wrap_aad(self.profile, self.purpose, self.receipt, self.key_generation, self.generation)
         return envelope.open_key(kek, self.box, place)
 
@@ -73,7 +73,7 @@ class Opened:
     """The top root that was checked."""
 
     def wipe(self) -> None:
-        """Forget every key."""
+        """Overwrite every key that was opened: the vault's own, those that wrap, and the data keys."""
         secrets = [self.vault_key, *self.keks.values()]
         secrets += [key.secret for shelf in self.ledger.shelves.values() for key in shelf.keys.values()]
         for secret in secrets:
@@ -86,7 +86,14 @@ def refuse(check: int, message: str, state: str = "damaged", fix: str = RESET) -
 
 
 def open_vault(connection: sqlite3.Connection, released: Released, device: str = "") -> Opened:
-    """Read and check everything; ``VaultError`` says which check failed. ``device`` is the id expected, if any."""
+    """Read and check everything.
+
+    Args:
+        device: the id that the vault has to be of, "" for any.
+
+    Raises:
+        VaultError: says which check failed.
+    """
     with mapped("damaged"), _shaped():
         contents = _read(connection)
     with _shaped():
@@ -104,7 +111,10 @@ def open_vault(connection: sqlite3.Connection, released: Released, device: str =
 
 @contextlib.contextmanager
 def _shaped() -> Iterator[None]:
-    """Check 5. A damaged page gives NULL, negative numbers and text for bytes where SQLite's own rules forbid them."""
+    """Refuse rows of wrong types or sizes (check 5).
+
+    A damaged page gives NULL, negative numbers and text for bytes where SQLite's own rules forbid them.
+    """
     try:
         yield
     except (TypeError, ValueError, AttributeError, OverflowError):
@@ -140,7 +150,7 @@ def _rows(connection: sqlite3.Connection, query: str, cap: int) -> list[Any]:
 
 
 def read_entries(connection: sqlite3.Connection, limit: int) -> list[audit.Entry]:
-    """The last entries of the audit log, oldest first."""
+    """Return the last entries of the audit log, oldest first."""
     query = "SELECT seq, time, kind, body, hash FROM audit ORDER BY seq DESC LIMIT ?"
     return [audit.Entry(*row) for row in reversed(connection.execute(query, (max(0, limit),)).fetchall())]
 
@@ -158,7 +168,10 @@ def _read_state(connection: sqlite3.Connection) -> tuple[State, bytes, bytes]:
 
 
 def _unlock(contents: Contents, released: Released) -> Opened:
-    """Check 6. The keys of every slot that opens the vault's own key are kept, the first of them is in force."""
+    """Open the vault's own key (check 6).
+
+    The keys of every slot that opens it are kept, the first of them is in force.
+    """
     if not any(released.slots):
         raise KeystoreError("both copies of the rotating key are unreadable", RESET, "damaged")
     own = {w.generation: w for w in contents.wraps if (w.profile, w.purpose) == ("", roots.VAULT_PURPOSE)}
@@ -183,7 +196,7 @@ def _unlock(contents: Contents, released: Released) -> Opened:
 
 
 def _explain(contents: Contents, released: Released) -> NoReturn:
-    """Why no key opens the file."""
+    """Return the error that says why no key opens the file."""
     state = contents.state
     if not envelope.same(roots.origin(released.root, state), contents.origin):
         refuse(6, "it is another device's, or damaged, or the keystore was made anew", "foreign")
@@ -218,7 +231,7 @@ def _check(contents: Contents, opened: Opened) -> None:
 
 
 def _shelves(contents: Contents, opened: Opened) -> dict[str, ProfileContents]:
-    """Check 10, and the keys and records by profile."""
+    """Open every key, and return keys and records by profile (check 10)."""
     shelves = {profile: ProfileContents(records=records) for profile, records in contents.records.items()}
     opened.ledger = VaultContents(contents.state, shelves, {})  # from here on ``wipe`` finds the keys
     for wrap in contents.wraps:

@@ -1,4 +1,4 @@
-"""A key from a passphrase: scrypt (RFC 7914), whose memory is what it costs to guess."""
+"""Makes a key from a passphrase with scrypt (RFC 7914), which costs memory so that guessing is dear."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ _BLOCKS = 8
 
 
 def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
-    """The key, made in this process: it takes KiB of memory as ``cost`` has steps. ``ValueError``, ``MemoryError``."""
+    """Return the key, made in this process; it takes as many KiB of memory as ``cost`` has steps.
+
+    Raises:
+        ValueError: scrypt does not take this cost.
+        MemoryError: there is not so much memory.
+    """
     memory = 128 * _BLOCKS * (cost + 2) + (1 << 20)
     return hashlib.scrypt(passphrase.encode(), salt=salt, n=cost, r=_BLOCKS, p=1, maxmem=memory, dklen=KEY_BYTES)

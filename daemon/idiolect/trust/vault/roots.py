@@ -1,9 +1,9 @@
-"""What a vault holds, as kept in memory, and the MACs that bind it together.
+"""The contents of a vault as kept in memory, and the MACs that bind them together.
 
-Per profile an authenticated *root* covers the names and GCM tags of all its records and the names of its keys; one
-*top root* covers all of these, the counters, the rotation and the ends of the audit log. Both are keyed from the
-vault's own key and change in every transaction. So a row that is missing, older, foreign or in another place is seen
-when the vault is opened. A whole file put back, from since the last rotation, is not.
+Per profile an authenticated *root* covers the names and GCM tags of all its records and the names of its keys; one *top
+root* covers all of these, the counters, the rotation and the ends of the audit log. Both are keyed from the vault's own
+key and change in every transaction. So a row that is missing, older, foreign or in another place is seen when the vault
+is opened. A whole file put back, from since the last rotation, is not.
 
 The *origin* is a MAC under a key from S alone. It tells an old copy of this device's vault, whose keys are gone, from
 another device's vault.
@@ -60,7 +60,7 @@ class DataKey:
 
     @property
     def line(self) -> bytes:
-        """The key as the root sees it."""
+        """Return the key as the root sees it."""
         return fields(self.purpose, self.receipt, self.generation)
 
 
@@ -76,25 +76,25 @@ class Head:
 
 
 def head(name: RecordName, encoder: str, key_generation: int, expires: int, tag: bytes) -> Head:
-    """The head of a record."""
+    """Return the head of a record, with the line that goes under the root."""
     return Head(encoder, key_generation, expires, tag, fields(*name, encoder, key_generation, expires, tag))
 
 
 @dataclass(slots=True)
 class ProfileContents:
-    """What one profile has: its keys by purpose, its records by name."""
+    """The contents of one profile: its keys by purpose, its records by name."""
 
     keys: dict[str, DataKey] = field(default_factory=dict)
     records: dict[RecordName, Head] = field(default_factory=dict)
 
     def copy(self) -> ProfileContents:
-        """A copy whose changes do not show in this one."""
+        """Return a copy whose changes do not show in this one."""
         return ProfileContents(dict(self.keys), dict(self.records))
 
 
 @dataclass(slots=True)
 class VaultContents:
-    """Everything but payloads: what is true after the last transaction. ``macs`` are the profiles' roots."""
+    """Everything but payloads, as it stands after the last transaction. ``macs`` are the profiles' roots."""
 
     state: State
     shelves: dict[str, ProfileContents]
@@ -102,12 +102,12 @@ class VaultContents:
 
 
 def kek(root: Secret, m: Secret, generation: int) -> Secret:
-    """The key that wraps all others at a rotation: from S, M and the number of the rotation."""
+    """Return the key that wraps all others at a rotation: from S, M and the number of the rotation."""
     return envelope.derive([root, m], KEK_LABEL + generation.to_bytes(8, "big"))
 
 
 def profile_root(key: Secret, profile: str, shelf: ProfileContents) -> bytes:
-    """The MAC over a profile's keys and records. The lines are self-delimiting, and sorted, so order is no choice."""
+    """Return the MAC over a profile's keys and records. Lines are self-delimiting and sorted: order is no choice."""
     keys = sorted(k.line for k in shelf.keys.values())
     records = sorted(r.line for r in shelf.records.values())
     start = fields("idiolect/vault/profile/v1", profile, len(keys), len(records))
@@ -115,7 +115,7 @@ def profile_root(key: Secret, profile: str, shelf: ProfileContents) -> bytes:
 
 
 def top_root(key: Secret, state: State, macs: dict[str, bytes]) -> bytes:
-    """The MAC over all the rest: counters, rotation, ends of the audit log, every profile's root."""
+    """Return the MAC over all the rest: counters, rotation, ends of the audit log, every profile's root."""
     s = state
     counters = (s.device, s.counter, s.generation, s.pending, int(s.owed), s.credit, s.high)
     ends = (s.anchor.count, s.anchor.head, s.end.count, s.end.head)
@@ -124,17 +124,17 @@ def top_root(key: Secret, state: State, macs: dict[str, bytes]) -> bytes:
 
 
 def origin(root: Secret, state: State) -> bytes:
-    """The MAC that only this device's S makes over the numbers of the rotation."""
+    """Return the MAC that only this device's S makes over the numbers of the rotation."""
     with envelope.derive(root, ORIGIN_LABEL) as key:
         return envelope.mac(key, fields(state.device, state.generation, state.pending))
 
 
 def wrap_aad(profile: str, purpose: str, receipt: str, key_generation: int, generation: int) -> bytes:
-    """What a wrapped key is bound to: consent receipt and rotation included."""
+    """Return the associated data that a wrapped key is bound to: consent receipt and rotation included."""
     return fields("idiolect/vault/wrap/v1", profile, purpose, receipt, key_generation, generation)
 
 
 def record_aad(profile: str, name: RecordName, encoder: str, key_generation: int, expires: int) -> bytes:
-    """What a record is bound to."""
+    """Return the associated data that a record is bound to: its place, encoder, key and last day."""
     purpose, kind, ident = name
     return fields("idiolect/vault/record/v1", kind, profile, purpose, ident, encoder, key_generation, expires)

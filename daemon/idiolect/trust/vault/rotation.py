@@ -35,7 +35,7 @@ FULL_CREDIT = 6 * COST
 
 
 class Meter:
-    """What the clocks have given since the credit in ``State`` was written. ``clock`` is wall time in seconds."""
+    """Keeps the credit for rotations. ``clock`` is wall time in seconds, ``monotonic`` never goes back."""
 
     def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._clock = clock
@@ -43,23 +43,23 @@ class Meter:
         self._since = self._reckoned = monotonic()
 
     def resume(self, state: State) -> State:
-        """The state with credit for the time that the vault was closed."""
+        """Return the state with credit for the time that the vault was closed."""
         self._since = self._monotonic()
         return replace(state, credit=min(FULL_CREDIT, state.credit + max(0, self.wall() - state.high)))
 
     def wall(self) -> int:
-        """Now, in whole seconds since the epoch."""
+        """Return the time in whole seconds since the epoch."""
         return max(0, int(self._clock()))
 
     def _earned(self) -> int:
         return max(0, int(self._monotonic() - self._since))
 
     def due(self, state: State) -> bool:
-        """Whether there is credit for a rotation now."""
+        """Return True if the credit is enough for a rotation now."""
         return min(FULL_CREDIT, state.credit + self._earned()) >= COST
 
     def reckon(self, state: State) -> State:
-        """The state with what was earned until now; ``settle`` once it is committed."""
+        """Return the state with what was earned until now; call ``settle`` once it is committed."""
         earned = self._earned()
         self._reckoned = self._since + earned
         credit = min(FULL_CREDIT, state.credit + earned)
@@ -112,7 +112,7 @@ class Ring:
                 self._written.add(index)
 
     def finish(self, generation: int) -> None:
-        """After step 4: only the new key is left."""
+        """Keep only the new key, after step 4."""
         self._forget_fresh()
         self._holding = {NEXT, CURRENT}
         for old in [g for g in self.keks if g != generation]:
@@ -124,7 +124,7 @@ class Ring:
         self._fresh = None
 
     def wipe(self) -> None:
-        """Forget everything."""
+        """Overwrite S, every key that wraps, and an M' that is not in force yet."""
         self._forget_fresh()
         self.root.wipe()
         for key in self.keks.values():

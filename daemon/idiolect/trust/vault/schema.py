@@ -1,4 +1,4 @@
-"""The vault's SQLite file: its tables, how it is looked at without changing it, and what SQLite's errors mean.
+"""The vault's SQLite file: its tables, how it is looked at without changing it, and how SQLite's errors are told.
 
 | table | what a row holds |
 | --- | --- |
@@ -91,7 +91,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 @functools.cache
 def _expected(version: int) -> tuple[tuple[str, ...], ...]:
-    """What the tables of a schema version look like in ``sqlite_schema``."""
+    """Return the rows of ``sqlite_schema`` that the tables of a schema version have."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
         for step in MIGRATIONS[:version]:
             step(scratch)
@@ -104,7 +104,7 @@ def _tables(connection: sqlite3.Connection) -> tuple[tuple[str, ...], ...]:
 
 
 def lock(path: Path) -> int:
-    """A descriptor whose lock keeps other idiolectd off the file while it is open (checks 1 to 3).
+    """Return a descriptor whose lock keeps other idiolectd off the file while it is open (checks 1 to 3).
 
     Close it after every SQLite connection to the file: closing any descriptor drops SQLite's own locks.
     """
@@ -158,12 +158,12 @@ def _u32(raw: bytes, offset: int) -> int:
 
 
 def side(path: Path, suffix: str) -> Path:
-    """The file that SQLite keeps beside the vault."""
+    """Return the path of the file that SQLite keeps beside the vault."""
     return path.with_name(path.name + suffix)
 
 
 def has_wal(path: Path) -> bool:
-    """Whether changes lie beside the file that are not in it yet: it was not closed in order."""
+    """Return True if changes lie beside the file that are not in it yet: it was not closed in order."""
     try:
         return side(path, "-wal").stat().st_size > 0
     except FileNotFoundError:
@@ -172,10 +172,10 @@ def has_wal(path: Path) -> bool:
 
 @contextlib.contextmanager
 def probe(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection for reading, of the newest schema version, that changes no byte of the file or its WAL.
+    """Return a connection for reading, of the newest schema version, that changes no byte of the file or its WAL.
 
-    Without a WAL the file is read as it lies. With one SQLite needs an index of it, ``-shm``, which goes again.
-    An older version is migrated in memory. ``VaultError``: damaged, newer.
+    Without a WAL the file is read as it lies. With one SQLite needs an index of it, ``-shm``, which goes again. An
+    older version is migrated in memory. Raises ``VaultError``: damaged, newer.
     """
     wal = has_wal(path)
     connection = sqlite3.connect(_uri(path, "ro" if wal else "ro&immutable=1"), uri=True, isolation_level=None)
@@ -202,7 +202,7 @@ def probe(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection for writing to an existing file, which this process then holds alone.
+    """Return a connection for writing to an existing file, which this process then holds alone.
 
     EXCLUSIVE comes before WAL, so that the index of the WAL lies in memory and no ``-shm`` is made.
     """
@@ -235,7 +235,7 @@ def _uri(path: Path, mode: str) -> str:
 
 
 def build(path: Path) -> sqlite3.Connection:
-    """A new file with empty tables, mode 0600. It must not exist."""
+    """Make a new file with empty tables, mode 0600. It must not exist."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = connect(path)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -26,7 +26,11 @@ Stretch = Callable[[str, bytes, int], bytes]
 
 
 def seal(plain: bytes, passphrase: str, stretch: Stretch = passphrases.stretch) -> dict[str, object]:
-    """JSON-ready fields. ``VaultError`` for a passphrase of fewer than SHORTEST characters."""
+    """Return ``plain`` sealed, as fields ready for JSON.
+
+    Raises:
+        VaultError: the passphrase has fewer than SHORTEST characters.
+    """
     if len(passphrase) < SHORTEST:
         raise VaultError(f"the passphrase has fewer than {SHORTEST} characters", "choose a longer one", "failed")
     salt, nonce = os.urandom(16), os.urandom(12)
@@ -41,9 +45,13 @@ def seal(plain: bytes, passphrase: str, stretch: Stretch = passphrases.stretch) 
 
 
 def open_(document: Mapping[str, Any], passphrase: str, stretch: Stretch = passphrases.stretch) -> bytes:
-    """What was sealed. ``VaultError`` when passphrase or document is not the one.
+    """Return the bytes that were sealed.
 
-    A box that still lies in the bytes it came in (``structure.Text``) is read, and these bytes given back.
+    A box may still lie in the bytes it came in (``structure.Text``): it is decoded from there, and these bytes are
+    given back.
+
+    Raises:
+        VaultError: passphrase or document is not the right one.
     """
     try:
         cost = int(document["cost"])

@@ -1,4 +1,4 @@
-"""Bytes that must not get out: locked in memory, left out of core dumps and children, wiped after use, never printed.
+"""Holds bytes that must not get out: locked in memory, out of core dumps and children, wiped after use, never printed.
 
 As far as Python allows. What a library copies while it works (OpenSSL's key schedules, the immutable ``bytes`` that
 some calls insist on) is out of reach; the process itself is kept from dumping core and from being traced
@@ -39,12 +39,12 @@ class Secret:
 
     @classmethod
     def random(cls, length: int = 32) -> Secret:
-        """A fresh secret from the kernel's generator."""
+        """Return a fresh secret from the kernel's generator."""
         return cls(bytearray(os.urandom(length)))
 
     @property
     def view(self) -> memoryview:
-        """The bytes in place, for calls that take a buffer. Release it before wiping."""
+        """Return the bytes in place, for calls that take a buffer. Release it before wiping."""
         if not self._length:
             raise ValueError("the secret was wiped")
         return memoryview(self._page)[: self._length].toreadonly()
@@ -81,15 +81,15 @@ class Secret:
 
 
 def lockable() -> bool:
-    """Whether the kernel would lock one more page of this process."""
+    """Return True if the kernel would lock one more page of this process."""
     with mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         return _protect(page)
 
 
 def _protect(page: mmap.mmap) -> bool:
-    """Keep a page out of swap, core dumps and children. Where the kernel refuses (RLIMIT_MEMLOCK), go on without.
+    """Keep a page out of swap, core dumps and children; return True if it is locked.
 
-    Returns whether it is locked.
+    Where the kernel refuses (RLIMIT_MEMLOCK), the page is used without the lock.
     """
     buffer = (ctypes.c_char * _PAGE).from_buffer(page)
     address = ctypes.c_void_p(ctypes.addressof(buffer))

@@ -36,7 +36,7 @@ __all__ = ["Change", "Counts", "Record", "Vault", "discard"]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Numbers for ``status``; ``generation`` counts rotations, and ``profiles`` leaves the device's own out."""
+    """Holds numbers for ``status``; ``generation`` counts rotations, ``profiles`` leaves the device's own out."""
 
     profiles: int
     keys: int
@@ -46,10 +46,10 @@ class Counts:
 
 
 class Vault:
-    """An open vault; see the module. Errors are ``VaultError``, and ``ValueError`` or ``KeyError`` for wrong calls."""
+    """An open vault. Errors are ``VaultError``, and ``ValueError`` or ``KeyError`` for wrong calls."""
 
     def __init__(self, connection: sqlite3.Connection, lock: int, opened: Opened, ring: Ring, meter: Meter) -> None:
-        """See ``create`` and ``open``."""
+        """Take over what ``create`` or ``open`` has opened and checked; call these instead."""
         self._connection = connection
         self._lock = lock
         self._ledger = opened.ledger
@@ -128,7 +128,7 @@ class Vault:
 
     @classmethod
     def _connected(cls, path: Path, lock: int, opened: Opened, ring: Ring, meter: Meter) -> Vault:
-        """The second half of ``open``: from here on the file may be written."""
+        """Do the second half of ``open``: from here on the file may be written."""
         with mapped(), mapped_os(path):
             remove(draft_of(path))
             unclean = schema.has_wal(path)
@@ -171,21 +171,21 @@ class Vault:
 
     @property
     def device(self) -> str:
-        """The opaque id in which the audit chain begins."""
+        """Return the opaque id in which the audit chain begins."""
         return self._ledger.state.device
 
     @property
     def owed(self) -> bool:
-        """Whether a security event waits for its rotation, or for the end of it."""
+        """Return True if a security event waits for its rotation, or for the end of it."""
         return self._ledger.state.owed or self._ledger.state.pending > 0
 
     def get(self, profile: str, purpose: str, kind: str, ident: str) -> bytes | None:
-        """The payload of a record, or None."""
+        """Return the payload of a record, or None."""
         record = self.record(profile, purpose, kind, ident)
         return None if record is None else record.payload
 
     def record(self, profile: str, purpose: str, kind: str, ident: str) -> Record | None:
-        """A record, or None."""
+        """Return a record with its payload, or None where there is none of that name."""
         name = record_name(purpose, kind, ident)
         ledger = self._now()
         if profile not in ledger.shelves or name not in ledger.shelves[profile].records:
@@ -194,36 +194,36 @@ class Vault:
             return read_record(self._connection, ledger, profile, name)
 
     def idents(self, profile: str, purpose: str, kind: str) -> list[str]:
-        """The ids of all records of a kind, in order; no payload is read for it."""
+        """Return the ids of all records of a kind, in order; no payload is read for it."""
         shelf = self._now().shelves.get(profile)
         return sorted(name[2] for name in shelf.records if name[:2] == (purpose, kind)) if shelf else []
 
     def encoders(self, profile: str, kind: str) -> set[str]:
-        """The encoders that a profile's records of a kind are of; no payload is read for it."""
+        """Return the encoders that a profile's records of a kind are of; no payload is read for it."""
         shelf = self._now().shelves.get(profile)
         return {head.encoder for name, head in shelf.records.items() if name[1] == kind} if shelf else set()
 
     def root(self, profile: str) -> bytes:
-        """The root over all of a profile: another one whenever anything of it is another."""
+        """Return the root over all of a profile: another one whenever anything of it is another."""
         return self._now().macs.get(profile, b"")
 
     def items(self, profile: str, purpose: str, kind: str) -> list[Record]:
-        """All records of a kind, by id."""
+        """Return all records of a kind, by id."""
         ledger, names = self._now(), [(purpose, kind, ident) for ident in self.idents(profile, purpose, kind)]
         with mapped():
             return [read_record(self._connection, ledger, profile, name) for name in names]
 
     def profiles(self) -> list[str]:
-        """The profiles that have a key for something, the device's own left out."""
+        """Return the profiles that have a key for something, the device's own left out."""
         return sorted(filter(None, self._now().shelves))
 
     def purposes(self, profile: str) -> dict[str, str]:
-        """What a profile has keys for, with the receipts that they are bound to."""
+        """Return the purposes for which a profile has keys, each with the receipt that its key is bound to."""
         shelf = self._now().shelves.get(profile)
         return {purpose: key.receipt for purpose, key in sorted(shelf.keys.items())} if shelf else {}
 
     def expired(self, day: int, since: int = 1) -> list[tuple[str, str, str, str]]:
-        """(profile, purpose, kind, id) of the records whose last day is before ``day`` and not before ``since``.
+        """Return (profile, purpose, kind, id) of the records whose last day is before ``day`` and not before ``since``.
 
         Days are counted from the epoch.
         """
@@ -236,7 +236,7 @@ class Vault:
         )
 
     def counts(self) -> Counts:
-        """How much there is."""
+        """Return how many profiles, keys, records and audit entries there are, and the number of the rotation."""
         ledger = self._now()
         shelves = ledger.shelves.values()
         kept = ledger.state.end.count - ledger.state.anchor.count
@@ -244,23 +244,23 @@ class Vault:
         return Counts(sum(map(bool, ledger.shelves)), keys, records, kept, ledger.state.generation)
 
     def audit_head(self) -> audit.Mark:
-        """Where the audit log ends: what a quote has to cover."""
+        """Return where the audit log ends: a quote has to cover this."""
         return self._now().state.end
 
     def audit_export(self, nonce: bytes = b"") -> dict[str, Any]:
-        """The audit log for others (``audit.export``)."""
+        """Return the audit log for others (``audit.export``)."""
         state = self._now().state
         self.audit_verify()
         return audit.export(state.device, state.anchor, self.audit_entries(audit.MAX_ENTRIES), nonce)
 
     def audit_entries(self, limit: int) -> list[audit.Entry]:
-        """The newest entries of the audit log, oldest first."""
+        """Return the newest entries of the audit log, oldest first."""
         self._now()
         with mapped():
             return read_entries(self._connection, limit)
 
     def audit_verify(self) -> audit.Mark:
-        """Walk the whole log again, from the file; where it ends. ``audit.AuditError`` names the entry at fault."""
+        """Walk the whole log again, from the file, to its end; ``audit.AuditError`` names the entry at fault."""
         state = self._now().state
         end = audit.walk(state.anchor, self.audit_entries(audit.MAX_ENTRIES))
         if end != state.end:
@@ -268,7 +268,7 @@ class Vault:
         return end
 
     def _now(self) -> VaultContents:
-        """What is true at this moment, within a change what it has done so far."""
+        """Return the contents that hold now: within a change, those with what it has done so far."""
         if self._lock < 0 or self._broken:
             raise VaultError("the vault is closed, or its last write failed half way", "restart idiolectd", "failed")
         return self._ledger if self._change is None else self._change.ledger
@@ -277,11 +277,11 @@ class Vault:
 
     @contextlib.contextmanager
     def change(self, kind: str, rotate: bool = False, **fields: int | str) -> Iterator[Change]:
-        """One transaction, with an audit entry of ``kind`` and ``fields`` (``audit.KINDS``).
+        """Begin one transaction, with an audit entry of ``kind`` and ``fields`` (``audit.KINDS``).
 
-        ``rotate`` marks a security event. Its rotation begins in the same transaction and is done before this
-        returns, or stays ``owed`` (no credit, keystore out of reach: see ``trouble``); the event itself is committed
-        all the same. Any error within the block, or of the disk, leaves everything as it was.
+        ``rotate`` marks a security event. Its rotation begins in the same transaction and is done before this returns,
+        or stays ``owed`` (no credit, keystore out of reach: see ``trouble``); the event itself is committed all the
+        same. Any error within the block, or of the disk, leaves everything as it was.
         """
         with self._transaction() as change:
             yield change
@@ -297,12 +297,12 @@ class Vault:
             self._flush()
 
     def log(self, kind: str, **fields: int | str) -> None:
-        """A change that is nothing but its audit entry."""
+        """Make a change that is nothing but its audit entry."""
         with self.change(kind, False, **fields):
             pass
 
     def sweep(self, day: int) -> int:
-        """Delete what has expired (see ``expired``) and rekey what it lay among; how many records went."""
+        """Delete what has expired (``expired``), rekey what it lay among, and return how many records went."""
         gone = self.expired(day)
         if gone:
             with self.change("swept", count=len(gone), day=day) as change:
@@ -314,12 +314,12 @@ class Vault:
         return len(gone)
 
     def prune(self, keep_segments: int = audit.MAX_SEGMENTS) -> int:
-        """Drop whole old segments of the audit log but so many; how many entries went."""
+        """Drop all old segments of the audit log but the newest ``keep_segments``; return how many entries went."""
         with self._transaction() as change:
             return change.prune(keep_segments, self._meter.wall())
 
     def rotate_if_due(self) -> bool:
-        """Do the rotation that is owed, if there is credit for it; whether none is owed now. Call it now and then."""
+        """Do the rotation that is owed, if there is credit; return True if none is owed now. Call it now and then."""
         state = self._now().state
         if self.owed and self._meter.due(state):
             with self._transaction() as change:
@@ -332,7 +332,7 @@ class Vault:
         return not self.owed
 
     def _begin_rotation(self, change: Change) -> None:
-        """Step 1, in the transaction of the event, unless one is in course or there is no credit."""
+        """Make step 1, in the transaction of the event, unless one is in course or there is no credit."""
         state = change.ledger.state
         if state.pending == 0 and state.owed and state.credit >= COST:
             change.begun = state.generation + 1
@@ -340,7 +340,7 @@ class Vault:
             change.prepare(self._vault_key)
 
     def _advance(self) -> None:
-        """Steps 2 to 4. What fails is kept in ``trouble`` and tried again by ``rotate_if_due``."""
+        """Make steps 2 to 4. What fails is kept in ``trouble`` and tried again by ``rotate_if_due``."""
         pending = self._ledger.state.pending
         if not pending:
             return
@@ -380,7 +380,7 @@ class Vault:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Change]:
-        """BEGIN to COMMIT; memory follows the file, and only then."""
+        """Run a block between BEGIN and COMMIT; memory follows the file only after the commit."""
         before = self._now()
         if self._change is not None:
             raise RuntimeError("a change is in course already")
@@ -404,7 +404,7 @@ class Vault:
         change.wipe_unused(before, change.ledger)
 
     def _undo(self, change: Change, before: VaultContents) -> None:
-        """After a failure: everything as before, or broken if the file does not say so itself."""
+        """Put everything back after a failure, or mark the vault broken if the file cannot be put back."""
         self._change = None
         change.wipe_unused(change.ledger, before)
         if change.begun:
