@@ -34,12 +34,12 @@ HARD_CAP = 2 << 20
 
 
 def cap(phrases: int, frames: int = 0) -> int:
-    """Bytes that an adapter with so many rows, and frames of takes, may have."""
+    """Return how many bytes an adapter with so many rows, and frames of takes, may have."""
     return SIZE_CAP + PER_PHRASE * max(0, phrases - 20) + PER_FRAME * frames
 
 
 def encode(adapter: Adapter) -> bytes:
-    """The bytes."""
+    """Return the adapter as bytes, the same for the same adapter every time."""
     shifts = sorted(adapter.shifts.items())
     vectors = [s.vector for _, s in shifts] + [t.direction for t in adapter.taught]
     vectors += [adapter.voice] if adapter.voice is not None else []
@@ -75,7 +75,7 @@ def accept(data: bytes, digest: str) -> Adapter:
 
 
 def decode(data: bytes) -> Adapter:
-    """Read the bytes; ``LearningError`` when they are none."""
+    """Read an adapter's bytes. Raises ``LearningError`` when they are none."""
     try:
         if len(data) > HARD_CAP:
             raise ValueError
@@ -113,7 +113,10 @@ def decode(data: bytes) -> Adapter:
 def _with_takes(
     taught: tuple[Taught, ...], described: list[Any] | None, rest: bytes
 ) -> tuple[Standard | None, tuple[Taught, ...]]:
-    """The phrases with the takes that lie in ``rest``; ``ValueError`` where these are not what was described."""
+    """Return the phrases with the takes that lie in ``rest``.
+
+    Raises ``ValueError`` where these are not the ones described.
+    """
     if described is None:
         if rest:
             raise ValueError

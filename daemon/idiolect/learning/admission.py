@@ -76,29 +76,34 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an example moves anything (``check`` 0), or the number of the check that it did not pass."""
+    """The verdict on one example: ``check`` 0 admits it, else it is the number of the check that it did not pass."""
 
     check: int
     weight: float
 
     @property
     def admitted(self) -> bool:
-        """Whether it counts."""
+        """Return True if the example counts."""
         return self.check == 0
 
     @property
     def reason(self) -> str:
-        """In plain words."""
+        """Return the verdict in plain words."""
         return REASONS[self.check]
 
 
 class Admission:
-    """One pass over a ledger."""
+    """Goes once over a ledger, in order of arrival, and keeps what was admitted so far: later verdicts depend on it."""
 
     def __init__(
         self, model: Model, ledger: Ledger, z: NDArray[np.float32], logits: NDArray[np.float32]
     ) -> None:  # fmt: skip
-        """``z`` (n, D) and the base head's ``logits`` (n, C): one for each example, the mean over its windows."""
+        """Prepare to judge the examples of ``ledger``.
+
+        Args:
+            z: one row for each example, the mean over its windows, (n, D).
+            logits: the base head's for each example, the mean over its windows, (n, C).
+        """
         self._model, self._ledger, self._logits = model, ledger, logits
         self._unit = z / (np.linalg.norm(z, axis=1, keepdims=True) + 1e-9)
         self._weights = weights(ledger.examples)
@@ -107,7 +112,7 @@ class Admission:
         self._index = {name: i for i, name in enumerate(model.classes) if np.any(model.space.prototypes[i])}
 
     def run(self, count: int | None = None) -> list[Verdict]:
-        """A verdict for every example, or for the first ``count``."""
+        """Return a verdict for every example, or for the first ``count``."""
         found = []
         for i, example in enumerate(self._ledger.examples[:count]):
             check = self.check(i, example)
@@ -119,7 +124,7 @@ class Admission:
         return found
 
     def check(self, i: int, example: Example) -> int:
-        """The first check that example ``i`` does not pass after what was admitted so far, 0 for none."""
+        """Return the first check that example ``i`` does not pass after what was admitted so far, 0 for none."""
         if example.source == "enrolment":
             return 3 if self._seen(i) else 0 if not example.origin or self._carried(i, example) else 8
         checks: dict[int, Callable[[], bool]] = {
@@ -139,18 +144,21 @@ class Admission:
         return alike(self._unit[i], [self._unit[j] for j in takes])
 
     def _seen(self, i: int) -> bool:
-        """Earlier examples count whether they were admitted or not."""
+        """Return True if example ``i`` is one of the earlier ones again, whether these were admitted or not."""
         return bool(i and (self._unit[:i] @ self._unit[i]).max() > SAME)
 
     def _to_prototype(self, i: int, phrase: str) -> float:
-        """Cosine, -1 for a phrase without one."""
+        """Return the cosine of example ``i`` to the phrase's prototype, -1 for a phrase without one."""
         if phrase not in self._index:
             return -1.0
         mu = self._model.space.prototypes[self._index[phrase]]
         return float(self._unit[i] @ mu) / (float(np.linalg.norm(mu)) + 1e-9)
 
     def _to_own(self, i: int, phrase: str, *, enrolled: bool = False) -> float:
-        """Cosine to the centre of the person's own examples of it, or of those ``enrolled``; -1 without any."""
+        """Return the cosine to the centre of the person's own examples of the phrase; -1 without any.
+
+        With ``enrolled`` only examples of an enrolment count.
+        """
         examples = self._ledger.examples
         own = [j for j in self._admitted if examples[j].phrase == phrase]
         own = [j for j in own if examples[j].source == "enrolment"] if enrolled else own
@@ -160,7 +168,7 @@ class Admission:
         return float(self._unit[i] @ centre) / (float(np.linalg.norm(centre)) + 1e-9)
 
     def _similarity(self, i: int, phrase: str) -> float:
-        """To the nearer of the phrase's prototype and the centre of the person's own examples of it."""
+        """Return the similarity to the phrase's prototype or to the centre of the person's own examples, the nearer."""
         return max(self._to_prototype(i, phrase), self._to_own(i, phrase))
 
     def _near(self, i: int, example: Example) -> bool:
@@ -176,13 +184,13 @@ class Admission:
         return best - like + HEAD * self._contradicted(i, example.phrase) <= ROOM * (like - FAINT)
 
     def _contradicted(self, i: int, phrase: str) -> float:
-        """Log-odds, at least 0, with which the base head hears its best phrase rather than this one."""
+        """Return the log-odds, at least 0, with which the base head hears its best phrase rather than this one."""
         logits = self._logits[i]
         known = [self._model.classes.index(name) for name in (*self._model.phrases, phrase)]
         return float(logits[known].max() - logits[self._model.classes.index(phrase)])
 
     def _own_voice(self, i: int, example: Example) -> bool:
-        """The residual from the phrase's prototype against the mean residual of what was enrolled."""
+        """Compare the residual from the phrase's prototype with the mean residual of the person's enrolment."""
         enrolled = [j for j in self._admitted if self._ledger.examples[j].source == "enrolment"]
         known = [j for j in enrolled if self._ledger.examples[j].phrase in self._index]
         if len(known) < 3 or example.phrase not in self._index:
@@ -196,7 +204,7 @@ class Admission:
         return np.asarray(self._unit[i] - mu, np.float32)
 
     def _drawn(self, i: int, example: Example) -> bool:
-        """Cosine of (z - mu_said) with (mu_heard - mu_said), against AGAINST."""
+        """Compare the cosine of (z - mu_said) with (mu_heard - mu_said), against AGAINST."""
         if example.heard not in self._index or example.phrase not in self._index:
             return False
         if self._to_own(i, example.phrase, enrolled=True) > self._to_prototype(i, example.phrase):
@@ -210,7 +218,12 @@ class Admission:
 def admit(
     model: Model, ledger: Ledger, z: Sequence[NDArray[np.float32]], logits: NDArray[np.float32]
 ) -> list[Verdict]:  # fmt: skip
-    """A verdict for every example of a ledger, from its z (n of (D,)) and the base head's logits of it (n, C)."""
+    """Return a verdict for every example of a ledger.
+
+    Args:
+        z: of each example, (n of (D,)).
+        logits: the base head's of each example, (n, C).
+    """
     if not ledger.examples:
         return []
     return Admission(model, ledger, np.stack(z), logits).run()

@@ -48,7 +48,7 @@ class Advice:
     wake: bool = False
 
     def told(self, named: bool) -> dict[str, str | bool]:
-        """The advice in words; without the name of any phrase unless it may be ``named``."""
+        """Return the advice in words; without the name of any phrase unless it may be ``named``."""
         phrase = self.phrase if named else ""
         other = f'"{phrase}"' if phrase else _UNNAMED[self.base]
         text, do = _TEXTS[self.kind, self.base]
@@ -87,7 +87,7 @@ def advise(
 
 
 def _base(model: Model, taken: Taken, listened: Collection[str]) -> list[Advice]:
-    """The model's phrases that the decoder would hear in a take, by their thresholds in a turn."""
+    """Return the model's phrases that the decoder would hear in a take, by their thresholds in a turn."""
     scores = _scores(model, taken)
     found = []
     for column, name in enumerate(model.classes):
@@ -100,7 +100,7 @@ def _base(model: Model, taken: Taken, listened: Collection[str]) -> list[Advice]
 
 
 def _scores(model: Model, taken: Taken) -> NDArray[np.float32]:
-    """The smoothed posteriors of the windows that end with each block of a take and the few behind it, in order."""
+    """Return the smoothed posteriors of the windows that end with each block of a take and the few behind it."""
     heard = taken.heard if len(taken.heard) else taken.span[-min(taken.length, WINDOW) - 2 :]
     lead = np.repeat(heard[:1], WINDOW, 0)  # what is older than what is kept is taken for the room
     every = np.concatenate([lead, heard])
@@ -112,7 +112,7 @@ def _scores(model: Model, taken: Taken) -> NDArray[np.float32]:
 
 
 def _near(takes: Sequence[Take], other: Neighbour) -> bool:
-    """Whether a take would be taken for the other phrase if this one were not taught: by that phrase's own limit."""
+    """Return True if, were this phrase not taught, a take would count as the other one by that one's own limit."""
     if len(other.takes) < aligning.FEWEST:
         return False
     limit = aligning.limit(other.takes)

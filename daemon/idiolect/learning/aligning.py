@@ -34,25 +34,25 @@ HIGHEST = 0.53
 
 
 def within(row: Taught) -> bool:
-    """Whether the takes of a phrase and their limit are such as ``aligned`` makes."""
+    """Return True if the takes of a phrase and their limit are such as ``aligned`` makes."""
     sizes = all(SHORTEST <= len(take) <= most_frames(MAX_LENGTH) for take in row.takes)
     return len(row.takes) <= MOST and sizes and 0.0 <= row.cost <= HIGHEST
 
 
 def take_of(standard: Standard, example: Example) -> NDArray[np.float32] | None:
-    """The frames of an example, (frames, 96); None where its length is unknown, or it is too short."""
+    """Return the frames of an example, (frames, 96); None where its length is unknown, or it is too short."""
     if not example.length:
         return None
     return frames_of(standard, example.spans[0], example.length)
 
 
 def takes_beside(model: Model, examples: Iterable[Example], phrase: str) -> list[list[NDArray[np.float32]]]:
-    """The newest takes of each phrase that somebody taught besides ``phrase`` and the base model's."""
+    """Return the newest takes of each phrase that somebody taught besides ``phrase`` and the base model's."""
     return list(takes_by_phrase(model, examples, phrase).values())
 
 
 def takes_by_phrase(model: Model, examples: Iterable[Example], phrase: str) -> dict[str, list[NDArray[np.float32]]]:
-    """The same by phrase."""
+    """Return the newest takes (frames, 96), by phrase, of all taught phrases but ``phrase`` and the base model's."""
     found: dict[str, list[NDArray[np.float32]]] = {}
     for example in examples:
         if example.phrase not in (phrase, *model.phrases):
@@ -62,13 +62,16 @@ def takes_by_phrase(model: Model, examples: Iterable[Example], phrase: str) -> d
 
 
 def frames_of(standard: Standard, span: NDArray[np.float32], length: int) -> NDArray[np.float32] | None:
-    """The frames of an utterance of ``length`` blocks in a span (18, 96); None where it is too short."""
+    """Return the frames of an utterance of ``length`` blocks in a span (18, 96); None where it is too short."""
     frames = standard.frames(cut(span, length))
     return frames if len(frames) >= SHORTEST else None
 
 
 def aligned(row: Taught, takes: Sequence[NDArray[np.float32]]) -> Taught:
-    """The same phrase with the newest of its ``takes``, and the limit that these give."""
+    """Return the phrase with the newest of its ``takes`` and the limit that these give.
+
+    With fewer than FEWEST takes the phrase stays as it is.
+    """
     kept = tuple(stored(take) for take in takes[-MOST:])
     if len(kept) < FEWEST:
         return row
@@ -76,23 +79,30 @@ def aligned(row: Taught, takes: Sequence[NDArray[np.float32]]) -> Taught:
 
 
 def limit(takes: Sequence[NDArray[np.float32]]) -> float:
-    """What a phrase with these takes (frames, 96), FEWEST or more, may cost."""
+    """Return the highest cost at which a phrase counts as said.
+
+    It is LIMIT plus OWN times the mean of what the takes cost in each other, and at most HIGHEST.
+
+    Args:
+        takes: of the phrase, (frames, 96) each, FEWEST of them or more.
+    """
     apart = [float(np.delete(costs([[f] for f in takes], heard), i).mean()) for i, heard in enumerate(takes)]
     return min(LIMIT + OWN * float(np.mean(apart)), HIGHEST)
 
 
 def between(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """How unlike two takes are: the mean of what each costs in the other."""
+    """Return how unlike two takes are: the mean of what each costs in the other."""
     return float(costs([[a]], b)[0] + costs([[b]], a)[0]) / 2
 
 
 def compared(
     take: NDArray[np.float32], before: Sequence[NDArray[np.float32]], others: Sequence[Sequence[NDArray[np.float32]]]
 ) -> Reason | None:
-    """A take (frames, 96) against earlier ones of its phrase, and against the takes of each other phrase.
+    """Compare a take (frames, 96) with earlier ones of its phrase, and with the takes of each other phrase.
 
-    Phrases that differ in a part only are told apart later on; refused is what is nearer to another phrase than to its
-    own, or, while there is no other take of its own, as near to one as that phrase's own takes are to each other.
+    Phrases that differ in a part only are told apart later on; refused is a take that is nearer to another phrase than
+    to its own, or, while there is no other take of its own, as near to one as that phrase's own takes are to each
+    other.
     """
     others = [takes for takes in others if len(takes) >= FEWEST]
     if not before:
@@ -115,7 +125,7 @@ def _same(take: NDArray[np.float32], takes: Sequence[NDArray[np.float32]]) -> bo
 
 
 def _apart(take: NDArray[np.float32], takes: Sequence[NDArray[np.float32]]) -> float:
-    """How unlike a take is to these, on the mean."""
+    """Return how unlike a take is to these, on the mean."""
     return float(np.mean([between(take, each) for each in takes]))
 
 
@@ -124,6 +134,6 @@ UNLIKE = 0.6
 
 
 def stored(take: NDArray[np.float32]) -> NDArray[np.int8]:
-    """A take as it is kept: each frame in steps of a 127th of its largest number, as its direction is what counts."""
+    """Return a take as it is kept: each frame in steps of a 127th of its largest number; only its direction counts."""
     whole: NDArray[np.int8] = np.rint(take * (127.0 / np.abs(take).max(-1, keepdims=True))).astype(np.int8)
     return whole

@@ -60,44 +60,48 @@ CHECKS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``check`` is the first that failed, 0 for none; ``numbers`` what was measured, for log and explanation."""
+    """The gate's verdict: ``check`` is the first that failed, 0 for none.
+
+    ``numbers`` holds all that was measured, for log and explanation.
+    """
 
     check: int
     numbers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether the adapter may be used."""
+        """Return True if the adapter may be used."""
         return self.check == 0
 
     @property
     def reason(self) -> str:
-        """In plain words."""
+        """Return the verdict in plain words."""
         return "all checks passed" if self.passed else f"check {self.check} failed: {CHECKS[self.check]}"
 
 
 def limits(model: Model, adapter: Adapter) -> NDArray[np.float32]:
-    """The thresholds, (C + taught,): what a person's own are raised by is in the posteriors already."""
+    """Return the thresholds, (C + taught,): what a person's own are raised by is in the posteriors already."""
     extra = len(names_of(model, adapter)) - len(model.classes)
     return np.concatenate([model.limits, np.full(extra, TAUGHT_THRESHOLD, np.float32)])
 
 
 def answers(scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The phrase heard in each window, (n, K) -> (n,): the highest of those over their thresholds, else -1."""
+    """Return the phrase heard in each window, (n, K) -> (n,): the highest of those over their thresholds, else -1."""
     over = np.where(scores >= thresholds, scores, -1.0)
     best = over.argmax(-1)
     return np.where(over.max(-1) < 0.0, -1, best)
 
 
 def names_of(model: Model, adapter: Adapter) -> tuple[str, ...]:
-    """What the columns of ``adapted`` are."""
+    """Return the names of the phrases that the columns of ``adapted`` stand for."""
     return (*model.classes, *dict.fromkeys(t.name for t in adapter.taught if t.name not in model.classes))
 
 
 def understood(model: Model, adapter: Adapter | None, heard: Heard) -> list[tuple[str, float]]:
-    """What is understood in windows (n, 3, ...) of utterances, "" for nothing, and how sure of the best one is.
+    """Return the phrase understood in each utterance, "" for none, and the score of the best one.
 
-    By the mean over the windows; a taught phrase is found where it scores highest, a base phrase where it is steady.
+    Scores are means over the windows (n, 3, ...), so that a base phrase has to be steady; for a taught phrase the
+    highest counts.
     """
     if adapter is None:
         scores, names, bounds = heard.posteriors(), model.classes, model.limits
@@ -110,7 +114,7 @@ def understood(model: Model, adapter: Adapter | None, heard: Heard) -> list[tupl
 
 
 def spoken(model: Model, adapter: Adapter | None, heard: Heard) -> list[str]:
-    """What is understood, without how sure."""
+    """Return only the phrase that is understood in each utterance, "" for none."""
     return [name for name, _ in understood(model, adapter, heard)]
 
 
@@ -126,8 +130,12 @@ def judge(
 ) -> Verdict:
     """Run checks 1 to 6 (``rounds`` does the last, and knows when nothing is new).
 
-    ``wish`` is what counts in the household (None: all that the bundle has), ``others`` its other examples (n, 3, ...),
-    ``owed`` that something must go.
+    Args:
+        active: the adapter in use, None for the base model alone.
+        wish: the phrases that count in the household; None: all that the bundle has.
+        others: the household's other examples, (n, 3, ...).
+        owed: something must go (forget, withdrawal, expiry).
+        size: of the adapter's file, in bytes.
     """
     adapter = made.adapter
     numbers: dict[str, float] = {"size": size}
@@ -153,12 +161,12 @@ def judge(
 
 
 def _own_phrases(model: Model, adapter: Adapter) -> set[str]:
-    """What the base model cannot understand at all."""
+    """Return the taught phrases that the base model cannot understand at all."""
     return {t.name for t in adapter.taught} - set(model.phrases)
 
 
 def bounded(adapter: Adapter, size: int) -> bool:
-    """Check 1."""
+    """Return True if every number of the adapter is within its bounds, and its file of ``size`` bytes too (check 1)."""
     vectors = [*(s.vector for s in adapter.shifts.values()), *(t.direction for t in adapter.taught)]
     return (
         size <= cap(len(vectors), sum(len(take) for t in adapter.taught for take in t.takes))
@@ -172,7 +180,10 @@ def bounded(adapter: Adapter, size: int) -> bool:
 def on_others(
     model: Model, adapter: Adapter
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:  # fmt: skip
-    """The guard set as indices into ``names_of``, (n,) each, -1 for no phrase: said, understood before, and now."""
+    """Return phrases in the guard set: said, understood before, and understood now.
+
+    Each is (n,), of indices into ``names_of``, -1 for no phrase.
+    """
     names = names_of(model, adapter)
     said = np.array([names.index(label) if label in model.phrases else -1 for label in model.guard_labels])
     before = answers(model.guard.posteriors(), model.limits)
@@ -180,7 +191,7 @@ def on_others(
 
 
 def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tuple[bool, bool]:
-    """Checks 2 and 3."""
+    """Compare both models on other people's speech; return whether checks 2 and 3 pass, and add to ``numbers``."""
     if not model.guard_labels:
         return True, True
     names = names_of(model, adapter)
@@ -206,7 +217,7 @@ def _guard_set(model: Model, adapter: Adapter, numbers: dict[str, float]) -> tup
 
 
 def chance(lost: int, won: int) -> float:
-    """Probability that of lost + won changes, each as likely a loss as a win, so many or more are losses."""
+    """Return the probability that of lost + won changes, each as likely a loss as a win, so many or more are losses."""
     total = lost + won
     ways = losses = 1  # ways in which all of them are losses; then one fewer, and so on
     for n in range(total, lost, -1):
@@ -218,14 +229,14 @@ def chance(lost: int, won: int) -> float:
 def heard_again(
     model: Model, wish: Wish | None, adapter: Adapter | None, material: Material, rows: NDArray[np.intp]
 ) -> list[str]:
-    """What is understood in some examples, "" for nothing: in a turn of each's own, or else by its windows.
+    """Return the phrase understood in some examples, "" for none: in a turn of each's own, or else by its windows.
 
     Args:
         model: The base.
-        wish: What counts in the household; None: all that the bundle has.
+        wish: The phrases that count in the household; None: all that the bundle has.
         adapter: The person's; None for the base model alone.
         material: All examples.
-        rows: Which of them.
+        rows: The places in ``material`` of those to hear.
     """
     lived, names = Lived(model, wish or Wish.of(model), adapter), []
     windows = spoken(model, adapter, material.heard.take(rows))
@@ -236,7 +247,7 @@ def heard_again(
 
 
 def _own(model: Model, made: Round, wish: Wish | None, numbers: dict[str, float]) -> bool:
-    """Check 4, and the numbers of 6.
+    """Make check 4, and take the numbers of 6.
 
     The held-out examples of phrases that the base model has are counted besides: of all others it understands none.
     """

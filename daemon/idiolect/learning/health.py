@@ -25,7 +25,7 @@ WINDOW = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Rolling figures of one version. ``confidence`` sums are of posteriors, 0..1 each, over ``uses``."""
+    """The rolling figures of one version. ``confidence`` sums are of posteriors, 0..1 each, over ``uses``."""
 
     number: int
     """Of the version."""
@@ -49,7 +49,13 @@ class Health:
         sure: float = 0.0,
         base_sure: float = 0.0,
     ) -> Health:
-        """After one more utterance: ``understood`` and ``base`` are "" where nothing was; ``meant`` is a correction."""
+        """Return the figures after one more utterance.
+
+        Args:
+            understood: the phrase that the device understood, "" for none.
+            base: the one that the base model alone would have understood, "" for none.
+            meant: the phrase of a correction.
+        """
         corrected = meant is not None and meant != understood
         lost = (corrected and base == meant) or (not understood and meant is None and bool(base))
         won = not corrected and bool(understood) and base != understood
@@ -67,29 +73,33 @@ class Health:
         return after.halved() if after.uses > WINDOW else after
 
     def halved(self) -> Health:
-        """Older utterances count half."""
+        """Return the figures with older utterances counted half."""
         sums = {f.name: round(getattr(self, f.name) / 2, 4) for f in fields(self) if f.name not in ("number", "day")}
         return replace(self, **sums)
 
     @property
     def worse(self) -> bool:
-        """Whether the base model alone would do better, beyond chance."""
+        """Return True if the base model alone would do better, beyond chance."""
         return gate.chance(round(self.lost), round(self.won)) <= gate.SIGNIFICANT
 
     def rates(self) -> dict[str, float]:
-        """Shares of the utterances, for people."""
+        """Return shares of the utterances, for people."""
         if not self.uses:
             return {}
         named = ("rejected", "corrected", "lost", "won", "confidence", "base_confidence")
         return {"uses": round(self.uses, 1), **{name: round(getattr(self, name) / self.uses, 4) for name in named}}
 
     def as_dict(self) -> dict[str, float]:
-        """As it is kept."""
+        """Return the figures as the vault keeps them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def read(kept: Any) -> Health:
-    """What ``as_dict`` gave; ``LearningError`` when it is something else."""
+    """Read figures that ``as_dict`` gave.
+
+    Raises:
+        LearningError: they are something else.
+    """
     try:
         return Health(int(kept["number"]), int(kept["day"]), *(float(kept[f.name]) for f in fields(Health)[2:]))
     except NONSENSE:

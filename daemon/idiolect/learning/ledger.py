@@ -84,16 +84,16 @@ class Example:
 
     @property
     def purpose(self) -> str:
-        """The purpose of consent that covers it."""
+        """Return the purpose of consent that covers it."""
         return PURPOSES[self.source]
 
     @property
     def ident(self) -> str:
-        """Its id as a record."""
+        """Return the example's id as a record: its sequence number in 8 hex digits."""
         return f"{self.sequence:08x}"
 
     def encode(self) -> bytes:
-        """The record."""
+        """Return the example as a record's bytes."""
         header = {
             "v": 1,
             "phrase": self.phrase,
@@ -114,12 +114,12 @@ class Example:
         return struct.pack("<I", len(text)) + text + b"".join(embeddings)
 
     def digest(self) -> bytes:
-        """SHA-256 of the record."""
+        """Return the SHA-256 of the record."""
         return hashlib.sha256(self.encode()).digest()
 
 
 def decode(record: bytes) -> Example:
-    """Read a record; ``LearningError`` when it is none."""
+    """Read a record. Raises ``LearningError`` when it is none."""
     try:
         (size,) = struct.unpack_from("<I", record)
         if size > _HEADER_CAP:
@@ -147,7 +147,7 @@ def decode(record: bytes) -> Example:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What is known of one person. ``usage``: (phrase, day) -> how often it was said and not corrected."""
+    """All that is known of one person. ``usage``: (phrase, day) -> how often it was said and not corrected."""
 
     profile: str
     examples: tuple[Example, ...] = ()
@@ -156,7 +156,7 @@ class Ledger:
     """Whether the consent ``voice_match`` is there."""
 
     def digest(self) -> str:
-        """SHA-256, in hex, over everything that the adapter is made from."""
+        """Return the SHA-256, in hex, over everything that the adapter is made from."""
         digest = hashlib.sha256(f"idiolect/ledger/v1/{self.profile}/{int(self.voice)}/".encode())
         for example in self.examples:
             digest.update(example.digest())
@@ -165,25 +165,25 @@ class Ledger:
         return digest.hexdigest()
 
     def material(self) -> str:
-        """SHA-256, in hex, over what a person did on purpose: all but the usage, which changes daily."""
+        """Return the SHA-256, in hex, over what a person did on purpose: all but the usage, which changes daily."""
         digest = hashlib.sha256(f"idiolect/material/v1/{int(self.voice)}/".encode())
         for example in self.examples:
             digest.update(example.digest())
         return digest.hexdigest()
 
     def receipts(self) -> tuple[str, ...]:
-        """The consent receipts of every example."""
+        """Return the consent receipts of all examples."""
         return tuple(sorted({example.receipt for example in self.examples}))
 
     def without(self, gone: Iterable[int]) -> Ledger:
-        """The ledger as if the examples with these numbers had never been."""
+        """Return the ledger as if the examples with these numbers had never been."""
         away = set(gone)
         kept = tuple(e for e in self.examples if e.sequence not in away)
         return Ledger(self.profile, kept, self.usage, self.voice)
 
 
 def weights(examples: Sequence[Example]) -> NDArray[np.float64]:
-    """What each example may move, (n,), capped in order of arrival.
+    """Return how far each example may move anything, (n,), capped in order of arrival.
 
     Enrolment is what the person set out to do and counts in full. All else together counts at most SESSION_CAP in one
     session and DAY_CAP in one day: nobody reaches far by insisting.
@@ -206,7 +206,7 @@ DAY_CAP = 6.0
 
 
 def decayed(usage: Mapping[tuple[str, int], int], day: int) -> dict[str, float]:
-    """Counts by phrase as they weigh on ``day``: halved every HALF_LIFE_DAYS; the future counts as today."""
+    """Return counts by phrase as they weigh on ``day``: halved every HALF_LIFE_DAYS; the future counts as today."""
     found: dict[str, float] = {}
     for (phrase, then), count in sorted(usage.items()):
         found[phrase] = found.get(phrase, 0.0) + count * math.exp2(-max(0, day - then) / HALF_LIFE_DAYS)

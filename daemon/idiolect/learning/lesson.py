@@ -47,17 +47,17 @@ class Lesson:
 
     @property
     def keepable(self) -> bool:
-        """Whether the last take was refused for a reason that its speaker may overrule."""
+        """Return True if the last take was refused for a reason that its speaker may overrule."""
         return self._refused is not None
 
     @property
     def advised_on(self) -> list[Take]:
-        """The takes that count, and one that was just refused as too close: to what is for its speaker to know."""
+        """Return the takes to advise on: those that count, and one that was just refused as too close."""
         refused = self._refused[0] if self._refused else None
         return [*self.takes, *([refused] if refused and refused.why is Reason.CLOSE else [])]
 
     def hear(self, outcome: Taken | Reason, number: int) -> Reason | None:
-        """Judge an attempt; why it is refused, or None: it counts, under this number."""
+        """Judge an attempt; return why it is refused, or None: it counts, under this number."""
         self._refused = None
         if isinstance(outcome, Reason):
             return outcome
@@ -78,7 +78,7 @@ class Lesson:
         return why
 
     def _compared(self, frames: NDArray[np.float32]) -> Reason | None:
-        """As ``aligning.compared``; where a take was kept on request, it is enough to be like one of the takes."""
+        """Compare a take with the earlier ones, or, where one was kept on request, with each of them alone."""
         others = () if any(each.why is Reason.CLOSE for each in self.takes) else self._others
         before = [each.frames for each in self.takes]
         if not any(each.why is Reason.UNLIKE for each in self.takes):
@@ -87,7 +87,7 @@ class Lesson:
         return None if None in found else found[0]
 
     def take_back(self, number: int) -> bool:
-        """Let a take count no more; False when none has this number."""
+        """Let a take count no more; return False when none has this number."""
         left = [each for each in self.takes if each.number != number]
         if len(left) == len(self.takes):
             return False
@@ -95,7 +95,7 @@ class Lesson:
         return True
 
     def keep(self) -> str:
-        """Let the take that was just refused count after all; what that costs, or "" when there is none to keep."""
+        """Let the take that was just refused count; return what that costs, or "" when there is none to keep."""
         if self._refused is None:
             return ""
         take, before = self._refused

@@ -1,4 +1,4 @@
-"""Lived: what a running daemon would make of utterances that are kept, in a turn of their own.
+"""Lived: finds what a running daemon would make of utterances that are kept, in a turn of their own.
 
 Each is heard again by the stream's own ``Hearing`` with everything that counts in the household: embeddings, takes and
 decoder, until an event comes or the pause behind the utterance is over. What was before it, and how long it is quiet
@@ -33,7 +33,7 @@ QUIET_DB = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What counts in a turn of a household, besides what the person taught."""
+    """Lists the phrases that count in a turn of a household, besides those that the person taught."""
 
     limits: Mapping[str, float]
     """Threshold in a turn of each phrase and wake word of the bundle that is listened for, 0..1."""
@@ -46,13 +46,13 @@ class Wish:
 
     @classmethod
     def of(cls, model: Model) -> Wish:
-        """All that a bundle has, as it comes."""
+        """Return all that a bundle has, with its own thresholds."""
         return cls(dict(model.thresholds))
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What is heard again, step by step.
+    """An utterance to be heard again, step by step.
 
     Args:
         embeddings: float32 (BEFORE + length + AFTER, 96).
@@ -70,7 +70,7 @@ TAIL = WINDOW
 
 
 def utterance_of(model: Model, example: Example) -> Utterance | None:
-    """The utterance of an example; None where only its end was kept, or nobody knows how long it was."""
+    """Return the utterance of an example; None where only its end was kept, or nobody knows how long it was."""
     if len(example.whole):
         embeddings = example.whole
     elif 0 < example.length <= WINDOW - BEFORE:
@@ -96,7 +96,7 @@ class Lived:
         self._hearing.address(self._profile)
 
     def understands(self, said: Utterance) -> str:
-        """The phrase that is understood, "" for none, or where two of them cannot be told apart."""
+        """Return the phrase that is understood, "" for none, or where two of them cannot be told apart."""
         hearing, embeddings, scores = self._hearing, said.embeddings, self._scores(said.heard)
         self._room.stands_out = said.clear
         hearing.begin_turn(embeddings[0])
@@ -124,7 +124,7 @@ def _household(model: Model, wish: Wish, adapter: Adapter | None) -> Household |
 
 
 def _listening(model: Model, wish: Wish, taught: Sequence[str]) -> Listening:
-    """What the decoder listens for in a turn."""
+    """Return the decoder's settings for a turn: which phrases it listens for, and their thresholds."""
     names = (*model.classes, *taught)
     extra = np.arange(len(names)) >= len(model.classes)
     wake = np.array([name in wish.limits and name in model.wake_words for name in names], np.bool_)

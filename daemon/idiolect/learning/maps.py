@@ -1,4 +1,6 @@
-"""What was taught under an earlier encoder, under a new one: examples mapped, or the model before beside this one.
+"""Makes what was taught under an earlier encoder useful under a new one.
+
+Two ways: an example's embeddings are mapped into the new space, or the model before hears beside this one.
 
 A record in the vault stays what it is, bound to the encoder that made it. The map is the bundle's, and is applied each
 time a ledger is read: so the adapter stays a function of (bundle, ledger, day), forgetting stays exact, and another
@@ -34,7 +36,7 @@ class EmbeddingMap:
     digest: str
 
     def __call__(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Embeddings (..., 96), rounded as examples are kept.
+        """Return embeddings (..., 96) in the new space, rounded as examples are kept.
 
         In float64, so that after rounding to float16 no library and no processor gives other bytes than another.
         """
@@ -42,7 +44,10 @@ class EmbeddingMap:
         return np.clip(exact, -_LARGEST, _LARGEST).astype(np.float16).astype(np.float32)
 
     def carried(self, example: Example, origin: str) -> Example:
-        """An example of the encoder ``origin`` as one of this: all but its embeddings stays, and the origin is told."""
+        """Return an example of the encoder ``origin`` as one of this.
+
+        Only its embeddings are changed, and its origin is noted in it.
+        """
         return replace(example, spans=self(example.spans), whole=self(example.whole), origin=origin)
 
 
@@ -71,7 +76,7 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """What a bundle brings for what was taught under earlier ones."""
+    """The means that a bundle brings for what was taught under earlier ones: maps by encoder, and the model before."""
 
     maps: Maps = field(default_factory=dict)
     earlier: Earlier | None = None

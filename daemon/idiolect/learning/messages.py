@@ -1,4 +1,4 @@
-"""What the daemon and its training worker say to each other: one request, one answer, each the body of one frame.
+"""The messages between the daemon and its training worker: one request, one answer, each the body of one frame.
 
 A body is MessagePack (``frames`` brings length and digest). Both sides cap it before reading, and neither takes
 anything but maps, lists, text, bytes and numbers: no code and no objects travel. The worker gets all it needs in the
@@ -59,13 +59,13 @@ class Request:
 
 
 def packed(message: Mapping[str, Any]) -> bytes:
-    """A message as a frame's body."""
+    """Return a message as a frame's body."""
     body: bytes = msgpack.packb(dict(message), use_bin_type=True)
     return body
 
 
 def unpack(body: bytes, cap: int) -> dict[str, Any]:
-    """The message in a frame's body."""
+    """Return the message in a frame's body."""
     try:
         _count(body)
         message = msgpack.unpackb(body, raw=False, max_bin_len=cap, max_str_len=cap)
@@ -154,7 +154,7 @@ _SPACE = ("projection", "offset", "prototypes", "cohort")
 
 
 def ask(request: Request) -> bytes:
-    """The request's body."""
+    """Return the body of the frame that carries the request to the worker."""
     model, known = request.model, request.ledger
     described = {
         "digest": model.digest,
@@ -190,7 +190,7 @@ def ask(request: Request) -> bytes:
 
 
 def read_request(message: Mapping[str, Any]) -> Request:
-    """The worker's side of ``ask``; ``LearningError`` when it makes no sense."""
+    """Read, in the worker, the message that ``ask`` wrote. Raises ``LearningError`` when it makes no sense."""
     try:
         if message["v"] != VERSION or message["task"] not in ("round", "replay", "selftest"):
             raise ValueError("version")
@@ -227,7 +227,7 @@ def read_request(message: Mapping[str, Any]) -> Request:
 
 
 def work(request: Request) -> dict[str, Any]:
-    """Do the task; the answer's message."""
+    """Do the task, and return the answer's message."""
     if request.task == "replay":
         data = rounds.replay(request.model, request.ledger, request.when, request.step)
         return {"v": VERSION, "data": data, "digest": hashlib.sha256(data).hexdigest()}
@@ -273,10 +273,10 @@ _COUNTS = ("own_held_out", "own_wrong", "own_wrong_before")
 
 
 def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
-    """The daemon's side of a round. The worker is believed in what only it can know, and in nothing else:
+    """Read, in the daemon, the answer to a round.
 
-    that the adapter is the one that was asked for, for this person, and within its bounds (check 1 of the gate), is
-    looked at again here.
+    The worker is believed in what only it can know, and in nothing else: that the adapter is the one that was asked
+    for, for this person, and within its bounds (check 1 of the gate), is looked at again here.
     """
     try:
         _answered(message)
@@ -298,7 +298,11 @@ def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
 
 
 def read_replay(message: Mapping[str, Any]) -> bytes:
-    """The same for a replay: the file."""
+    """Read, in the daemon, the answer to a replay, and return the adapter's file.
+
+    Raises:
+        LearningError: the answer makes no sense, or the file has not the digest that came with it.
+    """
     try:
         _answered(message)
         data = bytes(message["data"])
@@ -309,7 +313,11 @@ def read_replay(message: Mapping[str, Any]) -> bytes:
 
 
 def read_selftest(message: Mapping[str, Any]) -> tuple[self_test.Slice, ...]:
-    """The same for a self-test."""
+    """Read, in the daemon, the answer to a self-test, and return its slices.
+
+    Raises:
+        LearningError: the answer makes no sense.
+    """
     try:
         _answered(message)
         rows = [self_test.Slice(str(name)[:64], *map(int, counts)) for name, *counts in message["slices"][:256]]

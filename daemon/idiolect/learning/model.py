@@ -1,4 +1,4 @@
-"""What a bundle brings to learning: head, space, thresholds and guard set, in the form in which they are used."""
+"""The base model in the form in which learning uses it: a bundle's head, space, thresholds and guard set."""
 
 from __future__ import annotations
 
@@ -37,50 +37,50 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The head's."""
+        """Return the names of the head's classes, in order."""
         return self.head.classes
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """The classes that one can say on purpose."""
+        """Return the classes that one can say on purpose."""
         return tuple(name for name in self.classes if name in self.thresholds)
 
     @cached_property
     def limits(self) -> NDArray[np.float32]:
-        """Threshold of every class, 1 for those that are no phrase."""
+        """Return the threshold of every class, 1 for those that are no phrase."""
         return np.array([self.thresholds.get(name, 1.0) for name in self.classes], np.float32)
 
     @property
     def guard_windows(self) -> NDArray[np.float32]:
-        """(n, 16, 96), made anew each time."""
+        """Return the guard set's windows, (n, 16, 96), made anew each time."""
         return self.guard_stored.astype(np.float32) * np.float32(self.guard_scale)
 
     @cached_property
     def standard(self) -> Standard:
-        """By which embeddings are compared with takes: as they are spread in the guard set."""
+        """Return the standard by which embeddings are compared with takes: as they are spread in the guard set."""
         return Standard.of(self.guard_windows)
 
     @cached_property
     def guard_frames(self) -> NDArray[np.float32]:
-        """The guard set's embeddings as they are aligned with takes, (n, 16, 96)."""
+        """Return the guard set's embeddings as they are aligned with takes, (n, 16, 96)."""
         return self.standard.frames(self.guard_windows)
 
     @cached_property
     def guard(self) -> Heard:
-        """The guard set, embedded and scored once."""
+        """Return the guard set, embedded and scored once."""
         return self.hear(self.guard_windows)
 
     @cached_property
     def cohort_rivals(self) -> NDArray[np.float32]:
-        """``Space.rival`` of the cohort's windows, each beside the others."""
+        """Return ``Space.rival`` of the cohort's windows, each beside the others."""
         return self.space.rival(self.space.cohort, itself=True)
 
     def hear_examples(self, spans: NDArray[np.float32]) -> Heard:
-        """The same of examples (n, 18, 96), which are kept beside it."""
+        """Run the windows of examples (n, 18, 96) through the base model, and keep the examples beside the result."""
         return replace(self.hear(offset_windows(spans)), spans=spans)
 
     def hear(self, windows: NDArray[np.floating]) -> Heard:
-        """Base logits and z of windows (..., 16, 96)."""
+        """Return base logits and z of windows (..., 16, 96)."""
         flat = np.asarray(windows, np.float32).reshape(-1, *windows.shape[-2:])
         shape = windows.shape[:-2]
         if not len(flat):
@@ -101,14 +101,14 @@ class Heard:
     """(n, 18, 96): the examples themselves, where they are to be aligned with takes."""
 
     def posteriors(self) -> NDArray[np.float32]:
-        """The base head's."""
+        """Return the base head's posteriors, (..., C)."""
         return softmax(self.logits.copy())
 
     def take(self, chosen: Sequence[int] | NDArray[np.intp] | NDArray[np.bool_]) -> Heard:
-        """Some of the windows."""
+        """Return the chosen windows only, by index or mask."""
         return Heard(self.logits[chosen], self.z[chosen], self.rivals[chosen])
 
 
 def joined(parts: Sequence[Heard]) -> Heard:
-    """One after the other."""
+    """Return the windows of all parts, one part after the other."""
     return Heard(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("logits", "z", "rivals")))

@@ -1,4 +1,4 @@
-"""Which of a person's examples a new adapter of somebody else's must leave alone: those that are really heard.
+"""Finds the examples of a person that somebody else's new adapter must leave alone: those that are really heard.
 
 An example counts where the adapter that its owner is heard with was made with it, and hears in it what it is an example
 of. One that was kept but never used, and a bad take that the adapter does not hear, protect nobody: what sounds like
@@ -46,13 +46,16 @@ def heard_in(model: Model, adapter: Adapter, examples: Sequence[Example]) -> lis
 
 
 def _fits(model: Model, row: Taught, example: Example) -> bool:
-    """By the nearest of them: one bad take among three must not make the good ones unlike."""
+    """Return True if the example is near enough to the nearest of the others.
+
+    Only the nearest counts: one bad take among three must not make the good ones unlike.
+    """
     takes = [[take] for take in _other_takes(model, row, example)]
     return bool(costs(takes, model.standard.frames(example.spans[0])).min() <= row.cost)
 
 
 def _other_takes(model: Model, row: Taught, example: Example) -> list[NDArray[np.int8]]:
-    """The takes that are not of this very example; all of them where none would be left."""
+    """Return the takes that are not of this very example; all of them where none would be left."""
     take = aligning.take_of(model.standard, example)
     if take is None:
         return list(row.takes)

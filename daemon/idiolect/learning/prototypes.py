@@ -38,7 +38,7 @@ REPEL = 0.5
 
 
 def clip(residuals: NDArray[np.float32], tau: float = TAU) -> NDArray[np.float32]:
-    """Rows (n, D) shortened to length ``tau`` at most."""
+    """Return rows (n, D), shortened to length ``tau`` at most."""
     length = np.sqrt((residuals * residuals).sum(-1, keepdims=True))
     shortened: NDArray[np.float32] = residuals * np.minimum(1.0, tau / np.maximum(length, 1e-9)).astype(np.float32)
     return shortened
@@ -51,7 +51,13 @@ def shifts(
     phrases: Sequence[str],
     weights: NDArray[np.floating],
 ) -> dict[str, Shift]:
-    """m_c of every class that has a prototype, from examples z (n, D), what each says and what it weighs."""
+    """Return m_c of every class that has a prototype.
+
+    Args:
+        z: of the examples, (n, D).
+        phrases: the one that each example says.
+        weights: of each example.
+    """
     known = {name: i for i, name in enumerate(classes) if np.any(space.prototypes[i])}
     rows = [i for i, phrase in enumerate(phrases) if phrase in known and weights[i] > 0.0]
     if not rows:
@@ -78,7 +84,13 @@ def floors(  # noqa: PLR0917 - what, and against what
     labels: Sequence[str],
     share: float,
 ) -> dict[str, Shift]:
-    """The same shifts, each with the floor that a ``share`` of other people's other words, z (m, D), stay below."""
+    """Return the shifts with their floors: a ``share`` of other people's other words stays below the floor of each.
+
+    Args:
+        z: of other people's windows, (m, D).
+        labels: the phrase that each of these says.
+        share: 0..1.
+    """
     raised = {}
     for name, shift in found.items():
         mu = space.prototypes[classes.index(name)]
@@ -90,7 +102,7 @@ def floors(  # noqa: PLR0917 - what, and against what
 
 
 def directions(space: Space, centres: NDArray[np.float32]) -> NDArray[np.float32]:
-    """w of phrases from the means of their examples, (n, D): each turned away from the windows that lie nearest to it.
+    """Return w of phrases from the means of their examples, (n, D), each turned away from the windows nearest to it.
 
     Against cosine alone this finds 4 points more of short words at 1 % false accepts (`scripts/evaluate`, taught.*).
     """
@@ -105,11 +117,12 @@ def directions(space: Space, centres: NDArray[np.float32]) -> NDArray[np.float32
 def threshold(
     own: NDArray[np.floating], others: NDArray[np.floating], guard: NDArray[np.floating] | None = None
 ) -> float:
-    """Cosine at which a taught phrase counts as said in a turn, from held-out scores of it and those of other windows.
+    """Return the cosine at which a taught phrase counts as said in a turn.
 
-    DEVIATIONS standard deviations above the mean of the others (a constant rate of false alarms, whatever the phrase),
-    and from there SHARE of the way to the mean of the phrase's own examples, where they stand out more than that. At
-    most one in a hundred whole words and phrases of others (``gate``) may lie above.
+    It comes from held-out scores of the phrase and those of other windows: DEVIATIONS standard deviations above the
+    mean of the others (a constant rate of false alarms, whatever the phrase), and from there SHARE of the way to the
+    mean of the phrase's own examples, where they stand out more than that. At most one in a hundred whole words and
+    phrases of others (``gate``) may lie above.
     """
     low = float(np.mean(others) + DEVIATIONS * np.std(others))
     between = SHARE * (float(np.mean(own)) - low) if len(own) > 1 else ALONE
@@ -130,9 +143,9 @@ ACCEPTED = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Whom a taught phrase is told from: z (n, D) of other people's whole words, and their ``Space.rival``.
+    """The speech that a taught phrase is told from: z (n, D) of other people's whole words, and their ``Space.rival``.
 
-    ``cohort`` (N, C + 1) is the same of the space's own windows.
+    ``cohort`` (N, C + 1) holds the rivals of the space's own windows.
     """
 
     z: NDArray[np.float32]
@@ -143,7 +156,7 @@ class Others:
 def taught(  # noqa: PLR0917 - what, from what, and against what
     space: Space, name: str, heard: Heard, weights: NDArray[np.floating], others: Others, own_class: int = -1
 ) -> Taught:
-    """A phrase from its examples (n, 3, ...); ``own_class`` is its class where the base model has it."""
+    """Return a phrase from its examples (n, 3, ...); ``own_class`` is its class where the base model has it."""
     z = heard.z
     a = np.asarray(weights, np.float32)[:, None]
     means = z.mean(1)
@@ -170,7 +183,10 @@ OWN_CLEAR = 0.06
 def voice(
     space: Space, classes: Sequence[str], z: NDArray[np.float32], phrases: Sequence[str]
 ) -> NDArray[np.float32] | None:
-    """The direction in which a person differs from everybody, (D,) of length 1; None with fewer than VOICE_EXAMPLES."""
+    """Return the direction in which a person differs from everybody, (D,) of length 1.
+
+    None with fewer than VOICE_EXAMPLES.
+    """
     rows = of_base(space, classes, phrases)
     if len(rows) < VOICE_EXAMPLES:
         return None
@@ -183,15 +199,16 @@ VOICE_EXAMPLES = 3
 
 
 def of_base(space: Space, classes: Sequence[str], phrases: Sequence[str]) -> list[int]:
-    """Which of ``phrases``, by place, have a prototype: only there is known how everybody else says them."""
+    """Return the places in ``phrases`` of those with a prototype: only there is known how everybody else says them."""
     known = {name for i, name in enumerate(classes) if np.any(space.prototypes[i])}
     return [i for i, phrase in enumerate(phrases) if phrase in known]
 
 
 def prior(counts: Mapping[str, float], phrases: Sequence[str], span: float) -> dict[str, float]:
-    """Log prior by phrase from decayed usage counts, additively smoothed, against an even one; within 0..``span``.
+    """Return the log prior by phrase, against an even one; within 0..``span``.
 
-    What is said often gains, and what is seldom said loses nothing: one had better be understood then, too.
+    It comes from decayed usage counts, additively smoothed. What is said often gains, and what is seldom said loses
+    nothing: one had better be understood then, too.
     """
     if not span:
         return {}

@@ -23,7 +23,7 @@ _CAP = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """See the module. ``profile`` is an opaque id; digests and receipts are hex."""
+    """The record of where one version comes from. ``profile`` is an opaque id; digests and receipts are hex."""
 
     profile: str
     number: int
@@ -44,7 +44,7 @@ class Provenance:
     """How many examples were mapped from which earlier encoder, by its id; not written where none were."""
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
+        """Return the record as canonical JSON."""
         fields = {name: getattr(self, name) for name in self.__slots__} | {"gate": dict(self.gate)}
         fields |= {"mapped": dict(self.mapped)}
         if not self.mapped:
@@ -52,7 +52,7 @@ class Provenance:
         return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
     def audited(self, state: str) -> dict[str, int | str]:
-        """The fields of the audit entry of a version that enters the table in ``state``."""
+        """Return the fields of the audit entry of a version that enters the table in ``state``."""
         mapped: dict[str, int | str] = {"mapped": sum(self.mapped.values())} if self.mapped else {}
         return mapped | {
             "profile": self.profile, "adapter": self.number, "digest": self.adapter, "examples": self.examples,
@@ -62,12 +62,12 @@ class Provenance:
         }  # fmt: skip
 
     def signed_bytes(self) -> bytes:
-        """What the device's adapter key signs."""
+        """Return the bytes that the device's adapter key signs."""
         return DOMAIN + hashlib.sha256(self.encode()).digest()
 
 
 def parse(raw: bytes) -> Provenance:
-    """Read canonical JSON; ``LearningError`` when it is anything else."""
+    """Read canonical JSON. Raises ``LearningError`` when it is anything else."""
     try:
         fields: dict[str, Any] = structure.load(raw)
         fields["receipts"] = tuple(str(r) for r in fields["receipts"])
@@ -92,7 +92,7 @@ class Sealed:
     data: bytes
 
     def encode(self) -> bytes:
-        """Three parts, each after its length."""
+        """Return the three parts, each after its length."""
         parts = (self.provenance.encode(), self.signature, self.data)
         return b"".join(struct.pack("<I", len(part)) + part for part in parts)
 

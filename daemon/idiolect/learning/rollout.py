@@ -23,7 +23,7 @@ from idiolect.errors import NONSENSE, LearningError
 
 
 class State(StrEnum):
-    """See the module."""
+    """The states of a version that the module's table explains."""
 
     SHADOW = "shadow"
     CANARY = "canary"
@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 class Signal(StrEnum):
-    """What happens to a version."""
+    """The events that move a version along the table."""
 
     AGREED = "agreed"
     """In the shadow it understood enough utterances, and no worse than what is in use."""
@@ -89,23 +89,23 @@ class Version:
 
     @property
     def in_use(self) -> bool:
-        """Whether people are heard with it."""
+        """Return True if people are heard with it."""
         return self.state in IN_USE
 
     def next(self, signal: Signal) -> Version:
-        """The version after a signal, its counts begun anew; itself where the table has no such line."""
+        """Return the version after a signal, its counts begun anew; itself where the table has no such line."""
         state = TABLE.get((self.state, signal))
         return self if state is None else Version(self.number, state)
 
     def heard(self, *, agreed: bool, drifted: bool) -> Version:
-        """After one more utterance of its owner, with the step it takes by itself."""
+        """Return the version after one more utterance of its owner, with the step it takes by itself."""
         counted = replace(
             self, uses=self.uses + 1, agreed=self.agreed + agreed, drifts=self.drifts + (drifted and self.in_use)
         )
         return counted._moved()
 
     def corrected(self) -> Version:
-        """After its owner corrected what it understood."""
+        """Return the version after its owner corrected what it understood."""
         return replace(self, corrections=self.corrections + 1)._moved()
 
     def _moved(self) -> Version:
@@ -123,7 +123,7 @@ class Version:
 
 
 def read(rows: Sequence[dict[str, Any]]) -> list[Version]:
-    """A table as it is kept, a dictionary for each version; ``LearningError`` when it is something else."""
+    """Read a table as it is kept, a dictionary for each version. Raises ``LearningError`` when it is something else."""
     try:
         return [Version(**{**row, "state": State(row["state"])}) for row in rows]
     except NONSENSE:
@@ -134,7 +134,7 @@ def read(rows: Sequence[dict[str, Any]]) -> list[Version]:
 
 
 def enter(versions: Sequence[Version], number: int, *, at_once: bool) -> list[Version]:
-    """A version that passed the gate joins: as canary when ``at_once`` or nothing is in use, else in the shadow."""
+    """Add a version that passed the gate: as canary when ``at_once`` or nothing is in use, else in the shadow."""
     joins = State.CANARY if at_once or not any(v.in_use for v in versions) else State.SHADOW
     gone = (State.SHADOW, *IN_USE) if joins is State.CANARY else (State.SHADOW,)
     rest = [v.next(Signal.REPLACED) if v.state in gone else v for v in versions]
@@ -142,7 +142,7 @@ def enter(versions: Sequence[Version], number: int, *, at_once: bool) -> list[Ve
 
 
 def update(versions: Sequence[Version], changed: Version) -> list[Version]:
-    """Put a changed version in its place; what follows for the others follows: one in use at most, one if there can be.
+    """Put a changed version in its place, and change the others with it: one in use at most, one if there can be.
 
     A canary that came out of the shadow replaces what was in use. One that went back gives way to the newest that was
     superseded, or to the base model.
@@ -159,12 +159,12 @@ def update(versions: Sequence[Version], changed: Version) -> list[Version]:
 
 
 def kept(versions: Sequence[Version]) -> list[Version]:
-    """The versions that stay: the one in use, the shadow, and the KEPT newest of the others, by number."""
+    """Return the versions that stay: the one in use, the shadow, and the KEPT newest of the others, by number."""
     held = [v for v in versions if v.in_use or v.state is State.SHADOW]
     others = sorted((v for v in versions if v not in held), key=lambda v: v.number)[-KEPT:]
     return sorted([*held, *others], key=lambda v: v.number)
 
 
 def in_use(versions: Sequence[Version]) -> Version | None:
-    """The version that people are heard with, None for the base model."""
+    """Return the version that people are heard with, None for the base model."""
     return next((v for v in versions if v.in_use), None)

@@ -1,4 +1,4 @@
-"""A round: ledger in, judged adapter out. What the worker process runs, and what a replay runs again.
+"""A round: a ledger goes in, a judged adapter comes out. The worker process runs it, and a replay runs it again.
 
 The strongest step of the trainer's ladder that passes the gate is taken; when none does, the last verdict says why.
 When that is what is in use already there is nothing to do: no weaker step takes its place.
@@ -28,13 +28,16 @@ class Outcome:
 
     @property
     def adapter(self) -> Adapter:
-        """What the file holds."""
+        """Return the adapter that the file holds."""
         return adapter_file.decode(self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a round depends on beside bundle, ledger and day; its file does so only through the step that passed."""
+    """The facts that a round depends on beside bundle, ledger and day.
+
+    Its file depends on them only through the step that passed.
+    """
 
     active: Adapter | None = None
     others: Heard | None = None
@@ -44,7 +47,7 @@ class Circumstances:
 
 
 def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances | None = None) -> Outcome:
-    """Train and judge; see the module."""
+    """Train and judge one version, from the strongest step of the ladder to the weakest."""
     around = around or Circumstances()
     prepared = trainer.prepare(model, ledger)
     for step, strength in enumerate(trainer.LADDER):
@@ -66,7 +69,7 @@ def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances 
 
 
 def _alike(adapter: Adapter, active: Adapter | None) -> bool:
-    """Whether what is in use says the same already: a quarantined example makes no new version."""
+    """Return True if the adapter in use says the same already: a quarantined example makes no new version."""
     return active is not None and adapter_file.encode(replace(active, number=adapter.number)) == adapter_file.encode(
         adapter
     )
@@ -75,11 +78,11 @@ def _alike(adapter: Adapter, active: Adapter | None) -> bool:
 def _again(
     model: Model, ledger: Ledger, material: trainer.Material, when: trainer.When, strength: trainer.Strength
 ) -> bytes:
-    """The same once more, with nothing remembered of the first time."""
+    """Build the adapter's file once more, with nothing remembered of the first time (check 7)."""
     return adapter_file.encode(trainer.build(model, ledger, replace(material, known={}), when, strength))
 
 
 def replay(model: Model, ledger: Ledger, when: trainer.When, step: int) -> bytes:
-    """The file that these make, without judging: for proving what an adapter was made from."""
+    """Return the file that these make, without judging: for proving what an adapter was made from."""
     material, _ = trainer.prepare(model, ledger)
     return adapter_file.encode(trainer.build(model, ledger, material, when, trainer.LADDER[step]))

@@ -88,7 +88,7 @@ def _counted(*slices: tuple[str, Sequence[tuple[bool, bool]]]) -> list[Slice]:
 
 
 def worse(slices: Sequence[Slice]) -> str:
-    """The first slice on which the adapter is worse than the base model beyond chance, "" for none."""
+    """Return the first slice on which the adapter is worse than the base model beyond chance, "" for none."""
     strata = sum(s.name.startswith(GUARD) for s in slices)
     for each in slices:
         level = gate.SIGNIFICANT / strata if each.name.startswith(GUARD) else gate.SIGNIFICANT

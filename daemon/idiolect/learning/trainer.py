@@ -1,9 +1,9 @@
-"""The trainer: a bundle's model, a ledger and a day in, one candidate adapter out. The same in, the same bytes out.
+"""The trainer: a bundle's model, a ledger and a day go in, one candidate adapter comes out. Equal inputs, equal bytes.
 
 Admission first, over the whole ledger; then closed forms (``prototypes``): a row for every phrase that was taught, one
 for every base phrase with examples enough, and shifts of all base phrases at each step of LADDER, strongest first,
-until the guard set and the person's own held-out examples are no worse (``gate``). The weakest that is left is no
-shift at all, so that a taught phrase never waits for anything else.
+until the guard set and the person's own held-out examples are no worse (``gate``). The weakest that is left is no shift
+at all, so that a taught phrase never waits for anything else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """How strongly shifts speak beside the base head, and which share of other people's words leaves them silent."""
+    """Says how strongly shifts speak beside the base head, and which share of others' words leaves them silent."""
 
     gain: float
     floor: float = 1.0
@@ -85,7 +85,7 @@ class Material:
     round."""
 
     def take(self, rows: NDArray[np.intp]) -> Material:
-        """Some of them."""
+        """Return the material of the examples in these rows only."""
         phrases = tuple(self.phrases[i] for i in rows)
         weights, centres = self.weights[rows], self.centres[rows]
         takes = tuple(self.takes[i] for i in rows)
@@ -95,12 +95,12 @@ class Material:
         )
 
     def in_windows(self) -> Material:
-        """The same with nothing to align, for judging held-out examples by their windows."""
+        """Return the material without takes to align, for judging held-out examples by their windows."""
         return replace(self, takes=(None,) * len(self.takes))
 
     @property
     def targets(self) -> frozenset[str]:
-        """What is said in them."""
+        """Return the phrases that are said in the examples."""
         return frozenset(self.phrases)
 
 
@@ -140,7 +140,7 @@ def prepare(model: Model, ledger: Ledger) -> Prepared:
 
 
 def _newest(model: Model, examples: Sequence[Example]) -> tuple[Utterance | None, ...]:
-    """The utterances of the newest examples of each phrase, as many as it is aligned with: each costs time."""
+    """Return the utterances of the newest examples of each phrase, as many as it is aligned with: each costs time."""
     counts: Counter[str] = Counter()
     found = []
     for example in reversed(examples):
@@ -157,7 +157,7 @@ def _centre(model: Model, example: Example, z: NDArray[np.float32]) -> NDArray[n
 
 
 def build(model: Model, ledger: Ledger, material: Material, when: When, strength: Strength) -> Adapter:
-    """The adapter that this material makes at this strength; see the module."""
+    """Return the adapter that this material makes at this strength, by the closed forms of ``prototypes``."""
     classes = model.classes
     shifts = prototypes.shifts(model.space, classes, material.centres, material.phrases, material.weights)
     shifts = prototypes.floors(model.space, classes, shifts, model.guard.z, model.guard_labels, strength.floor)
@@ -181,7 +181,7 @@ def build(model: Model, ledger: Ledger, material: Material, when: When, strength
 
 
 def _own_way(model: Model, material: Material) -> set[str]:
-    """Base phrases of which there is enough for a row of their own: an accent, or another language, is one.
+    """Return the base phrases of which there is enough for a row of their own: an accent, or another language, is one.
 
     Wake words open the device for everybody and stay as they are.
     """
@@ -212,7 +212,7 @@ def _teach(model: Model, material: Material, name: str) -> Taught:
 
 
 def raises(model: Model, adapter: Adapter) -> dict[str, float]:
-    """Thresholds go up, never down, where somebody else's speech of the guard set would now cross them.
+    """Return by how much thresholds go up, never down, where speech of the guard set would now cross them.
 
     The gate refuses what is left; this keeps a person's own prototype from costing them false accepts.
     """
@@ -234,13 +234,13 @@ def raises(model: Model, adapter: Adapter) -> dict[str, float]:
 
 
 def adapted(model: Model, adapter: Adapter, heard: Heard) -> NDArray[np.float32]:
-    """Posteriors (..., C + taught) as this person would get them."""
+    """Return posteriors (..., C + taught) as this person would get them."""
     household = Household(model.space, model.classes, [adapter])
     return household.posteriors(adapter.profile, heard.logits, household.rows(heard.z, heard.rivals))
 
 
 def folds_of(material: Material) -> list[NDArray[np.intp]]:
-    """Rows to hold out in turn: of every phrase with two examples or more, the i-th example in fold i mod FOLDS."""
+    """Return rows to hold out in turn: of phrases with two examples or more, the i-th example in fold i mod FOLDS."""
     seen: dict[str, int] = {}
     count = {name: material.phrases.count(name) for name in material.targets}
     where: list[list[int]] = [[] for _ in range(FOLDS)]
@@ -252,7 +252,7 @@ def folds_of(material: Material) -> list[NDArray[np.intp]]:
 
 
 def candidate(model: Model, ledger: Ledger, prepared: Prepared, when: When, strength: Strength) -> Round:
-    """A round at one strength, with what is needed to judge it on examples that it has not seen."""
+    """Train at one strength, and keep what is needed to judge the adapter on examples that it has not seen."""
     material, verdicts = prepared
     adapter = build(model, ledger, material, when, strength)
     folds = []

@@ -19,12 +19,16 @@ _FIX = "it is tried again later; if it goes on, report it"
 
 
 def pack(body: bytes) -> bytes:
-    """A body as it goes over the pipe."""
+    """Return a body as it goes over the pipe."""
     return struct.pack("<I", len(body)) + hashlib.sha256(body).digest() + body
 
 
 def size(header: bytes, cap: int) -> int:
-    """How many bytes follow a header of HEADER bytes; ``LearningError`` beyond ``cap``, or for a header cut short."""
+    """Return how many bytes follow a header of HEADER bytes.
+
+    Raises:
+        LearningError: they are more than ``cap``, or the header was cut short.
+    """
     if len(header) != HEADER:
         raise LearningError("a message was cut short", _FIX)
     (length,) = struct.unpack_from("<I", header)
@@ -34,7 +38,7 @@ def size(header: bytes, cap: int) -> int:
 
 
 def body(header: bytes, received: bytes) -> bytes:
-    """``received``, once it is what the header announced. ``LearningError`` otherwise."""
+    """Return ``received``, once it is what the header announced. Raises ``LearningError`` otherwise."""
     if len(received) != size(header, len(received)) or hashlib.sha256(received).digest() != header[4:]:
         raise LearningError("a message is not what was sent", _FIX)
     return received

@@ -17,7 +17,7 @@ IN, OUT = 0, 1
 
 
 def main() -> int:
-    """Exit status 0 with an answer, 65 with none."""
+    """Do the one request; return exit status 0 with an answer, 65 with none."""
     held = sandbox.early(waited_for=sandbox.IDLE not in sys.argv)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # a threaded sum may come out otherwise, and listening needs the other cores
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def read(size: int) -> bytes:
-    """So many bytes. ``EOFError`` when there are fewer."""
+    """Return ``size`` bytes from standard input. Raises ``EOFError`` when there are fewer."""
     data = bytearray()
     while len(data) < size:
         part = os.read(IN, min(size - len(data), 1 << 20))
@@ -49,7 +49,7 @@ def read(size: int) -> bytes:
 
 
 def write(data: bytes) -> None:
-    """All of it."""
+    """Write all of ``data`` to standard output, however many calls that takes."""
     left = memoryview(data)
     while left:
         left = left[os.write(OUT, left) :]

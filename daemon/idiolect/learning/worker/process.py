@@ -35,27 +35,31 @@ _MODULE = "idiolect.learning.worker.main"
 
 
 class Backend(Protocol):
-    """What the learner needs of a place to train in. Any thread may call ``stop``."""
+    """A place to train in, as the learner sees it. Any thread may call ``stop``."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """What confines it, as it last said; empty before it ever ran."""
+        """Return the layers that confine it, as it last told them; empty before it ever ran."""
 
     def run(self, request: bytes, cap: int, *, patient: bool = False) -> bytes:
-        """The answer to a request, at most ``cap`` bytes. ``WorkerFailed`` when there is none.
+        """Return the answer to a request, at most ``cap`` bytes.
 
         A ``patient`` request, for which nobody waits, gives way: after ``stop`` it ends with ``Preempted``, or does not
         even begin.
+
+        Raises:
+            WorkerFailed: there is no answer.
+            Preempted: a patient request was ended, or did not begin.
         """
 
     def stop(self) -> bool:
-        """End a patient request, if one runs; whether one did. None begins until ``resume``. Returns at once."""
+        """End a patient request; return True if one ran. None begins until ``resume``. Returns at once."""
 
     def resume(self) -> None:
-        """Patient requests may run again. To be called before one looks whether anything speaks against it."""
+        """Let patient requests run again. To be called before one looks whether anything speaks against it."""
 
     def kill(self) -> None:
-        """End whatever runs."""
+        """End the request that runs, patient or not."""
 
 
 class Worker:
@@ -74,11 +78,16 @@ class Worker:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """See ``Backend``."""
+        """Return the layers that confine the child, as the last one told them."""
         return self._layers
 
     def run(self, request: bytes, cap: int, *, patient: bool = False) -> bytes:
-        """See ``Backend``."""
+        """Return a fresh child's answer to a request, at most ``cap`` bytes.
+
+        Raises:
+            WorkerFailed: there is no answer.
+            Preempted: a patient request was ended, or did not begin.
+        """
         with self._turn:
             with self._lock:
                 if patient and self._called_off:
@@ -100,7 +109,7 @@ class Worker:
         return self._layers
 
     def stop(self) -> bool:
-        """See ``Backend``."""
+        """End a patient request; return True if one ran. None begins until ``resume``."""
         with self._lock:
             self._called_off = True
             if self._patient:
@@ -108,12 +117,12 @@ class Worker:
             return self._patient
 
     def resume(self) -> None:
-        """See ``Backend``."""
+        """Let patient requests run again."""
         with self._lock:
             self._called_off = False
 
     def kill(self) -> None:
-        """See ``Backend``."""
+        """End the request that runs, patient or not."""
         with self._lock:
             self._end()
 
@@ -142,7 +151,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _started(self, options: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
-        """A child, killed and reaped in the end whatever happens."""
+        """Start a child, which is killed and reaped in the end whatever happens."""
         try:
             child = subprocess.Popen(
                 [*self._command, *options],
@@ -173,7 +182,7 @@ class Worker:
             child.wait()
 
     def _hello(self, pipes: _Pipes) -> None:
-        """What confines the child, in its own words, spoken before it has seen anything of ours."""
+        """Read which layers confine the child, in its own words, before anything of ours is sent to it."""
         said = pipes.receive(HELLO_CAP)
         try:
             self._layers = tuple(
@@ -184,7 +193,7 @@ class Worker:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the daemon's own: variables may hold what is nobody's business."""
+    """Return the child's environment, without the daemon's own variables: they may hold what is nobody's business."""
     return {
         "PATH": "/usr/bin:/bin",
         "LC_ALL": "C.UTF-8",
@@ -206,7 +215,7 @@ class _Pipes:
         self._ends = time.monotonic() + seconds
 
     def send(self, data: bytes) -> None:
-        """All of it."""
+        """Write all of ``data`` to the child before the deadline. Raises ``WorkerFailed`` when it stopped listening."""
         left = memoryview(data)
         while left:
             self._wait(self._to, select.POLLOUT)
@@ -218,7 +227,7 @@ class _Pipes:
                 raise WorkerFailed("crash", "the training worker stopped listening") from None
 
     def receive(self, cap: int) -> bytes:
-        """The body of one frame; not a byte beyond it is read."""
+        """Return the body of one frame; not a byte beyond it is read."""
         header = self._read(frames.HEADER)
         try:
             size = frames.size(header, cap)
@@ -244,7 +253,7 @@ class _Pipes:
         return bytes(data)
 
     def _wait(self, handle: int, event: int) -> None:
-        """Until it can be read or written, or the other side is gone, which the call that follows finds out."""
+        """Wait until a pipe can be used or the other side is gone, which the call that follows finds out."""
         poll = select.poll()
         poll.register(handle, event)
         left = self._ends - time.monotonic()

@@ -1,4 +1,4 @@
-"""Confinement: what the training worker takes off itself before it reads a byte, so that it could do no harm with it.
+"""Confines the training worker before it reads a byte, so that it could do no harm with it.
 
 ``early`` comes before any library is loaded, ``enter`` when all are and the first byte is still unread:
 
@@ -59,7 +59,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: whether it holds, and what there is to know about it."""
+    """One layer: if it holds, and what there is to know about it."""
 
     name: str
     held: bool
@@ -94,7 +94,7 @@ def nice() -> str:
 
 
 def _first_to_go() -> None:
-    """Where memory gets short the OOM killer takes this, and not the daemon."""
+    """Let the OOM killer take this process, and not the daemon, where memory gets short."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
@@ -109,7 +109,7 @@ def parent() -> str:
 
 
 def limits() -> str:
-    """Memory, CPU and the rest; none of it can be raised again without privileges."""
+    """Limit memory, CPU and the rest; none of it can be raised again without privileges."""
     for kind, most in (
         (resource.RLIMIT_DATA, DATA),
         (resource.RLIMIT_AS, ADDRESSES),
@@ -131,13 +131,13 @@ def undumpable() -> str:
 
 
 def no_new_privs() -> str:
-    """Needed for the two below, and good by itself."""
+    """Give up gaining privileges by an exec: the two layers below need this, and it is good by itself."""
     _call(_libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
     return ""
 
 
 def namespaces() -> str:
-    """An empty network and IPC namespace."""
+    """Move into an empty network and IPC namespace."""
     try:
         _call(_libc.unshare(_NEWUSER | _NEWNET | _NEWIPC))
     except OSError:
@@ -147,7 +147,7 @@ def namespaces() -> str:
 
 
 def capabilities() -> str:
-    """None, effective, permitted or inheritable; in a user namespace of one's own there would be all of them."""
+    """Drop every capability; in a user namespace of one's own there would be all of them."""
     _call(_libc.prctl(_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0))
     version_3 = (ctypes.c_uint32 * 2)(0x20080522, 0)
     _call(_libc.syscall(_CAPSET[os.uname().machine], version_3, (ctypes.c_uint32 * 6)()))
@@ -159,7 +159,7 @@ class _Ruleset(ctypes.Structure):
 
 
 def landlock() -> str:
-    """No path may be opened, made, run or removed, no TCP port used, no process outside signalled."""
+    """Forbid that any path is opened, made, run or removed, any TCP port used, any process outside signalled."""
     abi = _call(_libc.syscall(_LANDLOCK_CREATE, None, 0, 1))  # LANDLOCK_CREATE_RULESET_VERSION
     rights = 13 + (abi >= 2) + (abi >= 3) + (abi >= 5)  # + refer, truncate, ioctl on devices
     rules = _Ruleset((1 << rights) - 1, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
@@ -204,7 +204,7 @@ class _Argument(ctypes.Structure):
 
 @functools.cache
 def _libseccomp() -> ctypes.CDLL:
-    """libseccomp, which systemd brings along. To be loaded while files can still be opened."""
+    """Load libseccomp, which systemd brings along, while files can still be opened."""
     library = ctypes.CDLL("libseccomp.so.2")
     library.seccomp_init.restype = ctypes.c_void_p
     library.seccomp_init.argtypes = [ctypes.c_uint32]
@@ -216,7 +216,7 @@ def _libseccomp() -> ctypes.CDLL:
 
 
 def seccomp() -> str:
-    """An allow-list of system calls, assembled by libseccomp, which knows every architecture."""
+    """Allow a list of system calls only, assembled by libseccomp, which knows every architecture."""
     library = _libseccomp()
     context = library.seccomp_init(_ERRNO_EPERM)
     if not context:
@@ -250,12 +250,12 @@ ESSENTIAL = ("no_new_privs", "landlock", "seccomp")
 
 
 def early(*, waited_for: bool) -> list[Layer]:
-    """What can be had before the libraries are loaded, so that not even that is felt."""
+    """Put on the layers that can be had before the libraries are loaded, so that not even the loading is felt."""
     return put_on((nice if waited_for else idle, *EARLY))
 
 
 def enter() -> list[Layer]:
-    """The rest. Afterwards nothing can be opened, so everything that is needed has to be there."""
+    """Put on the other layers. Afterwards nothing can be opened, so everything that is needed has to be there."""
     with contextlib.suppress(OSError):
         _libseccomp()
     return put_on(LATE)

@@ -40,9 +40,7 @@ class Lack:
 
 
 def lacking(files: Mapping[str, bytes]) -> tuple[Lack, ...]:
-    """Return what these files of a bundle lack, the gravest first; nothing for files that make no sense: others refuse
-    these.
-    """
+    """Return what these files lack, the gravest first; nothing for files that make no sense, which others refuse."""
     try:
         head, phrases = json.loads(files["head.json"]), json.loads(files["phrases.json"])
         guard = json.loads(files["guard.json"]) if "guard.json" in files else {"labels": []}

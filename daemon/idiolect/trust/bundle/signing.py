@@ -58,8 +58,9 @@ def keygen(password: bytes | None = None) -> dict[str, bytes]:
 
 
 def _fresh() -> ec.EllipticCurvePrivateKey:
-    """A key without a coordinate that begins with a zero byte, as one in 128 has: libraries write that in two ways,
-    of which a TPM takes one.
+    """Make a key without a coordinate that begins with a zero byte, as one in 128 has.
+
+    Libraries write such a coordinate in two ways, of which a TPM takes one.
     """
     while True:
         key = ec.generate_private_key(ec.SECP256R1())

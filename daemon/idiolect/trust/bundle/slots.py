@@ -177,8 +177,10 @@ def _checked(name: str) -> str:
 
 
 def _put(new: Path, place: Path) -> None:
-    """Give a directory its name. What has that name already, such as the same model with other approvals, changes
-    places with it in one step: the slot is never empty.
+    """Give a directory its name.
+
+    Another one of that name, such as the same model with other approvals, changes places with it in one step: the slot
+    is never empty.
     """
     if not place.exists():
         new.rename(place)

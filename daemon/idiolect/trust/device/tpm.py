@@ -183,8 +183,7 @@ class Tpm:
         _patiently(remove)
 
     def quote(self, handle: int, pcr: int, qualifying: bytes) -> tuple[bytes, bytes]:
-        """Return a TPMS_ATTEST over one PCR and ``qualifying`` (32 bytes at most), and its TPMT_SIGNATURE, marshalled.
-        """
+        """Return a TPMS_ATTEST over one PCR and ``qualifying`` (up to 32 bytes) and its TPMT_SIGNATURE, marshalled."""
 
         def sign() -> tuple[bytes, bytes]:
             key = self._esys.tr_from_tpmpublic(handle)
