@@ -1,8 +1,8 @@
-"""Megabytes come in or go out of the daemon one after the other: whose turn it is.
+"""Lets large bodies into the daemon, and large answers out of it, one after the other, and says whose turn it is.
 
 A person's copy lies in memory whole while it is read or written. Whoever wants that while somebody else's is under way
-waits in the order of coming, and each caller has one place: one who sends half a copy at a time, again and again,
-costs the others the seconds of one, and never a place.
+waits in the order of coming, and each caller has one place: one who sends half a copy at a time, again and again, costs
+the others the seconds of one, and never a place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PLACES = 8
 
 
 class Copies:
-    """One large body or answer at a time. Everything belongs to the event loop."""
+    """Lets one large body or answer through at a time. Everything belongs to the event loop."""
 
     def __init__(self, wait_s: float) -> None:
         """``wait_s``: how long somebody waits before being told to come again, in seconds."""
@@ -30,7 +30,7 @@ class Copies:
 
     @property
     def callers(self) -> int:
-        """Those that wait or are served."""
+        """Return those that wait or are served."""
         return len(self._callers)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Doors: who comes in through a socket, and what there is for them. ``control.server`` serves whatever has one."""
+"""Doors: a door decides who comes in through a socket, and which routes there are. ``control.server`` serves a door."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ class Door(Protocol):
 
     @property
     def routes(self) -> requests.Routes:
-        """What can be asked here at all."""
+        """Return all routes that can be asked for through this door."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What every answer carries."""
+        """Return the header fields that every answer carries."""
 
     async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:
-        """Who asks, and what: strangers are refused first, then what is not there, then what is not for them."""
+        """Return who asks, and the route asked for.
+
+        Strangers are refused first, then paths that are not there, then routes that are not for them.
+
+        Raises:
+            RequestError: the request is refused.
+        """
 
 
 class KernelDoor:
-    """The control socket: the kernel says who asks (SO_PEERCRED, SO_PEERGROUPS), the configuration what they may."""
+    """The control socket's door.
+
+    The kernel says who asks (SO_PEERCRED, SO_PEERGROUPS), the configuration what they may.
+    """
 
     headers: Mapping[str, str] = {}
 
@@ -37,7 +46,7 @@ class KernelDoor:
         self.routes = routes
 
     async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:
-        """``RequestError`` 403, 404 or 405."""
+        """Return who asks, by the kernel's word, and the route. Raises ``RequestError`` 403, 404 or 405."""
         peer = peer_of(sock)
         role = self._need(role_of(peer, self._roles), Role.OBSERVER)
         route = requests.find_route(self.routes, request.method, request.path)
@@ -60,5 +69,5 @@ class OpenDoor:
         self.routes = routes
 
     async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:  # noqa: ARG002
-        """``RequestError`` 404 or 405."""
+        """Return who asks, and the route. Raises ``RequestError`` 404 or 405."""
         return requests.Caller(), requests.find_route(self.routes, request.method, request.path)

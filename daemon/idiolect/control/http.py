@@ -66,19 +66,19 @@ class Pieces(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
         super().__init__(asyncio.StreamReader(_PIECE), connected)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # a hint
-        """Where the next piece goes."""
+        """Return the buffer into which asyncio reads the next piece."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """A piece has come."""
+        """Hand a piece that has come, ``nbytes`` long, to the stream reader."""
         self.data_received(bytes(self._buffer[:nbytes]))
 
 
 class SecurePieces(Pieces):
-    """The same behind TLS, which cannot be closed by halves."""
+    """Reads pieces from a connection behind TLS, which cannot be closed by halves."""
 
     def eof_received(self) -> bool:
-        """That was all: close."""
+        """End the input, and have asyncio close the connection."""
         super().eof_received()
         return False
 
@@ -110,11 +110,11 @@ class Wire:
 
     @property
     def socket(self) -> Any:
-        """The connected socket, for asking the kernel who is there."""
+        """Return the connected socket, for asking the kernel who is there."""
         return self._writer.get_extra_info("socket")
 
     async def head(self) -> Request:
-        """Wait for the request's head. ``RequestError`` 400, or 422 for a parameter given twice."""
+        """Wait for the request's head. Raises ``RequestError`` 400, or 422 for a parameter given twice."""
         lines = _Lines(self._line_bytes)
         while (rest := lines.feed(await self._receive())) is None:
             pass
@@ -136,7 +136,10 @@ class Wire:
         return Request(event.method.decode("ascii"), path, query, fields)
 
     async def body(self, cap: int) -> bytearray:
-        """The request's body, up to ``cap`` bytes. ``RequestError`` 413 (larger) or 400 (not what the head said)."""
+        """Return the request's body, up to ``cap`` bytes.
+
+        Raises ``RequestError`` 413 (larger) or 400 (not what the head said).
+        """
         too_large = RequestError(413, "body", f"is larger than {cap} bytes")
         if self._length > cap:
             raise too_large
@@ -159,7 +162,7 @@ class Wire:
         return body
 
     async def while_there(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """The result of ``work``, which is cancelled if the caller hangs up: half-closing counts as that."""
+        """Return the result of ``work``, which is cancelled if the caller hangs up: half-closing counts as that."""
         working = asyncio.ensure_future(work)
         tasks: set[asyncio.Future[Any]] = {working}
         try:
@@ -177,7 +180,8 @@ class Wire:
                 await asyncio.wait(left)  # two must not read at once, and a place is free when its work has ended
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Send all of an answer; ``ConnectionResetError`` after a part of another, which cannot be taken back."""
+        """Send a whole answer. Raises ``ConnectionResetError`` after a part of another one: that cannot be taken back.
+        """
         if self._answering:
             raise ConnectionResetError
         data = self._start(status, {**headers, "Content-Length": str(len(body))})
@@ -191,16 +195,16 @@ class Wire:
         await self._writer.drain()
 
     def begin(self, headers: Mapping[str, str]) -> None:
-        """Start an answer, 200, whose length nobody knows."""
+        """Start an answer, 200, of unknown length."""
         self._writer.write(self._start(200, headers))
 
     async def send(self, data: bytes) -> None:
-        """More of it; waits for a caller that reads slowly, with at most 64 KiB beside ``data`` in memory."""
+        """Send more of it; wait for a caller that reads slowly, with at most 64 KiB beside ``data`` in memory."""
         self._writer.write(self._http.send(h11.Data(data=data)))
         await self._writer.drain()
 
     def end(self) -> None:
-        """That was all of it."""
+        """End an answer that ``begin`` started."""
         self._writer.write(self._http.send(h11.EndOfMessage()))
 
     async def close(self, linger: float) -> None:
@@ -235,7 +239,7 @@ class Wire:
             raise RequestError(400, "body", "is not what its headers say") from None
 
     async def _more(self) -> int:
-        """Give h11 some more of the body; its size."""
+        """Give h11 some more of the body, and return its size."""
         if self._http.they_are_waiting_for_100_continue:
             self._writer.write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
         await asyncio.sleep(0)  # a read of what has already come would not let anybody else run
@@ -267,7 +271,7 @@ class _Lines:
         self._size = 0
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take ``data``; what follows the head once that is complete. ``RequestError`` 400."""
+        """Take ``data``, and return what follows the head once that is complete. Raises ``RequestError`` 400."""
         self._rest += data
         while (end := self._rest.find(b"\r\n")) >= 0:
             line = bytes(self._rest[:end])
@@ -292,7 +296,7 @@ class _Lines:
         self._lines.append(line)
 
     def check_framing(self) -> None:
-        """``RequestError`` 400 where the head could be read in two ways."""
+        """Raise ``RequestError`` 400 where the head could be read in two ways."""
         names = [line.partition(b":")[0].lower() for line in self._lines[1:]]
         twice = any(names.count(name) > 1 for name in _ONCE)  # 5, and of 4: Content-Length
         chunks, sized = b"transfer-encoding" in names, b"content-length" in names
@@ -302,15 +306,15 @@ class _Lines:
             raise _not_http()
 
     def raw(self) -> bytes:
-        """The head as it came."""
+        """Return the head as it came."""
         return b"\r\n".join((*self._lines, b"", b""))
 
     def has(self, name: str) -> bool:
-        """There is a field ``name`` (lower case)."""
+        """Return True if there is a field ``name`` (lower case)."""
         return any(found == name.encode() for found, _ in self._fields())
 
     def field(self, name: bytes, default: bytes = b"") -> bytes:
-        """The value of ``name`` (lower case)."""
+        """Return the value of ``name`` (lower case)."""
         return next((value for found, value in self._fields() if found == name), default)
 
     def _fields(self) -> Iterable[tuple[bytes, bytes]]:
@@ -320,7 +324,7 @@ class _Lines:
 
 
 def _parse_target(target: str) -> tuple[str, dict[str, str]]:
-    """Path and query of an origin-form, absolute-form or asterisk-form target, RFC 9112, 3.2."""
+    """Return path and query of an origin-form, absolute-form or asterisk-form target, RFC 9112, 3.2."""
     if absolute := _ABSOLUTE.match(target):
         target = target[absolute.end() :]
         target = target if target.startswith("/") else "/" + target

@@ -49,7 +49,7 @@ USUAL, COSTLY, PAUSES, STRANGERS = Rate(50.0, 200), Rate(1.0, 10), Rate(2.0, 20)
 
 
 class TooOften(RequestError):
-    """429; ``retry_s`` whole seconds until it is worth asking again."""
+    """Raised with status 429; ``retry_s`` are whole seconds until it is worth asking again."""
 
     def __init__(self, retry_s: int) -> None:
         super().__init__(429, "rate", f"too many requests: ask again in {retry_s} s")
@@ -65,7 +65,7 @@ class Bucket:
 
     @property
     def full(self) -> bool:
-        """Whether it is like a fresh one."""
+        """Return True if as many tokens are in it as in a fresh one."""
         self._fill()
         return self._left >= self._rate.burst
 
@@ -75,7 +75,7 @@ class Bucket:
         self._at = now
 
     def take(self) -> float:
-        """Take one: 0.0 when there was one, else the seconds until there is."""
+        """Take one; return 0.0 when there was one, else the seconds until there is."""
         self._fill()
         if self._left >= 1:
             self._left -= 1
@@ -85,7 +85,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """One caller's buckets."""
+    """The three buckets of one caller: for any request, for costly ones, and for pausing."""
 
     usual: Bucket
     costly: Bucket
@@ -109,7 +109,7 @@ class Rates:
         self._strangers, self._others = self._fresh(strangers), self._fresh(usual)
 
     def check(self, caller: Caller, path: str) -> None:
-        """Count a request. ``TooOften`` when there were too many."""
+        """Count a request. Raises ``TooOften`` when there were too many."""
         if owns_it(caller):
             return
         own = self._of(key_of(caller))

@@ -23,7 +23,7 @@ _GROUPS_BYTES = 1024
 
 
 class Role(IntEnum):
-    """What a caller may do; each role includes those before it."""
+    """The roles of callers, the lowest first; each may do all that those before it may."""
 
     OBSERVER = 1
     USER = 2
@@ -35,22 +35,22 @@ class Roles(Protocol):
 
     @property
     def observer(self) -> Sequence[str]:
-        """May see status and events."""
+        """Return the groups whose members may see status and events."""
 
     @property
     def user(self) -> Sequence[str]:
-        """May also pause."""
+        """Return the groups whose members may also pause, teach, and ask about people."""
 
     @property
     def admin(self) -> Sequence[str]:
-        """May do everything."""
+        """Return the groups whose members may do everything."""
 
 
 class Credentials(Protocol):
     """The one thing needed from a socket, so that asyncio's wrapped sockets serve as well."""
 
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
-        """As ``socket.socket`` has it."""
+        """Return a socket option's value, like ``socket.socket.getsockopt``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ class Peer:
 
 
 def peer_of(sock: Credentials) -> Peer:
-    """The process at the other end of a connected Unix socket."""
+    """Return the process at the other end of a connected Unix socket."""
     _pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return Peer(uid, frozenset({gid, *_groups(sock, uid, gid)}))
 
 
 def uid_of(sock: Credentials) -> int:
-    """The user of the process at the other end; -1 where the kernel does not say."""
+    """Return the user of the process at the other end; -1 where the kernel does not say."""
     try:
         return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
     except OSError:
@@ -76,7 +76,7 @@ def uid_of(sock: Credentials) -> int:
 
 
 def _groups(sock: Credentials, uid: int, gid: int) -> Sequence[int]:
-    """Supplementary groups: of the process itself, or those of its user where the kernel cannot say."""
+    """Return supplementary groups: of the process itself, or those of its user where the kernel cannot say."""
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
         return [value for (value,) in struct.iter_unpack("I", raw)]
@@ -91,7 +91,10 @@ def _groups(sock: Credentials, uid: int, gid: int) -> Sequence[int]:
 
 
 def role_of(peer: Peer, roles: Roles) -> Role | None:
-    """The highest role of ``peer``: root and our own user are admins, others by group; None is a stranger."""
+    """Return the highest role of ``peer``, None for a stranger.
+
+    Root and our own user are admins, others have their role by group.
+    """
     if peer.uid in (0, os.geteuid()):
         return Role.ADMIN
     for role in sorted(Role, reverse=True):
@@ -101,7 +104,7 @@ def role_of(peer: Peer, roles: Roles) -> Role | None:
 
 
 def user_of(peer: Peer) -> str:
-    """The name of a peer's user, "" when the system knows none."""
+    """Return the name of a peer's user, "" when the system knows none."""
     try:
         return pwd.getpwuid(peer.uid).pw_name
     except KeyError:
@@ -109,17 +112,17 @@ def user_of(peer: Peer) -> str:
 
 
 def groups_for(role: Role, roles: Roles) -> Sequence[str]:
-    """Names of the groups that give exactly ``role``."""
+    """Return the names of the groups that give exactly ``role``."""
     return {Role.OBSERVER: roles.observer, Role.USER: roles.user, Role.ADMIN: roles.admin}[role]
 
 
 def missing_groups(roles: Roles) -> list[str]:
-    """Groups that the configuration names and the system does not know."""
+    """Return the groups that the configuration names and the system does not know."""
     return sorted({name for role in Role for name in groups_for(role, roles) if _gid(name) is None})
 
 
 def how_to_get(role: Role, roles: Roles) -> str:
-    """The next step for a caller who lacks ``role``: join the least powerful group that gives it."""
+    """Return the next step for a caller who lacks ``role``: join the least powerful group that gives it."""
     for enough in (each for each in Role if each >= role):
         for name in groups_for(enough, roles):
             if _gid(name) is not None:
@@ -128,7 +131,7 @@ def how_to_get(role: Role, roles: Roles) -> str:
 
 
 def _gid(name: str) -> int | None:
-    """Asked at every request: a group made while the daemon runs counts at once."""
+    """Return a group's id. It is looked up at every request: a group made while the daemon runs counts at once."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

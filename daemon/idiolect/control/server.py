@@ -69,19 +69,19 @@ class Settings(Protocol):
 
     @property
     def socket(self) -> Path:
-        """Where to listen."""
+        """Return the path of the socket to listen on."""
 
     @property
     def roles(self) -> Roles:
-        """Who may do what."""
+        """Return the groups of each role."""
 
     @property
     def max_clients(self) -> int:
-        """Requests served at once, 1 or more."""
+        """Return how many requests are served at once, 1 or more."""
 
 
 def control_server(daemon: Daemon, settings: Settings, limits: Limits | None = None) -> Server:
-    """The control API on the socket of ``settings``, or on systemd's."""
+    """Return a server for the control API on the socket of ``settings``, or on systemd's."""
 
     def opening() -> Listener:
         listener = open_listener(settings.socket)
@@ -119,17 +119,17 @@ class Server:
 
     @property
     def connected(self) -> int:
-        """Connections that are open, whatever they do."""
+        """Return how many connections are open, whatever they do."""
         return self._acceptor.busy
 
     @property
     def busy(self) -> int:
-        """Requests that are being served."""
+        """Return how many requests are being served."""
         return self._places.taken
 
     @property
     def bringing(self) -> int:
-        """Callers that bring or take a copy, or wait for it."""
+        """Return how many callers bring or take a copy, or wait for it."""
         return self._copies.callers
 
     async def start(self) -> None:
@@ -141,7 +141,7 @@ class Server:
         await self._acceptor.stop(self._daemon.hub.hang_up)
 
     def _admit(self, transport: asyncio.WriteTransport) -> bool:
-        """Whether there is a place for a connection; it is held until the connection is lost."""
+        """Take a place for a connection until it is lost; return False where there is none."""
         sock = transport.get_extra_info("socket")
         guest = self._guests.enter(uid_of(sock), transport.abort)
         if guest is not None:
@@ -161,7 +161,7 @@ class Server:
             writer.transport.abort()
 
     async def _connection(self, wire: Wire, guest: Guest) -> None:
-        """One connection from its first byte to its last; never raises but when cancelled."""
+        """Serve one connection from its first byte to its last; never raises but when cancelled."""
         try:
             await self._converse(wire, guest)
         except (ConnectionError, TimeoutError):
@@ -194,7 +194,7 @@ class Server:
             await wire.close(linger)
 
     async def _serve(self, wire: Wire, request: Request, whole: asyncio.Timeout, guest: Guest) -> None:
-        """One request, whatever comes of it."""
+        """Serve one request, whatever comes of it."""
         try:
             caller, route = await self._door.admit(wire.socket, request)
             self._hurry(caller, request.path)
@@ -216,7 +216,7 @@ class Server:
     async def _dispatch(
         self, wire: Wire, request: Request, whole: asyncio.Timeout, known: tuple[requests.Caller, requests.Route, Guest]
     ) -> requests.Reply | None:
-        """The answer; None when it was a stream, and has been sent."""
+        """Return the answer; None when it was a stream, and has been sent."""
         caller, route, guest = known
         body: dict[str, object] = {}
         if request.method == "POST":
@@ -235,7 +235,7 @@ class Server:
             )
 
     def _hurry(self, caller: requests.Caller, path: str) -> None:
-        """``TooOften`` for who asks too often; the journal hears of it once a minute."""
+        """Raise ``TooOften`` for who asks too often; the journal hears of it once a minute."""
         try:
             self._rates.check(caller, path)
         except TooOften:
@@ -266,7 +266,7 @@ class Server:
         return requests.parse_copy(source)
 
     async def _stream(self, wire: Wire, caller: requests.Caller, last_id: str | None) -> None:
-        """The event stream, from after ``last_id`` if that is given, until somebody hangs up."""
+        """Send the event stream, from after ``last_id`` if that is given, until somebody hangs up."""
         with self._daemon.hub.subscribe(last_id) as subscription:
             wire.begin({**self._door.headers, "Content-Type": "text/event-stream", "Cache-Control": "no-store"})
             try:
@@ -294,7 +294,7 @@ class Server:
 
 
 def _opening(subscription: Subscription) -> bytes:
-    """What a stream begins with: whether something is missing, and from which id on nothing is."""
+    """Return the beginning of a stream: if events are missing, and from which id on none is."""
     begin = f"retry: 1000\nid: {subscription.begin}\n: from here on nothing is missed\n\n".encode()
     if not subscription.gap:
         return begin if subscription.begin else b"retry: 1000\n\n"
@@ -302,7 +302,7 @@ def _opening(subscription: Subscription) -> bytes:
 
 
 def _is_json(content_type: str) -> bool:
-    """application/json, RFC 8259; a charset is not its business, but utf-8 is what people write there."""
+    """Return True for application/json, RFC 8259. It has no charset, but utf-8 is what people write there."""
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     pairs = (parameter.partition("=")[::2] for parameter in parameters)
     return kind == "application/json" and all(v.strip('"') == "utf-8" for name, v in pairs if name == "charset")

@@ -31,7 +31,7 @@ class Seldom:
         self._clock, self._said = clock, -MINUTE_S
 
     def now(self) -> bool:
-        """Whether something may be said again; then it counts as said."""
+        """Return True if the last time is a minute ago or more; this time is the last one then."""
         now = self._clock()
         if now - self._said < MINUTE_S:
             return False
@@ -46,7 +46,7 @@ class _Greeting(asyncio.Protocol):
         self._connected = connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
+        """Pause reading, and hand over the connection."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket has
         transport.pause_reading()
         self._connected(transport)
@@ -73,7 +73,7 @@ class Acceptor:
 
     @property
     def busy(self) -> int:
-        """Connections that are being served."""
+        """Return how many connections are being served."""
         return len(self._tasks)
 
     async def start(self) -> None:

@@ -14,7 +14,10 @@ KEPT_S = 2.0
 
 
 class Shared(Generic[T]):
-    """What ``make`` makes, once for all who wait for it, and for ``keep_s`` seconds after that. Of the event loop."""
+    """Keeps one result of ``make`` for all who wait for it, and for ``keep_s`` seconds after that.
+
+    Belongs to the event loop.
+    """
 
     def __init__(self, make: Callable[[], Awaitable[T]], keep_s: float = KEPT_S) -> None:
         self._make, self._keep_s = make, keep_s
@@ -22,7 +25,7 @@ class Shared(Generic[T]):
         self._until = float("-inf")
 
     async def get(self) -> T:
-        """The answer. What ``make`` raises goes to all who wait, and is not kept."""
+        """Return the answer. What ``make`` raises goes to all who wait, and is not kept."""
         made = self._making
         if made is None or (made.done() and not self._fresh(made)):
             made = self._making = asyncio.ensure_future(self._made())

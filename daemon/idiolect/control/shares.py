@@ -35,19 +35,19 @@ ANONYMOUS = "anonymous"
 
 
 def trusted(uid: int) -> bool:
-    """Whether it is root, or the daemon's own user: either could stop the daemon anyway."""
+    """Return True for root and the daemon's own user: either could stop the daemon anyway."""
     return uid in (0, os.geteuid())
 
 
 def key_of(caller: Caller) -> str:
-    """Whose share it is: a person's, whatever browser she uses, or a Unix user's."""
+    """Return the key of a caller's share: a person's, whatever browser she uses, or a Unix user's."""
     if caller.person:
         return f"person {caller.person}"
     return ANONYMOUS if caller.uid < 0 else f"uid {caller.uid}"
 
 
 def owns_it(caller: Caller) -> bool:
-    """Whether a caller is ``trusted``; a browser is not, whoever let it in."""
+    """Return True for a ``trusted`` caller; a browser is not trusted, whoever let it in."""
     return not caller.person and trusted(caller.uid)
 
 
@@ -77,7 +77,7 @@ class Guests:
         self._here: dict[Guest, None] = {}
 
     def enter(self, uid: int, drop: Callable[[], None]) -> Guest | None:
-        """Let a connection in; None where there is no place for it."""
+        """Let a connection in; return None where there is no place for it."""
         ours = trusted(uid)
         own = [guest for guest in self._here if guest.uid == uid]
         if len(own) >= self._share and not ours and not self._make_room(own):
@@ -90,7 +90,7 @@ class Guests:
         return guest
 
     def leave(self, guest: Guest) -> None:
-        """It is gone; more than once is well."""
+        """Free the place of a connection that is gone; more than once is well."""
         self._here.pop(guest, None)
 
     def _make_room(self, among: list[Guest]) -> bool:
@@ -116,7 +116,7 @@ class Places:
 
     @contextmanager
     def take(self, caller: Caller, path: str, *, short: bool) -> Iterator[None]:
-        """A place for a request, as long as it is served. ``RequestError`` 503 where there is none."""
+        """Hold a place for a request as long as it is served. Raises ``RequestError`` 503 where there is none."""
         key, ours = key_of(caller), owns_it(caller)
         extra = (SHORT if short else 0) + (URGENT if path == PAUSING else 0)
         share = self._most // 2 if key == ANONYMOUS else 3 * self._most // 4

@@ -27,7 +27,7 @@ _FIRST_FD = 3
 
 
 class ListenError(IdiolectError):
-    """A socket cannot be opened; the message names the path and the next step."""
+    """Raised when a socket cannot be opened; the message names the path and the next step."""
 
     exit_code = 73  # EX_CANTCREAT
 
@@ -48,7 +48,7 @@ class Listener:
 
 
 def open_listener(path: Path) -> Listener:
-    """The control socket: systemd's if it passed one, else a new one at ``path``. Raises ``ListenError``."""
+    """Open the control socket: systemd's if it passed one, else a new one at ``path``. Raises ``ListenError``."""
     given = inherited()
     if given is not None:
         return Listener(given, None)
@@ -58,7 +58,7 @@ def open_listener(path: Path) -> Listener:
 
 
 def make_listener(path: Path, section: str, *, group: str = "") -> Listener:
-    """A new socket at ``path``, for the ``section`` of the configuration; members of ``group`` may connect, too.
+    """Make a new socket at ``path``, for the ``section`` of the configuration; members of ``group`` may connect, too.
 
     Raises ``ListenError``. A group that there is not, or that is not ours to give, is a warning.
     """
@@ -73,7 +73,7 @@ def make_listener(path: Path, section: str, *, group: str = "") -> Listener:
 
 
 def inherited() -> socket.socket | None:
-    """The control socket among systemd's descriptors: the one of that name, else the first; None if there is none.
+    """Return the control socket among systemd's descriptors: the one of that name, else the first; None without any.
 
     All others are closed. A client of one that nobody serves is refused then, and does not wait; and from a socket of
     TCP, listening or not, whoever broke into this process could reach the network in spite of PrivateNetwork=
@@ -120,7 +120,7 @@ def _give(path: Path, section: str, group: str) -> None:
 
 
 def _unix_listener(fd: int) -> socket.socket | None:
-    """The descriptor as a listening Unix socket; any other socket is closed, and what is no socket stays."""
+    """Return the descriptor as a listening Unix socket; any other socket is closed, and what is no socket stays."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return None
     sock = socket.socket(fileno=fd)
@@ -158,7 +158,7 @@ def _make_directory(directory: Path) -> None:
 
 @contextmanager
 def _alone(path: Path, section: str) -> Iterator[None]:
-    """Two daemons starting at once must not each remove the other's fresh socket as a stale one."""
+    """Hold a lock: two daemons starting at once must not each remove the other's fresh socket as a stale one."""
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

@@ -1,4 +1,4 @@
-"""What clients hear who woke a daemon that cannot start: why, instead of a connection that breaks off.
+"""Tells clients that woke a daemon which cannot start why that is, instead of breaking their connection off.
 
 systemd starts the daemon for whoever connects to its socket. If the daemon ends without having taken that connection,
 systemd starts it again, at once and for the same client, until it gives the socket up. So all who wait are answered
@@ -20,7 +20,10 @@ _REQUEST = 65_536
 
 
 def turn_away(reason: str) -> int:
-    """Tell all who wait at systemd's socket that the daemon did not start; nothing in here waits. Returns how many."""
+    """Tell all who wait at systemd's socket that the daemon did not start, and return how many there were.
+
+    Nothing in here waits.
+    """
     listening = inherited()
     if listening is None:
         return 0
@@ -36,7 +39,7 @@ def turn_away(reason: str) -> int:
 
 
 def _answer(connection: socket.socket, reason: str) -> None:
-    """503, as `control.server` words it."""
+    """Send a 503, worded as `control.server` words it."""
     fix = "see 'journalctl -u idiolectd -n 50'; once that is mended: sudo systemctl restart idiolectd"
     message = f"idiolectd did not start: {reason}; {fix}"
     body = json.dumps({"error": {"field": "", "message": message}}).encode()

@@ -1,4 +1,4 @@
-"""What the parts of the API check alike about a request's arguments; each raises ``RequestError`` 422."""
+"""The checks of a request's arguments that parts of the API share; each raises ``RequestError`` 422."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def only(given: Mapping[str, T], *known: str) -> Mapping[str, T]:
-    """``given``, which has no other names than the ``known``."""
+    """Return ``given``, which has no other names than the ``known``."""
     for name in given:
         if name not in known:
             raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")

@@ -31,7 +31,7 @@ _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
 async def show(daemon: Daemon, call: Call) -> dict[str, object]:
-    """GET /v1/audit."""
+    """Answer GET /v1/audit with the newest entries."""
     text = only(call.query, "limit").get("limit", str(STANDARD_ENTRIES))
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_ENTRIES):
         raise RequestError(422, "limit", f"must be a whole number from 1 to {MAX_ENTRIES}")
@@ -39,23 +39,23 @@ async def show(daemon: Daemon, call: Call) -> dict[str, object]:
 
 
 async def verify(daemon: Daemon, call: Call) -> dict[str, object]:
-    """GET /v1/audit/verify."""
+    """Answer GET /v1/audit/verify with where the chain ends."""
     only(call.query)
     return await daemon.proofs.audit_verify()
 
 
 async def export(daemon: Daemon, call: Call) -> dict[str, object]:
-    """GET /v1/audit/export."""
+    """Answer GET /v1/audit/export with the log and a quote over its head."""
     return await daemon.proofs.audit_export(_nonce(call.query))
 
 
 async def attest(daemon: Daemon, call: Call) -> dict[str, object]:
-    """GET /v1/attest."""
+    """Answer GET /v1/attest with a TPM's quote over this boot."""
     return await daemon.proofs.attest(_nonce(call.query))
 
 
 async def mark_good(daemon: Daemon, call: Call) -> dict[str, object]:
-    """POST /v1/bundle/mark-good."""
+    """Answer POST /v1/bundle/mark-good with the new minimum version."""
     only(call.query)
     for name in call.body:
         raise RequestError(422, name[:64], "unknown; nothing can be said here")

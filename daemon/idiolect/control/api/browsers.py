@@ -24,19 +24,19 @@ Answer = dict[str, object]
 
 
 async def begin(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/pair."""
+    """Answer POST /v1/pair with a code for a browser."""
     body = only(call.body, "profile")
     return await daemon.pairing.begin(body.get("profile"), call.caller.user, call.caller.uid)
 
 
 async def show(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/pair."""
+    """Answer GET /v1/pair with the browsers of whom the caller may ask."""
     only(call.query)
     return await daemon.pairing.browsers(call.caller.user, call.caller.admin)
 
 
 async def forget(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/pair/forget."""
+    """Answer POST /v1/pair/forget: shut out one browser, a person's, or all."""
     body = only(call.body, "id", "profile", "all")
     named = [body[name] for name in ("id", "profile") if name in body]
     if len(body) != 1 or body.get("all", True) is not True or not all(map(_is_name, named)):

@@ -1,4 +1,4 @@
-"""What the handlers of the API may ask of the daemon, and of its parts."""
+"""The methods that the API's handlers call on the daemon and its parts, as Protocols: ``service`` stands above them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Session:
     expires: int
 
     def public(self) -> dict[str, object]:
-        """What people see of it."""
+        """Return the session as people see it, without its token."""
         return {
             "id": self.ident, "person": self.person, "profile": self.profile, "created": self.created,
             "expires": self.expires,
@@ -32,95 +32,95 @@ class Session:
 
 
 class Pairing(Protocol):
-    """What the service offers; see ``browsers.Pairing``. Raises ``RequestError``."""
+    """Lets browsers in, and shuts them out (``browsers.Pairing``). Raises ``RequestError``."""
 
     async def identity(self) -> bytes:
-        """The TLS key and certificate, PEM, as soon as there are keys to keep them under."""
+        """Return the TLS key and certificate, PEM, as soon as there are keys to keep them under."""
 
     async def begin(self, name: object, user: str, uid: int) -> dict[str, object]:
-        """A code."""
+        """Make a code with which a browser comes in for the person ``name``."""
 
     async def redeem(self, code: object) -> tuple[str, Session]:
-        """A token, for a code."""
+        """Return a browser's token and session in exchange for a code."""
 
     async def session(self, token: str) -> Session | None:
-        """Whose browser it is."""
+        """Return the session that a token belongs to, None for no session."""
 
     async def end(self, token: str) -> None:
-        """It is nobody's any more."""
+        """End the session that a token belongs to."""
 
     async def browsers(self, user: str, admin: bool) -> dict[str, object]:
-        """All that are let in."""
+        """Return all browsers of whom the caller may ask."""
 
     async def forget(self, what: Mapping[str, object], user: str, admin: bool) -> dict[str, object]:
-        """Some are let in no more."""
+        """Shut out the browsers that ``what`` names."""
 
 
 class People(Protocol):
-    """What the service offers; see ``people.People`` and ``enrolment.Enrolment``."""
+    """Answers all questions about people (``people.People``). Raises ``RequestError``."""
 
     async def people(self) -> dict[str, object]:
-        """Everybody."""
+        """Return everybody that the device knows, and who is addressed."""
 
     async def ask_consent(self, name: object, purposes: list[str], language: str) -> dict[str, object]:
-        """Put the question."""
+        """Put the question of consent to somebody, and return its notice and token."""
 
     async def agree(self, token: str, user: str, uid: int) -> dict[str, object]:
-        """Settle it, for the paired user."""
+        """Settle a question for the Unix user who is paired with that person."""
 
     async def consent_state(self, token: str) -> dict[str, object]:
-        """Whether it is open."""
+        """Return if a question still waits for its answer."""
 
     async def withdraw(self, name: object, purpose: str, user: str, uid: int) -> dict[str, object]:
-        """Take a consent back."""
+        """Take back a consent, and delete what was kept under it."""
 
     async def erase(self, name: object, user: str, admin: bool) -> dict[str, object]:
-        """Forget somebody altogether."""
+        """Delete everything of a person."""
 
     async def address(self, name: object) -> dict[str, object]:
-        """Say who speaks."""
+        """Set whose phrases count from now on."""
 
     async def pause(self, seconds: float | None, active: bool) -> dict[str, object]:
-        """Stop or resume learning."""
+        """Stop learning, for ``seconds`` or until told otherwise (None), or resume it."""
 
     async def correct(self, event: str, phrase: object, user: str) -> dict[str, object]:
-        """What was meant."""
+        """Take note of the phrase that was meant in an event."""
 
     async def confirm(self, event: str, user: str) -> dict[str, object]:
-        """It was understood."""
+        """Take note that an event was understood."""
 
     async def see(self, what: str, name: object, adapter: int | None, user: str) -> dict[str, object]:
-        """review, history, report or explain."""
+        """Return a person's review, history, report or explanation."""
 
     async def verify(self, name: object, number: int, user: str) -> dict[str, object]:
-        """Prove a version."""
+        """Prove a version: check its signature, and make its file again."""
 
     async def forget(self, name: object, what: Mapping[str, object], user: str) -> dict[str, object]:
-        """Forget something."""
+        """Delete the examples that ``what`` names."""
 
     async def share(self, name: object, phrase: object, wanted: bool, user: str) -> dict[str, object]:
         """Let everybody say a phrase."""
 
     async def rollback(self, name: object, user: str) -> dict[str, object]:
-        """Take a version back."""
+        """Take a person's version out of use."""
 
     async def export(self, name: object, passphrase: str, user: str) -> dict[str, object]:
-        """The person's copy."""
+        """Return the person's copy, sealed with the passphrase."""
 
     async def bring(self, name: object, document: Mapping[str, Any], passphrase: str, user: str) -> dict[str, object]:
-        """A copy, back."""
+        """Take back a copy that was exported, here or on another device."""
 
 
 class Teaching(Protocol):
-    """One enrolment at a time."""
+    """Teaches one phrase at a time (``enrolment.Enrolment``). Raises ``RequestError``."""
 
     async def start(
         self, name: object, phrase: object, samples: int, speak: str, user: str, *, session: str
     ) -> dict[str, object]:
-        """Begin."""
+        """Begin to teach a phrase, and return the first state."""
 
     def state(self, user: str, session: str) -> dict[str, object]:
-        """Where it stands."""
+        """Return how far the teaching is, and its result in the end."""
 
     async def take_back(self, number: int, ident: str, user: str, session: str) -> dict[str, object]:
         """Let a take count no more."""
@@ -129,110 +129,110 @@ class Teaching(Protocol):
         """Let a refused take count."""
 
     def cancel(self) -> dict[str, object]:
-        """Give up."""
+        """End the teaching without a result."""
 
 
 class Windows(Protocol):
-    """What the service offers; see ``windows.Windows``."""
+    """Learns when the house is quiet (``service.idle.scheduler``)."""
 
     def ask(self) -> None:
-        """Learn now."""
+        """Ask for a round now: comfort does not count until it is done."""
 
     def status(self) -> dict[str, object]:
-        """What is due, and what it waits for."""
+        """Return the jobs that are due, and the conditions they wait for."""
 
     def closed(self) -> RequestError:
-        """Why nothing can be learnt, where the state is "off"."""
+        """Return the error that says why nothing can be learnt, where the state is "off"."""
 
 
 class Box(Protocol):
-    """What the service offers; see ``box.Box``."""
+    """Hears from the box around the daemon (``service.playback``)."""
 
     def playback(self, seconds: float | None) -> dict[str, object]:
-        """Something is played, for so long at most; None: no more."""
+        """Take note that something is played, for so long at most; None: no more."""
 
 
 class Proofs(Protocol):
-    """What the service offers about keys and audit log. Raises ``RequestError`` where there is nothing to offer."""
+    """Proves things with keys and audit log. Raises ``RequestError`` where there are none."""
 
     async def audit(self, limit: int) -> dict[str, object]:
-        """The newest entries."""
+        """Return the newest entries, oldest first."""
 
     async def audit_verify(self) -> dict[str, object]:
-        """Walk the chain."""
+        """Walk the whole chain, and return where it ends."""
 
     async def audit_export(self, nonce: bytes) -> dict[str, object]:
-        """The log for somebody else to check."""
+        """Return the log for somebody else to check."""
 
     async def attest(self, nonce: bytes) -> dict[str, object]:
-        """What this boot measured."""
+        """Return a TPM's quote over what this boot measured."""
 
     async def mark_good(self) -> dict[str, object]:
         """Raise the minimum version to the running bundle's."""
 
 
 class Measuring(Protocol):
-    """What the service offers; see ``metrics.Measuring``."""
+    """Gathers the numbers for `/metrics` (``service.metrics``)."""
 
     async def measures(self) -> Measures:
-        """Everything, within a third of a second."""
+        """Return everything that is measured, within a third of a second."""
 
 
 class Daemon(Protocol):
-    """What the service offers to the API. Quick and thread-safe; called on the event loop's thread."""
+    """The daemon as the API sees it. Quick and thread-safe; called on the event loop's thread."""
 
     @property
     def hub(self) -> EventStream:
-        """Where the daemon's happenings are published."""
+        """Return the stream on which the daemon's events are published."""
 
     @property
     def proofs(self) -> Proofs:
-        """What it can prove, and the bundle."""
+        """Return the part that answers for keys, bundle and audit log."""
 
     @property
     def people(self) -> People:
-        """Whom it knows, and what it learnt of them."""
+        """Return the part that answers for people, and for what is kept of them."""
 
     @property
     def windows(self) -> Windows:
-        """When it learns."""
+        """Return the part that decides when to learn."""
 
     @property
     def pairing(self) -> Pairing:
-        """Which browsers may show the page."""
+        """Return the part that knows which browsers may show the page."""
 
     @property
     def box(self) -> Box:
-        """What it is built into."""
+        """Return the part that hears from the box around the daemon."""
 
     @property
     def measuring(self) -> Measuring:
-        """What can be measured about it."""
+        """Return the part that gathers the numbers for `/metrics`."""
 
     @property
     def teaching(self) -> Teaching:
-        """Teaching a phrase, live."""
+        """Return the part that teaches a phrase, live."""
 
     def status(self) -> dict[str, object]:
-        """Everything about the daemon at a glance; "listening" holds {"state", "paused_until"}."""
+        """Return everything about the daemon at a glance; "listening" holds {"state", "paused_until"}."""
 
     def pause(self, seconds: float | None) -> None:
         """Stop listening, for so long or until resumed (None); survives a restart."""
 
     def resume(self) -> None:
-        """Listen again."""
+        """Listen again after a pause."""
 
     def config(self) -> dict[str, object]:
-        """The configuration in force, defaults included."""
+        """Return the configuration in force, defaults included."""
 
     def origins(self) -> dict[str, object]:
-        """Where each key that is set was set, by its dotted name: {"file", "line"}."""
+        """Return where each key that is set was set, by its dotted name: {"file", "line"}."""
 
     def reload(self) -> dict[str, object]:
         """Read the configuration again: {"taken", "at_next_start", "problems"}; refused, the old one stays."""
 
     async def devices(self) -> list[dict[str, object]]:
-        """The sound cards one could capture from."""
+        """Return the sound cards one could capture from."""
 
     async def doctor(self) -> list[dict[str, object]]:
-        """Checks of the running daemon: {"check", "ok", "level": ok | warn | fail, "detail", "fix"}."""
+        """Return checks of the running daemon: {"check", "ok", "level": ok | warn | fail, "detail", "fix"}."""

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 async def see(daemon: Daemon, call: Call) -> dict[str, object]:
-    """GET /v1/learn."""
+    """Answer GET /v1/learn with what learning waits for."""
     _nothing(call)
     return daemon.windows.status()
 
 
 async def ask(daemon: Daemon, call: Call) -> dict[str, object]:
-    """POST /v1/learn."""
+    """Answer POST /v1/learn: ask for a round now."""
     _nothing(call)
     status = daemon.windows.status()
     if status["state"] == "off":

@@ -12,20 +12,20 @@ class Spread(Protocol):
 
     @property
     def bounds(self) -> tuple[float, ...]:
-        """Upper ends, rising."""
+        """Return the upper ends of the ranges, rising, in seconds."""
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many there were in each, one more than ``bounds``."""
+        """Return how many durations there were in each range, one number more than ``bounds``."""
 
     @property
     def total(self) -> float:
-        """Their sum."""
+        """Return the sum of all durations, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What the vault knows: nothing of it while there are no keys. Counts are since the start of the daemon.
+    """Numbers from the vault, none while there are no keys. Counts are since the start of the daemon.
 
     ``adapters``: versions by state; ``newest``: the highest number in use; ``verdicts``: of the gate, "passed" or the
     number of the check that failed; ``rounds``: by what came of them; ``moves``: of versions, by the state that they
@@ -54,7 +54,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Everything that is exported, as of now."""
+    """All numbers that are exported, at one moment."""
 
     version: str
     bundle: tuple[str, int, bool]

@@ -39,7 +39,7 @@ JOBS = ("expire", "rebuild", "selftest", "checkpoint")
 
 
 async def show(daemon: Daemon, call: Call) -> Reply:
-    """GET /metrics. ``RequestError`` 503 without prometheus-client."""
+    """Answer GET /metrics. Raises ``RequestError`` 503 without prometheus-client."""
     from idiolect.control.api.requests import Reply, check_keys
 
     check_keys(call.query, ())
@@ -48,7 +48,7 @@ async def show(daemon: Daemon, call: Call) -> Reply:
 
 
 def text(library: ModuleType, now: Measures) -> bytes:
-    """The measures as Prometheus reads them."""
+    """Return the measures as Prometheus reads them."""
     registry = library.CollectorRegistry(auto_describe=False)
     registry.register(_Collector(library, now))
     written: bytes = library.generate_latest(registry)
@@ -56,7 +56,7 @@ def text(library: ModuleType, now: Measures) -> bytes:
 
 
 def _library() -> ModuleType:
-    """prometheus-client, which wants TLS for servers of its own that nobody starts here."""
+    """Load prometheus-client, which wants TLS for servers of its own that nobody starts here."""
     modules: dict[str, ModuleType | None] = dict(sys.modules)
     if modules.get("ssl", sys) is None:  # see __main__: asyncio has done without it by now
         del sys.modules["ssl"]
@@ -69,18 +69,18 @@ def _library() -> ModuleType:
 
 
 class _Collector:
-    """The families, in the order in which a person would look at them."""
+    """Builds the families, in the order in which a person would look at them."""
 
     def __init__(self, library: ModuleType, now: Measures) -> None:
         self._core: Any = library.metrics_core
         self._now = now
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: names are known when they are collected, and there is one collector."""
+        """Return nothing: names are known when they are collected, and there is one collector."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All of it."""
+        """Yield all families, part by part."""
         yield from self._about()
         yield from self._heard()
         yield from self._sound()
@@ -191,19 +191,19 @@ class _Collector:
 
     @staticmethod
     def _filled(family: Any, values: Mapping[str, int], known: tuple[str, ...]) -> Metric:
-        """A value for each word; what is ``known`` is there from the beginning, as 0: so growth can be seen."""
+        """Add a value for each word; what is ``known`` is there from the beginning, as 0: so growth can be seen."""
         for word, count in {**dict.fromkeys(known, 0), **values}.items():
             family.add_metric([word], count)
         found: Metric = family
         return found
 
     def _state(self, name: str, about: str, state: str, states: tuple[str, ...]) -> Metric:
-        """1 for the state that holds and 0 for the others; one that is new is told, too."""
+        """Add 1 for the state that holds and 0 for the others; one that is new is told, too."""
         return self._gauges(name, about, "state", {state: 1}, states)
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], spread: Spread) -> None:
-    """One histogram: counts up to each bound."""
+    """Add one histogram: counts up to each bound."""
     so_far, buckets = 0, []
     for bound, count in zip((*map(str, spread.bounds), "+Inf"), spread.counts, strict=True):
         so_far += count

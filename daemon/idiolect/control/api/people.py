@@ -71,13 +71,13 @@ def _passphrase(body: Mapping[str, object]) -> str:
 
 
 async def people(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/consent."""
+    """Answer GET /v1/consent with the people that the device knows."""
     only(call.query)
     return await daemon.people.people()
 
 
 async def ask(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/consent."""
+    """Answer POST /v1/consent: put the question of consent."""
     body = only(call.body, "name", "purposes", "language")
     purposes = body.get("purposes")
     if not isinstance(purposes, list) or not all(isinstance(p, str) for p in purposes) or len(purposes) > 16:
@@ -86,36 +86,36 @@ async def ask(daemon: Daemon, call: Call) -> Answer:
 
 
 async def agree(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/consent/agree."""
+    """Answer POST /v1/consent/agree for the paired Unix user."""
     token = _text(only(call.body, "token"), "token")
     return await daemon.people.agree(token, call.caller.user, call.caller.uid)
 
 
 async def wait(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/consent/wait."""
+    """Answer GET /v1/consent/wait: does the question still wait?"""
     return await daemon.people.consent_state(_text(only(call.query, "token"), "token"))
 
 
 async def withdraw(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/consent/withdraw."""
+    """Answer POST /v1/consent/withdraw: take back one consent."""
     body = only(call.body, "profile", "purpose")
     purpose = _text(body, "purpose", None, 32)
     return await daemon.people.withdraw(_text(body, "profile"), purpose, call.caller.user, call.caller.uid)
 
 
 async def erase(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/erase."""
+    """Answer POST /v1/erase: delete everything of a person."""
     name = _text(only(call.body, "profile"), "profile")
     return await daemon.people.erase(name, call.caller.user, call.caller.role >= Role.ADMIN)
 
 
 async def address(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/profile."""
+    """Answer POST /v1/profile: set who speaks from now on."""
     return await daemon.people.address(_text(only(call.body, "profile"), "profile"))
 
 
 async def learning(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/learning."""
+    """Answer POST /v1/learning: stop or resume learning."""
     body = only(call.body, "active", "for_s")
     active, seconds = body.get("active"), body.get("for_s")
     if not isinstance(active, bool):
@@ -128,7 +128,7 @@ async def learning(daemon: Daemon, call: Call) -> Answer:
 
 
 async def enrol(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/enrol."""
+    """Answer POST /v1/enrol: begin to teach a phrase."""
     body = only(call.body, "profile", "phrase", "samples", "speak")
     samples = _number(body.get("samples", 3), "samples")
     speak = _text(body, "speak", "", 8)
@@ -139,38 +139,38 @@ async def enrol(daemon: Daemon, call: Call) -> Answer:
 
 
 async def enrolling(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/enrol."""
+    """Answer GET /v1/enrol with how far the teaching is."""
     only(call.query)
     return daemon.teaching.state(call.caller.user, call.caller.profile)
 
 
 async def take_back(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/enrol/take-back."""
+    """Answer POST /v1/enrol/take-back: let one take count no more."""
     body, caller = only(call.body, "take", "id"), call.caller
     take = _number(body.get("take"), "take")
     return await daemon.teaching.take_back(take, _text(body, "id", "", 16), caller.user, caller.profile)
 
 
 async def keep(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/enrol/keep."""
+    """Answer POST /v1/enrol/keep: let the refused take count."""
     ident = _text(only(call.body, "id"), "id", "", 16)
     return await daemon.teaching.keep(ident, call.caller.user, call.caller.profile)
 
 
 async def cancel(daemon: Daemon, call: Call) -> Answer:
-    """DELETE /v1/enrol."""
+    """Answer DELETE /v1/enrol: end the teaching."""
     only(call.query)
     return daemon.teaching.cancel()
 
 
 async def correct(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/correct."""
+    """Answer POST /v1/correct: take note of the phrase that was meant."""
     body = only(call.body, "event", "phrase")
     return await daemon.people.correct(_text(body, "event", None, 64), body.get("phrase"), call.caller.user)
 
 
 async def confirm(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/confirm."""
+    """Answer POST /v1/confirm: take note that it was understood."""
     return await daemon.people.confirm(_text(only(call.body, "event"), "event", None, 64), call.caller.user)
 
 
@@ -181,34 +181,34 @@ async def _see(what: str, daemon: Daemon, call: Call) -> Answer:
 
 
 async def review(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/review."""
+    """Answer GET /v1/review with what is kept of a person."""
     return await _see("review", daemon, call)
 
 
 async def history(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/history."""
+    """Answer GET /v1/history with the versions of a person."""
     return await _see("history", daemon, call)
 
 
 async def report(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/report."""
+    """Answer GET /v1/report with figures from before and after."""
     return await _see("report", daemon, call)
 
 
 async def explain(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/explain."""
+    """Answer GET /v1/explain with a version's story in words."""
     return await _see("explain", daemon, call)
 
 
 async def verify(daemon: Daemon, call: Call) -> Answer:
-    """GET /v1/adapters/verify."""
+    """Answer GET /v1/adapters/verify with the checks of a version."""
     query = only(call.query, "profile", "adapter")
     number = _asked_number(call.query, "adapter")
     return await daemon.people.verify(_text(query, "profile"), number, call.caller.user)
 
 
 async def forget(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/forget."""
+    """Answer POST /v1/forget: delete examples."""
     body = dict(only(call.body, "profile", "example", "phrase", "day", "all"))
     name = _text(body, "profile")
     del body["profile"]
@@ -222,12 +222,12 @@ async def forget(daemon: Daemon, call: Call) -> Answer:
 
 
 async def rollback(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/rollback."""
+    """Answer POST /v1/rollback: take a version out of use."""
     return await daemon.people.rollback(_text(only(call.body, "profile"), "profile"), call.caller.user)
 
 
 async def share(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/share."""
+    """Answer POST /v1/share: let everybody say a phrase, or not."""
     body = only(call.body, "profile", "phrase", "shared")
     wanted = body.get("shared")
     if not isinstance(wanted, bool):
@@ -236,13 +236,13 @@ async def share(daemon: Daemon, call: Call) -> Answer:
 
 
 async def export(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/export."""
+    """Answer POST /v1/export with the person's sealed copy."""
     body = only(call.body, "profile", "passphrase")
     return await daemon.people.export(_text(body, "profile"), _passphrase(body), call.caller.user)
 
 
 async def bring(daemon: Daemon, call: Call) -> Answer:
-    """POST /v1/import."""
+    """Answer POST /v1/import: take back a person's copy."""
     body = only(call.body, "profile", "document", "passphrase")
     document = body.get("document")
     if not isinstance(document, dict):

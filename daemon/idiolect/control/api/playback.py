@@ -23,7 +23,7 @@ MAX_LEASE_S = 3600.0
 
 
 async def playback(daemon: Daemon, call: Call) -> dict[str, object]:
-    """POST /v1/playback."""
+    """Answer POST /v1/playback: something is played, or no more."""
     body = only(call.body, "active", "for_s")
     active, seconds = body.get("active"), body.get("for_s", LEASE_S)
     if not isinstance(active, bool):

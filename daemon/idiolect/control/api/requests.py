@@ -34,21 +34,24 @@ class Caller:
 
     @property
     def admin(self) -> bool:
-        """Whether it may do everything."""
+        """Return True if the caller may do everything."""
         return self.role >= Role.ADMIN
 
     @property
     def person(self) -> str:
-        """The name of the only person about whom it may ask; "" where that is not so."""
+        """Return the name of the only person about whom it may ask; "" where that is not so."""
         return self.session.person if self.session else ""
 
     @property
     def profile(self) -> str:
-        """That person's profile, "" while there is none yet."""
+        """Return that person's profile, "" while there is none yet."""
         return self.session.profile if self.session else ""
 
     def sees(self, happening: Mapping[str, object]) -> bool:
-        """Whether a happening is any of its business: not what somebody else said, where it is confined to one."""
+        """Return True if a happening may be told to the caller.
+
+        One who is confined to a person does not hear what somebody else said.
+        """
         return not self.person or happening.get("profile", GUEST) in (GUEST, self.profile)
 
 
@@ -92,7 +95,7 @@ Routes = Mapping[str, Mapping[str, Route]]
 
 
 def find_route(routes: Routes, method: str, path: str) -> Route:
-    """The route asked for; ``RequestError`` 404 with a suggestion, or 405 with what would do."""
+    """Return the route asked for. Raises ``RequestError`` 404 with a suggestion, or 405 with what would do."""
     methods = routes.get(path)
     if methods is None:
         raise RequestError(404, "path", f"there is no such path; {_suggest(path, tuple(routes))}")
@@ -118,14 +121,14 @@ def _suggest(name: str, known: tuple[str, ...]) -> str:
 
 
 def encode(answer: Mapping[str, object]) -> bytes:
-    """An answer as it goes out: JSON in UTF-8, and a line's end for whoever uses curl."""
+    """Return an answer as it goes out: JSON in UTF-8, and a line's end for whoever uses curl."""
     return json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def parse_body(raw: bytes | bytearray) -> dict[str, object]:
-    """A JSON object without duplicate names, NaN or infinities.
+    """Return a JSON object without duplicate names, NaN or infinities.
 
-    ``RequestError`` 400 (not JSON), 422 (no object, or of more than BODY_PARTS parts or DEPTH levels).
+    Raises ``RequestError`` 400 (not JSON), 422 (no object, or of more than BODY_PARTS parts or DEPTH levels).
     """
     return _object(lambda: structure.load(
         raw, parts=BODY_PARTS, pairs=_unique, constant=_refuse_constant
@@ -133,7 +136,10 @@ def parse_body(raw: bytes | bytearray) -> dict[str, object]:
 
 
 def parse_copy(source: structure.Source) -> dict[str, object]:
-    """The same for a body with a person's copy in it, whose long texts stay in ``source``."""
+    """Return the JSON object of a body with a person's copy in it, whose long texts stay in ``source``.
+
+    Raises ``RequestError`` as ``parse_body`` does.
+    """
     return _object(lambda: structure.load_apart(
         source, parts=COPY_PARTS, depth=structure.DEPTH, around=COPY_AROUND, pairs=_unique
     ))  # fmt: skip

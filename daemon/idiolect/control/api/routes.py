@@ -43,7 +43,10 @@ async def _openapi(daemon: Daemon, call: Call) -> Reply:  # noqa: ARG001 - the s
 
 @functools.cache
 def _description() -> bytes:
-    """``openapi.yaml`` as JSON. Read when it is asked for: it would be memory for nothing. To read it takes long."""
+    """Return ``openapi.yaml`` as JSON, read when it is asked for: kept, it would take memory for nothing.
+
+    Reading it takes long.
+    """
     import yaml
 
     text = resources.files("idiolect.control").joinpath("openapi.yaml").read_bytes()

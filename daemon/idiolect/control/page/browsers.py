@@ -72,7 +72,7 @@ class Open:
 
 
 class Pairing:
-    """See the module. Belongs to the event loop."""
+    """Knows which browsers are let in, in RAM and in the vault. Belongs to the event loop."""
 
     def __init__(
         self, personal: Adapters, access: str, *, wall: Callable[[], float] = time.time,
@@ -88,7 +88,7 @@ class Pairing:
     # -- at the device ------------------------------------------------------------------------------------------
 
     async def begin(self, name: object, user: str, uid: int) -> dict[str, object]:
-        """POST /v1/pair."""
+        """Answer POST /v1/pair with a fresh code for the person ``name``."""
         if not self._access:
             raise RequestError(409, "page", "is off: set page.enabled in the configuration, then restart idiolectd")
         person, profile = await self._personal.keep(lambda consents: _named(consents, name, user))
@@ -108,13 +108,13 @@ class Pairing:
         }  # fmt: skip
 
     async def browsers(self, user: str, admin: bool) -> dict[str, object]:
-        """GET /v1/pair."""
+        """Answer GET /v1/pair with the browsers of whom ``user`` may ask."""
         found = await self._personal.keep(self._all)
         mine = await self._personal.keep(lambda consents: [s for s in found if admin or _may(consents, s.person, user)])
         return {"browsers": [session.public() for session in mine]}
 
     async def forget(self, what: Mapping[str, object], user: str, admin: bool) -> dict[str, object]:
-        """POST /v1/pair/forget."""
+        """Answer POST /v1/pair/forget: delete sessions by id, by person, or all."""
         wanted = str(what.get("profile", ""))
         key = name_key(wanted)
 
@@ -137,7 +137,7 @@ class Pairing:
     # -- at the browser -----------------------------------------------------------------------------------------
 
     async def redeem(self, code: object) -> tuple[str, Session]:
-        """POST /v1/session on the page: a token, once, for a code that was given out."""
+        """Answer POST /v1/session on the page: return a token, once, for a code that was given out."""
         given = code.upper().replace("-", "").replace(" ", "") if isinstance(code, str) and len(code) < 32 else ""
         self._forget_codes()
         opened = self._right(given)
@@ -154,18 +154,18 @@ class Pairing:
         return token, session
 
     async def session(self, token: str) -> Session | None:
-        """Whose browser it is; None when it is nobody's."""
+        """Return whose browser it is; None when it is nobody's."""
         digest = _digest(token)
         return await self._personal.keep(lambda consents: self._find(consents, digest))
 
     async def end(self, token: str) -> None:
-        """DELETE /v1/session on the page."""
+        """Answer DELETE /v1/session on the page: end the session."""
         digest = _digest(token)
         self._nameless.pop(digest, None)
         await self._personal.keep(lambda consents: _delete(consents, [digest[:16]]))
 
     def _right(self, given: str) -> Open | None:
-        """The code that was given, if it waits; a wrong secret counts against the one that it names."""
+        """Return the code that was given, if it waits; a wrong secret counts against the one that it names."""
         right = None
         for each in self._open:
             same = hmac.compare_digest(each.code.encode(), given.encode(errors="replace"))
@@ -176,7 +176,7 @@ class Pairing:
         return right
 
     def _unlike_others(self) -> str:
-        """A new code, whose first letters no other has that waits."""
+        """Make a new code, whose first letters no other has that waits."""
         while True:
             code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
             if all(each.code[:NAMING] != code[:NAMING] for each in self._open):
@@ -225,7 +225,7 @@ class Pairing:
         return None if payload is None else self._read(consents, digest[:16], payload, digest)
 
     def _read(self, consents: Consents, ident: str, payload: bytes, digest: str = "") -> Session | None:
-        """A session as it was kept, or None: expired, another token's, or of somebody who was erased."""
+        """Return a session as it was kept, or None: expired, another token's, or of somebody who was erased."""
         record = json.loads(payload)
         if record["expires"] <= self._wall() or (digest and not hmac.compare_digest(record["hash"], digest)):
             return None
@@ -237,7 +237,7 @@ class Pairing:
         )
 
     def _stored(self, consents: Consents) -> list[Session]:
-        """The sessions in the vault; those that hold no more are removed."""
+        """Return the sessions in the vault; those that hold no more are removed."""
         kept, gone = [], []
         for record in consents.vault.items("", PAGE, _SESSION):
             session = self._read(consents, record.id, record.payload)
@@ -254,7 +254,7 @@ class Pairing:
     # -- the certificate ----------------------------------------------------------------------------------------
 
     async def identity(self) -> bytes:
-        """The device's TLS key and certificate, PEM, as soon as the keys are there; made at first use."""
+        """Return the device's TLS key and certificate, PEM, as soon as the keys are there; made at first use."""
         while not self._personal.keyed:
             await asyncio.sleep(1.0)
         return (await self._certificate())[0]
@@ -293,7 +293,7 @@ def _may(consents: Consents, name: str, user: str) -> bool:
 
 
 def _too_many(sessions: list[Session], most: int) -> list[str]:
-    """Which of them make room where there are more than ``most``: of whoever has the most, the first to expire."""
+    """Return the sessions that make room for ``most``: of whoever has the most, the first to expire."""
     left, gone = sorted(sessions, key=lambda session: session.expires), []
     while len(left) > most:
         counts = Counter(session.uid for session in left)

@@ -67,7 +67,11 @@ class PageDoor:
         }
 
     async def admit(self, sock: Credentials, request: Request) -> tuple[requests.Caller, requests.Route]:  # noqa: ARG002
-        """See the module: ``RequestError`` 421, 403, 404, 405 or 401."""
+        """Make the checks of the module in their order, and return who asks and the route.
+
+        Raises:
+            RequestError: 421, 403, 404, 405 or 401.
+        """
         self._check_host(request)  # 1
         self._check_origin(request)  # 2
         route = requests.find_route(self.routes, request.method, request.path)  # 3
@@ -83,7 +87,7 @@ class PageDoor:
         return requests.Caller(session.user, session.uid, Role.USER, session, token), route
 
     async def _visitor(self, token: str) -> requests.Caller:
-        """Who loads a file: a person, where that is known or may be looked up, else nobody."""
+        """Return who loads a file: a person, where that is known or may be looked up, else nobody."""
         session = self._seen.get(token) if token else None
         if session is None and token and not self._looks.take():
             session = await self._look(token)
@@ -99,7 +103,7 @@ class PageDoor:
         return session
 
     def _remember(self, token: str, session: Session) -> None:
-        """For files only: whether a session still holds is asked anew for everything else."""
+        """Remember a session for files only: for everything else it is asked anew whether it still holds."""
         self._seen[token] = session
         while len(self._seen) > _SEEN:
             del self._seen[next(iter(self._seen))]
@@ -146,7 +150,10 @@ class PageDoor:
         return self._with_cookie({}, "", 0)
 
     def _with_cookie(self, answer: Mapping[str, object], token: str, seconds: int) -> requests.Reply:
-        """400 days are the most that a browser takes; the session ends before."""
+        """Return an answer that sets the cookie.
+
+        400 days are the most that a browser takes; the session ends before.
+        """
         secure = "; Secure" if self._tls else ""
         cookie = f"{self._cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
         return requests.Reply(requests.encode(answer), headers={"Set-Cookie": cookie})

@@ -1,4 +1,4 @@
-"""What the page may ask: its own files, its session, and of the control API what concerns the session's person.
+"""The routes of the page: its own files, its session, and the parts of the control API about the session's person.
 
 | request | answer |
 | --- | --- |
@@ -52,7 +52,7 @@ _Asked = Callable[[Daemon, requests.Call], Awaitable[dict[str, object] | request
 
 
 def routes() -> requests.Routes:
-    """Everything that the page's door lets through."""
+    """Return all routes that the page's door lets through."""
     found: dict[str, dict[str, requests.Route]] = {path: {"GET": route} for path, route in _files().items()}
     for method, path in SHARED:
         known = api.ROUTES[path][method]
@@ -62,7 +62,7 @@ def routes() -> requests.Routes:
 
 
 def _files() -> dict[str, requests.Route]:
-    """The page's files, read when they are asked for: they cost no memory until then."""
+    """Return the page's files, read when they are asked for: they cost no memory until then."""
     found: dict[str, requests.Route] = {}
 
     def walk(folder: Traversable, prefix: str) -> None:
@@ -88,7 +88,7 @@ async def _file(file: Traversable, kind: str, daemon: Daemon, call: requests.Cal
 async def _confined(
     answer: _Asked, path: str, daemon: Daemon, call: requests.Call
 ) -> dict[str, object] | requests.Reply:
-    """An answer for a session's person, by the id that is then used, and for nobody else."""
+    """Return an answer for a session's person, by the id that is then used, and for nobody else."""
     caller, query, body = call.caller, dict(call.query), dict(call.body)
     for given in (query, body):
         for name in ("profile", "name"):

@@ -39,7 +39,7 @@ class PageServer:
             self._waiting = asyncio.create_task(self._when_identified())
 
     async def stop(self) -> None:
-        """Close."""
+        """Close the socket and every connection, or give up waiting for the keys."""
         if self._waiting is not None:
             self._waiting.cancel()
         if self._server is not None:
@@ -62,7 +62,10 @@ class PageServer:
 
 
 def context(pem: bytes) -> ssl.SSLContext:
-    """TLS 1.3 and nothing older, with the key and certificate in ``pem``: on the way to OpenSSL they touch no disk."""
+    """Return TLS 1.3 and nothing older, with the key and certificate in ``pem``.
+
+    On their way to OpenSSL they touch no disk.
+    """
     import ssl
 
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -45,7 +45,7 @@ _UNSENT_BYTES = 16_384
 
 
 class EventError(IdiolectError):
-    """An event that is refused; ``code`` is for machines and holds nothing of what was sent."""
+    """Raised when an event is refused; ``code`` is for machines and holds nothing of what was sent."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -85,11 +85,14 @@ class Wire:
 
     @property
     def socket(self) -> Any:
-        """The connected socket, for asking the kernel who is there."""
+        """Return the connected socket, for asking the kernel who is there."""
         return self._writer.get_extra_info("socket")
 
     async def read(self, patience_s: float | None) -> Event | None:
-        """The next event; None when the client hung up between two, or sent none for so long (None: for ever)."""
+        """Return the next event.
+
+        None when the client hung up between two, or sent none for ``patience_s`` seconds (None: wait for ever).
+        """
         try:
             async with asyncio.timeout(patience_s):
                 first = await self._reader.read(1)
@@ -125,7 +128,7 @@ class Wire:
         return Event(kind, data, await self._reader.readexactly(payload) if payload else None)
 
     async def write(self, event: Event) -> None:
-        """Send one event; ``ConnectionResetError``, too, for a client that does not take it in time."""
+        """Send one event. Raises ``ConnectionResetError``, too, for a client that does not take it in time."""
         try:
             async with self._writing, asyncio.timeout(self._limits.write_s):
                 await async_write_event(event, self._writer)
@@ -154,7 +157,7 @@ class Wire:
         self.abort()
 
     def abort(self) -> None:
-        """Close now."""
+        """Cut the connection off now, whatever has not been sent."""
         self._writer.transport.abort()
 
 
@@ -179,7 +182,7 @@ def _length(header: Mapping[str, object], field: str, most: int) -> int:
 
 
 def whole(data: Mapping[str, object], field: str, least: int, most: int) -> int:
-    """A whole number out of an event's data; ``EventError``."""
+    """Return a whole number, ``least`` to ``most``, out of an event's data. Raises ``EventError``."""
     value = data.get(field)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise EventError(field, f"must be a whole number from {least} to {most}")
@@ -187,7 +190,7 @@ def whole(data: Mapping[str, object], field: str, least: int, most: int) -> int:
 
 
 def text(data: Mapping[str, object], field: str, most: int) -> str | None:
-    """Text out of an event's data, None where there is none; ``EventError``."""
+    """Return a text out of an event's data, None where there is none. Raises ``EventError``."""
     value = data.get(field)
     if value is not None and (not isinstance(value, str) or len(value) > most or not encodable(value)):
         raise EventError(field, f"must be text of at most {most} characters")

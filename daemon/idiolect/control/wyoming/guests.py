@@ -1,4 +1,4 @@
-"""Who has a place at the Wyoming socket, who has to go when there is none left, and how fast a connection may ask.
+"""Decides who has a place at the Wyoming socket, who goes when there is none left, and how fast anybody may ask.
 
 Behind the TCP proxy everybody has one uid and no address is known. So who comes is let in, and what goes is the oldest
 connection that does nothing: hundreds that are opened and left keep nobody out. One that is sending sound, waits for
@@ -50,16 +50,16 @@ class Guest:
     """Until then it counts as sending sound."""
 
     def sends(self, seconds: float, now: float) -> None:
-        """So much sound has come."""
+        """Note that ``seconds`` of sound have come, for which the connection keeps its place."""
         if seconds:
             self.sending_until = min(max(self.sending_until, now) + seconds, now + STALLED_S)
 
     def announces(self, now: float) -> None:
-        """Sound is to come."""
+        """Note that sound is to come."""
         self.sending_until = now + STALLED_S
 
     def busy(self, now: float) -> bool:
-        """Whether it may not be sent away."""
+        """Return True if the connection may not be sent away."""
         return self.following or self.finishing or now < self.sending_until
 
 
@@ -71,7 +71,7 @@ class Reserve:
         self._left, self._at = float(rate.burst), clock()
 
     def take(self) -> float:
-        """Take one: the seconds until it is there."""
+        """Take one, and return the seconds until it is there."""
         now = self._clock()
         left = min(self._rate.burst, self._left + max(0.0, now - self._at) * self._rate.per_s) - 1
         self._left, self._at = (
@@ -82,7 +82,7 @@ class Reserve:
 
 
 class Uid:
-    """What all connections of one uid share."""
+    """The limits that all connections of one uid share."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self.knocks = Bucket(limits.connections, clock)
@@ -90,7 +90,7 @@ class Uid:
 
 
 class Places:
-    """The connections that there are."""
+    """Holds the connections that there are."""
 
     def __init__(self, most: int, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._limits, self.clock = most, limits, clock
@@ -98,7 +98,7 @@ class Places:
         self._uids: OrderedDict[int, Uid] = OrderedDict()
 
     def of(self, uid: int) -> Uid:
-        """What connections of ``uid`` share."""
+        """Return the limits of ``uid``; the uid that was not asked for the longest is forgotten beyond UIDS."""
         if uid not in self._uids:
             self._uids[uid] = Uid(self._limits, self.clock)
         self._uids.move_to_end(uid)
@@ -107,11 +107,11 @@ class Places:
         return self._uids[uid]
 
     def knock(self, uid: int) -> bool:
-        """Whether ``uid`` may open one more connection now."""
+        """Return True if ``uid`` may open one more connection now."""
         return not self.of(uid).knocks.take()  # 1
 
     def enter(self, uid: int) -> Guest | None:
-        """A place, for which somebody else may have to go; None where there is none."""
+        """Return a place, for which somebody else may have to go; None where there is none."""
         held = Counter(guest.uid for guest in self._guests)
         if not self._free(uid, held):
             goes = self._who_goes(uid, held)
@@ -124,18 +124,18 @@ class Places:
         return guest
 
     def leave(self, guest: Guest) -> None:
-        """Its place is free."""
+        """Free the place of a connection that is gone."""
         if guest in self._guests:
             self._guests.remove(guest)
 
     def may_follow(self, guest: Guest) -> bool:
-        """Whether one more may wait for the microphone; then it counts as doing so."""  # 4
+        """Let one more wait for the microphone; return False where too few places would be left for the others."""  # 4
         others = sum(each.following for each in self._guests if each is not guest)
         guest.following = others < self._most - self._most // 4
         return guest.following
 
     def _free(self, uid: int, held: Counter[int]) -> bool:
-        """Whether there is a place that is nobody's."""  # 2
+        """Return True if there is a place that is nobody's."""  # 2
         kept = 0 if held[uid] >= min(KEPT_EACH, self._most) else KEPT if uid == 0 else KEPT - 1
         return len(self._guests) < self._most + kept
 

@@ -67,7 +67,7 @@ class HandoffServer:
 
     @property
     def connected(self) -> bool:
-        """Whether somebody gets the sound of turns now."""
+        """Return True if a program gets the sound of turns now."""
         return self._client is not None
 
     async def start(self) -> None:
@@ -75,7 +75,7 @@ class HandoffServer:
         await self._acceptor.start()
 
     async def stop(self) -> None:
-        """Cut it off and remove the socket: within 300 ms."""
+        """Cut the program off and remove the socket: within 300 ms."""
         await self._acceptor.stop()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,7 +110,7 @@ class HandoffServer:
         self._acceptor.spawn(told(), self._refused)
 
     async def _serve(self, wire: Wire) -> None:
-        """One program, until one of us hangs up."""
+        """Serve one program, until one of us hangs up."""
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE)
         loop = asyncio.get_running_loop()
@@ -138,7 +138,7 @@ class HandoffServer:
             log.info("handoff: it is gone, nobody gets any sound")
 
     async def _listen(self, wire: Wire) -> None:
-        """What it sends, until it hangs up or has been cut off."""
+        """Answer its pings, and read past all else, until it hangs up or has been cut off."""
         pace = Reserve(EVENTS, asyncio.get_running_loop().time)
         with suppress(ConnectionError, EventError):
             while (event := await wire.read(None)) is not None:

@@ -14,7 +14,7 @@ _DEVICE = "wake words and phrases, heard on this device"
 
 
 def info(hearing: Hearing) -> Info:
-    """A wake service with a model for each phrase that can be waited for, and a speech-to-text service."""
+    """Return a wake service with a model for each phrase that can be waited for, and a speech-to-text service."""
     made_by = Attribution(name=f"Idiolect, bundle {hearing.bundle}", url="")
     wake = [
         WakeModel(
@@ -34,6 +34,6 @@ def info(hearing: Hearing) -> Info:
 
 
 def speaks(hearing: Hearing, language: str) -> bool:
-    """Whether phrases are in that language, whatever its region is."""
+    """Return True if phrases are in that language, whatever its region is."""
     first, own = (tag.replace("_", "-").partition("-")[0].lower() for tag in (language, hearing.language))
     return first == own

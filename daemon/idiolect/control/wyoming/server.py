@@ -66,13 +66,13 @@ _HEARTBEAT_S = 60.0
 
 
 class Refusals:
-    """What was refused, for the journal: at most a line a minute, without content."""
+    """Counts what was refused and writes it to the journal: at most a line a minute, without content."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._seldom, self._count = Seldom(clock), 0
 
     def note(self, code: str) -> None:
-        """One more; ``code`` is one of ours."""
+        """Count one more; ``code`` is one of ours."""
         self._count += 1
         if self._seldom.now():
             log.warning("wyoming: %d times refused or cut off, the last time for: %s", self._count, code)
@@ -96,7 +96,7 @@ class WyomingServer:
 
     @property
     def connected(self) -> int:
-        """How many clients are served."""
+        """Return how many clients are served."""
         return len(self._clients)
 
     async def start(self) -> None:
@@ -155,7 +155,7 @@ class Client:
         self._following: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
-        """From the first event to the last; never raises but when cancelled."""
+        """Serve it from its first event to its last; never raises but when cancelled."""
         try:
             while (kind := await self._answer_one()) is not None:
                 await self._pace.keep(kind)  # 4; at once others have a turn: what has come already would let nobody
@@ -175,7 +175,7 @@ class Client:
             self._wire.abort()
 
     async def _answer_one(self) -> str | None:
-        """Read an event and answer it; its type, None at the end."""
+        """Read an event and answer it; return its type, None at the end."""
         event = await self._wire.read(self._patience)
         if event is None:
             return None
@@ -186,7 +186,7 @@ class Client:
 
     @property
     def _patience(self) -> float | None:
-        """How long it may say nothing: for ever, while it waits for the microphone."""
+        """Return how long it may say nothing: for ever (None), while it waits for the microphone."""
         return None if self._following else self._server.limits.idle_s
 
     async def _complain(self, code: str, message: str) -> None:
@@ -225,7 +225,7 @@ class Client:
         return tuple(names)
 
     async def _ask(self, *, transcribing: bool) -> None:
-        """From here on something else is waited for, in the sound that is coming or else with the microphone."""
+        """Wait for something else from here on, in the sound that is coming or else with the microphone."""
         if self._stream is not None and self._sound:
             await self._stream.settle()  # what came before is answered as it was asked for
         self._transcribing, self._told = transcribing, False
@@ -329,7 +329,7 @@ class Client:
         self._wire.abort()
 
     async def _tell(self, data: Mapping[str, object]) -> None:
-        """What happened at the microphone, if it is what was asked for."""
+        """Tell the client what happened at the microphone, if it has asked for that."""
         kind, name, speaker = data["kind"], str(data.get("phrase", "")), self._hearing.speaker(str(data.get("profile")))
         if kind == "state":
             await self._state(data.get("listening"))
@@ -370,7 +370,7 @@ def _too_many() -> Event:
 
 
 def _sound(data: Mapping[str, object]) -> Sound:
-    """The format that an audio event names; ``EventError`` where it names none."""
+    """Return the format that an audio event names. Raises ``EventError`` where it names none."""
     try:
         return Sound(*(whole(data, field, 0, LATEST_MS) for field in ("rate", "width", "channels")))
     except EventError as error:
