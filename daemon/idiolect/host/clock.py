@@ -1,4 +1,4 @@
-"""Whether the wall clock can be believed, and what it shows here: what must not happen too early asks here first."""
+"""Tells if the wall clock can be believed, and what it shows here: what must not happen too early asks here first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIME_ERROR = 5
 
 
 def synchronized(mark: Path = TIMESYNCD) -> bool:
-    """Whether something keeps the clock right: timesyncd's mark, or what the kernel was told (chrony, ntpd, PTP).
+    """Return True if something keeps the clock right: timesyncd by its mark, or chrony, ntpd or PTP by the kernel.
 
     False where neither can be asked: under a unit's ``ProtectClock=`` adjtimex is refused, even for reading.
     """
@@ -37,13 +37,13 @@ def synchronized(mark: Path = TIMESYNCD) -> bool:
 
 
 def since_boot() -> float:
-    """Seconds since the boot, sleep included: a clock that nobody sets."""
+    """Return seconds since the boot, sleep included: a clock that nobody sets."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @functools.cache
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Tells this boot from others."""
+    """Return an id that tells this boot from others."""
     try:
         return path.read_text().strip()[:64]
     except OSError:
@@ -63,17 +63,21 @@ class Moment:
     sure: bool
 
     def as_dict(self) -> dict[str, object]:
-        """For a file."""
+        """Return the moment as a file keeps it."""
         return {"wall": self.wall, "boot": self.boot, "boot_id": self.boot_id, "sure": self.sure}
 
 
 def moment() -> Moment:
-    """Now."""
+    """Return the present moment by both clocks."""
     return Moment(time.time(), since_boot(), boot_id(), synchronized())
 
 
 def read_moment(kept: Mapping[str, Any]) -> Moment:
-    """As it was kept. ``ValueError``, ``KeyError`` or ``TypeError`` for what is none."""
+    """Return a moment that a file has kept.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no moment.
+    """
     wall, boot = float(kept["wall"]), float(kept["boot"])
     if not math.isfinite(wall) or not math.isfinite(boot):
         raise ValueError
@@ -94,7 +98,7 @@ class Stretch:
     found: Moment
 
     def left(self, now: Moment) -> float:
-        """Seconds until it is over."""
+        """Return the seconds until it is over."""
         if now.boot_id == self.began.boot_id:
             passed = now.boot - self.began.boot
         elif now.sure and self.began.sure:
@@ -105,16 +109,16 @@ class Stretch:
         return min(self.seconds, max(0.0, self.seconds - passed))
 
     def ends(self, now: Moment) -> float:
-        """When it is over by the wall clock as it is ``now``, in seconds since the epoch."""
+        """Return when it is over by the wall clock as it is ``now``, in seconds since the epoch."""
         return now.wall + self.left(now)
 
     def as_dict(self) -> dict[str, object]:
-        """For a file."""
+        """Return the stretch as a file keeps it."""
         return {"seconds": self.seconds, "began": self.began.as_dict()}
 
 
 def read_stretch(kept: Mapping[str, Any], now: Moment) -> Stretch:
-    """As it was kept, found ``now``. Raises as ``read_moment`` does."""
+    """Return a stretch that a file has kept, found ``now``. Raises as ``read_moment`` does."""
     seconds = float(kept["seconds"])
     if not 0 <= seconds < math.inf:
         raise ValueError
@@ -122,14 +126,22 @@ def read_stretch(kept: Mapping[str, Any], now: Moment) -> Stretch:
 
 
 def read_pause(kept: Mapping[str, Any] | None, until: float, now: Moment) -> Stretch:
-    """The same for a pause, of which earlier versions kept nothing but ``until`` when by the wall clock."""
+    """Return a pause that a file has kept.
+
+    Args:
+        kept: the stretch; None in files of earlier versions.
+        until: when it ends by the wall clock (seconds since the epoch), all that earlier versions kept.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no pause.
+    """
     if not math.isfinite(until):
         raise ValueError
     return read_stretch(kept, now) if kept else Stretch(min(MAX_PAUSE_S, max(0.0, until - now.wall)), now, now)
 
 
 def minute_of_day(now: float | None = None) -> int:
-    """What a clock on the wall shows (at ``now``, seconds since the epoch), in minutes since midnight.
+    """Return the time on the wall clock (at ``now``, seconds since the epoch), in minutes since midnight.
 
     Daylight saving time is in it: in spring an hour does not occur, in autumn one does twice. The time zone is that of
     the system (TZ, else /etc/localtime), looked up anew as it may be changed while we run.
@@ -140,7 +152,7 @@ def minute_of_day(now: float | None = None) -> int:
 
 
 def zone(localtime: Path = Path("/etc/localtime"), zones: Path = Path("/usr/share/zoneinfo")) -> tuple[str, str]:
-    """The time zone in words, and what is wrong with it ("" for nothing): where its files are missing it is UTC."""
+    """Return the time zone in words, and the fault in it ("" for none): where its files are missing it is UTC."""
     wanted = os.environ.get("TZ", "").lstrip(":")
     time.tzset()
     name = time.tzname[time.localtime().tm_isdst > 0]

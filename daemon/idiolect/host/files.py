@@ -12,11 +12,11 @@ DISK_STATES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonl
 
 
 class TooLarge(Exception):
-    """A file holds more than its cap."""
+    """Raised when a file holds more than its cap."""
 
 
 def read_capped(path: Path, cap: int) -> bytes:
-    """All of a regular file of at most ``cap`` bytes. Raises ``OSError`` or ``TooLarge``; never follows a link."""
+    """Return all of a regular file of at most ``cap`` bytes, never by a link. Raises ``OSError`` or ``TooLarge``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(cap + 1)
@@ -26,12 +26,12 @@ def read_capped(path: Path, cap: int) -> bytes:
 
 
 def _draft_of(path: Path) -> Path:
-    """Under which name the new content of a file is written first."""
+    """Return the name under which the new content of a file is written first."""
     return path.with_name(f".{path.name}.new")
 
 
 def remove_draft(path: Path) -> None:
-    """What ``write_durably`` left when it was killed: for contents that must not lie about until the next write."""
+    """Remove the draft of a killed ``write_durably``, for contents that must not lie about until the next write."""
     _draft_of(path).unlink(missing_ok=True)
 
 
@@ -53,7 +53,10 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600, like: os.stat_resu
 
 
 def write_beside(path: Path, data: bytes, like: os.stat_result) -> None:
-    """A new file, durable, with owner and mode of ``like``. Raises ``FileExistsError``, and changes nothing then."""
+    """Write a new, durable file with owner and mode of ``like``.
+
+    Raises ``FileExistsError``, and changes nothing then.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         _fill(path, descriptor, data, like)

@@ -1,4 +1,4 @@
-"""What the kernel says about this process, and what it is told to keep others from."""
+"""Reads what the kernel says about this process, and tells it to keep others out of it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _STAT_START_TIME = 22
 
 
 def age_ms() -> float:
-    """Milliseconds since this process was started, to a hundredth of a second."""
+    """Return milliseconds since this process was started, to a hundredth of a second."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # the name may hold spaces
     started = int(fields[_STAT_START_TIME - 3]) / os.sysconf("SC_CLK_TCK")
     return (time.clock_gettime(time.CLOCK_BOOTTIME) - started) * 1000.0
 
 
 def rss_mib() -> float:
-    """Resident memory in MiB."""
+    """Return the resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def cpu_s() -> tuple[float, float]:
-    """CPU time in seconds: this process's, and that of its children that have ended."""
+    """Return the CPU time in seconds: this process's, and that of its children that have ended."""
     own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own.ru_utime + own.ru_stime, others.ru_utime + others.ru_stime
 
 
 def open_files() -> int:
-    """Files and sockets that are open, but for the one that is needed to see them."""
+    """Return how many files and sockets are open, but for the one that is needed to see them."""
     return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  # a directory of links that lead nowhere
 
 
 def started() -> float:
-    """When this process was started, in seconds since the epoch, by the clock as it is set now."""
+    """Return when this process was started, in seconds since the epoch, by the clock as it is set now."""
     return round(time.time() - age_ms() / 1000.0, 2)
 
 
@@ -48,7 +48,7 @@ _PR_SET_DUMPABLE, _PR_GET_DUMPABLE = 4, 3
 
 
 def harden() -> None:
-    """No core dumps and no tracing by others of the same user: memory holds audio and keys.
+    """Forbid core dumps and tracing by others of the same user: memory holds audio and keys.
 
     Root may still read it: a process cannot hide from root.
     """
@@ -83,13 +83,13 @@ def wipe_freed() -> None:
 
 
 def dumpable() -> bool:
-    """Whether the kernel would dump this process's memory."""
+    """Return True if the kernel would dump this process's memory."""
     return bool(ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What our unit keeps this process from, as the kernel has it (proc(5), /proc/self/status)."""
+    """The limits that our unit puts on this process, as the kernel has them (proc(5), /proc/self/status)."""
 
     no_new_privs: bool
     seccomp: bool
@@ -100,12 +100,12 @@ class Confinement:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it holds."""
+        """Return True if all of them hold."""
         return self.no_new_privs and self.seccomp and not self.capabilities and not self.interfaces
 
 
 def confinement() -> Confinement:
-    """How this process is confined."""
+    """Read how this process is confined."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     devices = [line.partition(":")[0].strip() for line in Path("/proc/self/net/dev").read_text().splitlines()[2:]]
     return Confinement(

@@ -11,7 +11,7 @@ LIMIT_S = 15.0
 
 
 def say(text: str, language: str) -> None:
-    """Speak, and return when it is over. ``RequestError`` 409 where there is no espeak-ng."""
+    """Speak, and return when it is over. Raises ``RequestError`` 409 where there is no espeak-ng."""
     program = shutil.which("espeak-ng")
     if program is None:
         raise RequestError(409, "speak", "needs espeak-ng: apt install espeak-ng, or leave the spoken prompts out")

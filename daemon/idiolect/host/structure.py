@@ -37,7 +37,7 @@ Constant = Callable[[str], Any] | None
 
 
 class StructureError(ValueError):
-    """More than is allowed, or cut short; the message completes the sentence "the document ..."."""
+    """Raised for more than is allowed, or a text cut short; the message completes the sentence "the document ..."."""
 
 
 class Source:
@@ -49,7 +49,10 @@ class Source:
         self.raw = raw
 
     def release(self) -> None:
-        """No ``Text`` of it can be read any more, and an error that remembers who worked on it holds no memory."""
+        """Give the memory back: no ``Text`` of it can be read any more.
+
+        An error that remembers who worked on it holds no memory then.
+        """
         if isinstance(self.raw, bytearray):
             with suppress(BufferError):  # somebody reads it at this moment
                 self.raw.clear()
@@ -68,7 +71,7 @@ class Text:
         raise ValueError("a text that is too long to be built")
 
     def base64(self) -> bytes:
-        """What it stands for in base64. ``ValueError`` where it is none."""
+        """Return the bytes for which the text stands in base64. Raises ``ValueError`` where it is no base64."""
         with memoryview(self._source.raw) as raw, raw[self._start : self._end] as text:
             if len(text) <= _ESCAPED and _BACKSLASH in bytes(text):  # some write a slash as \\/
                 return binascii.a2b_base64(json.loads(b'"%b"' % bytes(text)).encode(), strict_mode=True)
@@ -82,10 +85,10 @@ class Text:
 def load(
     raw: bytes | bytearray, *, parts: int = PARTS, depth: int = DEPTH, pairs: Pairs = None, constant: Constant = None
 ) -> Any:
-    """The value in ``raw``. ``ValueError`` where it is no JSON, and ``StructureError`` (which is one) beyond bounds.
+    """Return the value in ``raw``. Raises ``ValueError`` where it is no JSON, and ``StructureError`` beyond bounds.
 
-    ``pairs`` and ``constant`` are the hooks of ``json.loads`` for objects and for NaN. Whoever read ``raw`` has bounded
-    its size.
+    ``StructureError`` is a ``ValueError``. ``pairs`` and ``constant`` are the hooks of ``json.loads`` for objects and
+    for NaN. Whoever read ``raw`` has bounded its size.
     """
     check(raw, parts=parts, depth=depth)
     return json.loads(_as_text(raw), object_pairs_hook=pairs, parse_constant=constant)
@@ -98,7 +101,7 @@ def check(raw: bytes | bytearray, *, parts: int = PARTS, depth: int = DEPTH) -> 
 
 
 def load_apart(source: Source, *, parts: int, depth: int, around: int, pairs: Pairs = None) -> Any:
-    """The value in ``source`` with its long texts left where they are, and at most ``around`` bytes beside them."""
+    """Return the value in ``source``, its long texts left where they are, at most ``around`` bytes beside them."""
     raw, apart, cut, kept = source.raw, [], 0, bytearray()
     for start, end in _texts(raw, parts, depth, around):
         if end - start > LONG:
@@ -129,7 +132,7 @@ def _as_text(raw: bytes | bytearray) -> str:
 
 
 def _texts(raw: bytes | bytearray, parts: int, depth: int, around: int | None = None) -> Iterator[tuple[int, int]]:
-    """Where each text begins and ends, without its quotes; ``around`` bounds the bytes outside of long ones."""
+    """Yield where each text begins and ends, without its quotes; ``around`` bounds the bytes outside of long ones."""
     at = seen = level = apart = texts = 0
     while at < len(raw):
         found = _NEXT.match(raw, at)
@@ -154,7 +157,7 @@ def _texts(raw: bytes | bytearray, parts: int, depth: int, around: int | None = 
 
 
 def _end_of_text(raw: bytes | bytearray, start: int) -> int:
-    """Where the quote is that ends the text which begins at ``start``."""
+    """Return where the quote is that ends the text which begins at ``start``."""
     end = raw.find(b'"', start)
     if end < 0:
         raise StructureError("is cut short in the middle of a text")

@@ -1,4 +1,4 @@
-"""What systemd is told and asked: readiness, a line of status, the watchdog, credentials, the journal.
+"""Talks to systemd: readiness, a line of status, the watchdog, credentials, the journal.
 
 The only file that imports systemd-python, and only where systemd started us: elsewhere all of this does nothing.
 Sources: sd_notify(3), sd_watchdog_enabled(3), sd_journal_send(3), systemd.exec(5) for credentials.
@@ -21,7 +21,7 @@ _MESSAGES = uuid.UUID("5d8e0a8f-33b5-4c8e-9a55-7b8f64f3f2a1")
 
 
 class SystemdError(IdiolectError):
-    """systemd waits for a word that cannot be spoken."""
+    """Raised when systemd waits for a word that cannot be spoken."""
 
     exit_code = 78
 
@@ -30,7 +30,10 @@ class Notifier:
     """sd_notify: a word to the service manager, who need not be there. Any thread may call its methods."""
 
     def __init__(self) -> None:
-        """Raises ``SystemdError`` where systemd waits and systemd-python is missing: better now than in a time-out."""
+        """Find the notification socket and the watchdog.
+
+        Raises ``SystemdError`` where systemd waits and systemd-python is missing: better now than in a time-out.
+        """
         self._notify: Any = None
         self._said = ""
         self.watchdog_s = _watchdog_s()
@@ -45,23 +48,23 @@ class Notifier:
         self._notify = notify
 
     def ready(self) -> None:
-        """Start-up, or a reload, is finished."""
+        """Tell that start-up, or a reload, is finished."""
         self._say("READY=1")
 
     def reloading(self) -> None:
-        """The configuration is read again; ``ready`` ends it."""
+        """Tell that the configuration is read again; ``ready`` ends it."""
         self._say("RELOADING=1")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Tell that the daemon has begun to stop."""
         self._say("STOPPING=1")
 
     def alive(self) -> None:
-        """Feed the watchdog."""
+        """Feed the watchdog: the daemon lives."""
         self._say("WATCHDOG=1")
 
     def status(self, line: str) -> None:
-        """One line for `systemctl status`; said only when it is another one than before."""
+        """Show one line in `systemctl status`; it is sent only when it is another one than before."""
         line = " ".join(line.split())[:_STATUS_CAP]
         if line != self._said:
             self._said = line
@@ -73,7 +76,7 @@ class Notifier:
 
 
 def _watchdog_s() -> float:
-    """What the unit's WatchdogSec= asks of this process."""
+    """Return the seconds of the unit's WatchdogSec= for this process, 0 where it has none."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     try:
@@ -89,7 +92,7 @@ CREDSTORE = Path("/etc/credstore")
 
 
 def credentials() -> Path | None:
-    """The directory of what systemd handed to this service; None outside one."""
+    """Return the directory of what systemd handed to this service; None outside one."""
     place = os.environ.get("CREDENTIALS_DIRECTORY")
     return Path(place) if place else None
 
@@ -98,7 +101,7 @@ def credentials() -> Path | None:
 
 
 def message_id(template: str) -> str:
-    """The MESSAGE_ID, 32 hex digits, of all messages made from one template: it names a kind of message for good."""
+    """Return the MESSAGE_ID, 32 hex digits, of all messages made from one template: it names that kind for good."""
     return uuid.uuid5(_MESSAGES, template).hex
 
 
@@ -123,7 +126,7 @@ class Journal(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See ``logging.Handler``."""
+        """Send one record to the journal, for ``logging.Handler``."""
         try:
             self._send(
                 record.getMessage(),
@@ -141,7 +144,7 @@ class Journal(logging.Handler):
 
 
 def _priority(level: int) -> int:
-    """syslog(3)'s number of a level of ``logging``."""
+    """Return syslog(3)'s number of a level of ``logging``."""
     for least, priority in ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6)):
         if level >= least:
             return priority
@@ -149,7 +152,10 @@ def _priority(level: int) -> int:
 
 
 def journal() -> logging.Handler | None:
-    """A handler where standard error is the journal (systemd.exec(5), JOURNAL_STREAM) and systemd-python is there."""
+    """Return a handler where standard error is the journal and systemd-python is there, else None.
+
+    Standard error is compared with JOURNAL_STREAM (systemd.exec(5)).
+    """
     try:
         there = os.fstat(2)
         if os.environ.get("JOURNAL_STREAM") != f"{there.st_dev}:{there.st_ino}":

@@ -1,8 +1,8 @@
-"""Whether the machine is about to sleep or to shut down: what systemd-logind announces on the system bus.
+"""Tells if the machine is about to sleep or to shut down, by what systemd-logind announces on the system bus.
 
-org.freedesktop.login1(5): the signals PrepareForSleep and PrepareForShutdown carry true before and false after (or
-when it was called off), and two properties say the same to whoever comes late. Optional: without the library, the bus
-or logind, nobody ever leaves, and ``state`` says which is missing. Only reading: no delay lock is taken.
+org.freedesktop.login1(5): the signals PrepareForSleep and PrepareForShutdown carry true before and false after (or when
+it was called off), and two properties say the same to whoever comes late. Optional: without the library, the bus or
+logind, nobody ever leaves, and ``state`` says which is missing. Only reading: no delay lock is taken.
 
 Who may say it: the bus puts the sender's unique name on every message, and only what comes from the present owner of
 org.freedesktop.login1 counts. Anybody on the system bus may send a signal straight to us, past every match rule, of up
@@ -43,11 +43,11 @@ _UNREADABLE = (*NONSENSE, AssertionError)
 
 
 class _Lost(Exception):
-    """What comes from the other side is not D-Bus."""
+    """Raised when the bytes from the other side are not D-Bus."""
 
 
 class _Refused(_Lost):
-    """An error instead of an answer."""
+    """Raised for an error instead of an answer."""
 
 
 class Logind:
@@ -74,12 +74,12 @@ class Logind:
 
     @property
     def leaving(self) -> bool:
-        """Whether it is about to sleep or to shut down; False while nobody can say."""
+        """Return True if the machine is about to sleep or to shut down; False while nobody can say."""
         return self._leaving
 
     @property
     def state(self) -> str:
-        """In words: starting, no jeepney, no system bus, not running (logind, that is), watching."""
+        """Return in words: starting, no jeepney, no system bus, not running (logind, that is), watching."""
         return self._state
 
     async def run(self) -> None:
@@ -102,7 +102,7 @@ class Logind:
             pause_s = min(2 * pause_s, longest_s)
 
     async def _watch(self) -> None:
-        """One connection, until it ends (raises)."""
+        """Watch over one connection, until it ends (raises)."""
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(self._socket, limit=MESSAGE)
         try:
@@ -149,7 +149,7 @@ class Logind:
             self._state = "watching"
 
     def _heard(self, sender: str, path: str, member: str, body: tuple[Any, ...]) -> None:
-        """One signal of any sender; ``member`` with its interface."""
+        """Take one signal of any sender; ``member`` with its interface."""
         match body:
             case (str(name), str(_), str(new)) if (
                 sender == _BUS and member == f"{_BUS}.NameOwnerChanged" and name == _LOGIN
@@ -161,7 +161,10 @@ class Logind:
                     self._announce(_PROPERTY_OF[signal], value)
 
     def _adopt(self, owner: str) -> None:
-        """Another logind, or none: what the last one said is forgotten. Names are those that the bus gives."""
+        """Take another owner of logind's name, or none, and forget what the last one said.
+
+        Names are those that the bus gives.
+        """
         self._owner = owner if _UNIQUE.fullmatch(owner) else ""
         self._unread = bool(self._owner)
         if self._state == "watching":
@@ -181,7 +184,7 @@ class Logind:
 
 
 class _Bus:
-    """One connection. Signals are handed on in the order in which the bus sent them, also during a call."""
+    """One connection to the bus. Signals are handed on in the order in which the bus sent them, also during a call."""
 
     def __init__(
         self,
@@ -211,7 +214,10 @@ class _Bus:
         await self.call(self._jeepney.message_bus.Hello())
 
     async def call(self, message: Any) -> tuple[Any, ...]:
-        """The answer's body. Raises ``_Refused`` for an error; after ``TimeoutError`` the connection is of no use."""
+        """Return the answer's body.
+
+        Raises ``_Refused`` for an error; after ``TimeoutError`` the connection is of no use.
+        """
         fields = self._jeepney.HeaderFields
         serial = next(self._serials)
         may_answer = (message.header.fields[fields.destination], _BUS)
@@ -227,7 +233,7 @@ class _Bus:
         return tuple(answer.body)
 
     async def receive(self) -> Any:
-        """The next message, None for one that is too large or cannot be read. Raises when the connection ends."""
+        """Return the next message, None for one too large or not to be read. Raises when the connection ends."""
         parser = self._jeepney.Parser()
         parser.add_data(await self._reader.readexactly(_FIRST))
         try:
@@ -265,7 +271,7 @@ class _Bus:
 
 
 def _system_bus() -> str:
-    """The first socket in DBUS_SYSTEM_BUS_ADDRESS that can be meant (the D-Bus specification, Server Addresses)."""
+    """Return the first socket in DBUS_SYSTEM_BUS_ADDRESS that can be meant (D-Bus specification, Server Addresses)."""
     for address in os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", "").split(";"):
         transport, _, rest = address.partition(":")
         keys = dict(pair.partition("=")[::2] for pair in rest.split(","))

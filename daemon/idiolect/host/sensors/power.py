@@ -25,11 +25,11 @@ _ONLINE_MOST = 2
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """What feeds the machine.
+    """The machine's power supply at one moment.
 
-    ``mains``: whether something from outside does; None where that cannot be told. ``battery_percent``: 0 to 100, of
-    the machine's emptiest battery or UPS; None without one or where it does not say. ``charging``: at least one of
-    them is being charged. ``trouble``: what was unreadable or garbage, in words, with its name in sysfs.
+    ``mains``: something from outside feeds it; None where that cannot be told. ``battery_percent``: 0 to 100, of the
+    machine's emptiest battery or UPS; None without one or where it does not say. ``charging``: at least one of them is
+    being charged. ``trouble``: what was unreadable or garbage, in words, with its name in sysfs.
     """
 
     mains: bool | None
@@ -39,7 +39,7 @@ class Power:
     trouble: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return all of it in one line for people."""
         source = {True: "on mains", False: "on battery", None: "cannot tell whether on mains"}[self.mains]
         level = "" if self.battery_percent is None else f" {self.battery_percent:.0f} %"
         if not self.has_battery:
@@ -60,7 +60,7 @@ class _Found:
 
 
 def read_power(root: Path = Path("/")) -> Power:
-    """Look at every supply. Never raises."""
+    """Look at every supply, and return the whole. Never raises."""
     look = Look(root)
     supplies = look.entries(_CLASS)
     found = _Found(hidden=supplies is None)

@@ -1,4 +1,4 @@
-"""Whether somebody waits for a processor, memory or the disk: Documentation/accounting/psi.rst.
+"""Tells if somebody waits for a processor, memory or the disk: Documentation/accounting/psi.rst.
 
 Two ways, because not every machine has the second: averages that are read, and triggers by which the kernel wakes a
 process as soon as tasks have waited for too long. An unprivileged process may arm triggers since Linux 6.4, with
@@ -39,11 +39,11 @@ class Pressure:
 
     @property
     def available(self) -> bool:
-        """Whether the kernel says anything at all."""
+        """Return True if the kernel gives at least one of the three numbers."""
         return any(value is not None for value in (self.cpu, self.memory, self.io))
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return all of it in one line for people."""
         if not self.available:
             return "; ".join(("not known: the kernel keeps none (psi=1 on its command line?)", *self.trouble))
         values = {"processor": self.cpu, "memory": self.memory, "disk": self.io}
@@ -52,7 +52,7 @@ class Pressure:
 
 
 def read_pressure(root: Path = Path("/")) -> Pressure:
-    """Look now. Never raises."""
+    """Read the averages of the last ten seconds, below ``root`` (/). Never raises."""
     look = Look(root)
     cpu, memory, io = (_average(look, f"{_FOLDER}/{resource}") for resource in ("cpu", "memory", "io"))
     return Pressure(cpu, memory, io, tuple(look.trouble))
@@ -102,20 +102,23 @@ class Triggers:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What does not fire, and why: ``cpu: No such file or directory``."""
+        """Return the resources that are not watched, each with the reason: ``cpu: No such file or directory``."""
         return tuple(self._missing)
 
     @property
     def armed(self) -> tuple[str, ...]:
-        """The resources that are watched."""
+        """Return the resources that are watched."""
         return tuple(self._armed.values())
 
     def fileno(self) -> int:
-        """Readable when something has fired since the last ``fired()``. Raises ``ValueError`` after ``close()``."""
+        """Return a descriptor that is readable when something has fired since the last ``fired()``.
+
+        Raises ``ValueError`` after ``close()``.
+        """
         return self._epoll.fileno()
 
     def fired(self) -> tuple[str, ...]:
-        """The resources whose triggers fired since the last call. Does not wait."""
+        """Return the resources whose triggers fired since the last call. Does not wait."""
         if self._epoll.closed:
             return ()
         names = []

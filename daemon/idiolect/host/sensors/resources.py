@@ -30,7 +30,7 @@ class Resources:
     trouble: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return all of it in one line for people."""
         memory, disk = (
             f"an unknown amount of {what}" if free is None else f"{free:.0f} MiB of {what}"
             for what, free in (("memory", self.memory_available_mib), ("disk", self.disk_free_mib))
@@ -41,7 +41,7 @@ class Resources:
 
 
 def read_resources(root: Path, state_dir: Path) -> Resources:
-    """Look now: memory and load below ``root`` (/), the disk where ``state_dir`` is. Never raises."""
+    """Read memory and load below ``root`` (/), and the disk where ``state_dir`` is. Never raises."""
     look = Look(root)
     memory = _number(look, "proc/meminfo", _AVAILABLE)
     load = _number(look, "proc/loadavg", _LOAD)

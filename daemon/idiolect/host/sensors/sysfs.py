@@ -33,7 +33,7 @@ class Look:
         self.trouble: list[str] = []
 
     def entries(self, folder: str, *prefixes: str) -> tuple[str, ...] | None:
-        """Paths of what lies in ``folder`` (itself below root) and begins with a prefix, sorted. None: unreadable."""
+        """Return paths of what is in ``folder`` (below root) and begins with a prefix, sorted; None: unreadable."""
         try:
             with os.scandir(self._root / folder) as found:
                 names = list(islice((entry.name for entry in found if entry.name.startswith(prefixes or "")), ENTRIES))
@@ -45,7 +45,7 @@ class Look:
         return tuple(f"{folder}/{name}" for name in sorted(names))
 
     def text(self, path: str, cap: int = VALUE, quiet: Sequence[int] = ()) -> str | None:
-        """A file's text without the white space around it, never empty. ``quiet``: errors that are no trouble."""
+        """Return a file's text without white space around it, never empty. ``quiet``: errors that are no trouble."""
         try:
             data = _read(self._root / path, cap + 1)
         except OSError as error:
@@ -63,7 +63,7 @@ class Look:
         return text
 
     def word(self, path: str, known: Sequence[str]) -> str | None:
-        """One of the ``known`` words."""
+        """Return a file's text, if it is one of the ``known`` words."""
         text = self.text(path)
         if text is None or text in known:
             return text
@@ -71,7 +71,7 @@ class Look:
         return None
 
     def whole(self, path: str, lowest: int, highest: int, quiet: Sequence[int] = ()) -> int | None:
-        """A whole number from ``lowest`` to ``highest``."""
+        """Return a whole number from ``lowest`` to ``highest``."""
         text = self.text(path, quiet=quiet)
         if text is None:
             return None
@@ -96,7 +96,7 @@ def _fault(data: bytes | None, cap: int) -> str:
 
 
 def _read(path: Path, size: int) -> bytes | None:
-    """At most ``size`` bytes from the start of a regular file; None if it is none. Raises ``OSError``."""
+    """Return at most ``size`` bytes from the start of a regular file; None if it is none. Raises ``OSError``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)  # a FIFO must not block
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""How hot the machine is, and whether it is being slowed down for heat, voltage or current.
+"""Reads how hot the machine is, and if it is being slowed down for heat, voltage or current.
 
 Sources, all below /sys: thermal zones and cooling devices (Documentation/driver-api/thermal/sysfs-api.rst); the
 Raspberry Pi's firmware (``get_throttled``: the bits of ``vcgencmd get_throttled``) and its under-voltage alarm
@@ -49,7 +49,7 @@ class Thermal:
     trouble: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return all of it in one line for people."""
         heat = "no thermometer" if self.celsius is None else f"{self.celsius:.0f} °C ({self.zone})"
         return "; ".join((heat, *(self.throttled or ("not throttled",)), *self.trouble))
 
@@ -62,7 +62,7 @@ class ThermalReader:
         self._events: dict[str, int] = {}
 
     def read(self) -> Thermal:
-        """Look now. Never raises. Over-current is seen from the second look on."""
+        """Read everything once more. Never raises. Over-current is seen from the second time on."""
         look = Look(self._root)
         celsius, zone = _hottest(look)
         throttled = (*_cooling(look), *_firmware(look), *self._hwmon(look))
@@ -87,7 +87,7 @@ class ThermalReader:
 
 
 def read_thermal(root: Path = Path("/")) -> Thermal:
-    """A single look, which cannot tell about over-current. Never raises."""
+    """Read everything once, which cannot tell about over-current. Never raises."""
     return ThermalReader(root).read()
 
 
