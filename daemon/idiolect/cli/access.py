@@ -1,4 +1,4 @@
-"""May the unit use what the configuration names? Its directives and the owners and modes of files, as others see them.
+"""Tells if the unit may use the files that the configuration names, by its directives and their owners and modes.
 
 Whoever checks a configuration is root or somebody else; the daemon is user `idiolect`, for whom the unit hides home
 directories, has a /tmp of its own and leaves nearly everything read-only. systemd is asked for the directives in force,
@@ -64,7 +64,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What keeps the daemon from files. ``who`` is None where its user does not exist yet."""
+    """The directives that keep the daemon from files. ``who`` is None where its user does not exist yet."""
 
     who: Who | None
     home: str
@@ -79,12 +79,12 @@ class Unit:
 
 
 def installed() -> bool:
-    """Whether this machine has the unit at all."""
+    """Return True if this machine has the unit at all."""
     return any(path.exists() for path in _UNITS)
 
 
 def unit() -> Unit:
-    """The unit in force, or the packaged one where systemd cannot be asked."""
+    """Return the unit in force, or the packaged one where systemd cannot be asked."""
     try:
         found = systemctl.state(systemctl.SERVICE, _WANTED)
     except CommandError:
@@ -93,7 +93,7 @@ def unit() -> Unit:
 
 
 def parsed(said: dict[str, str]) -> Unit:
-    """The directives as `systemctl show` prints them."""
+    """Return the directives as `systemctl show` prints them."""
 
     def paths(name: str) -> tuple[Path, ...]:
         return tuple(Path(each.lstrip("-+")) for each in shlex.split(said.get(name, "")))
@@ -118,7 +118,7 @@ def parsed(said: dict[str, str]) -> Unit:
 
 
 def _who(user: str, group: str, more: Sequence[str]) -> Who | None:
-    """Who a process of the unit is; an empty ``user`` is root."""
+    """Return who a process of the unit is; an empty ``user`` is root."""
     try:
         entry = pwd.getpwnam(user or "root")
         groups = set(os.getgrouplist(entry.pw_name, entry.pw_gid))
@@ -137,7 +137,7 @@ def _who(user: str, group: str, more: Sequence[str]) -> Who | None:
 
 
 def unreadable(unit: Unit, path: Path) -> str:
-    """Why the unit cannot read a file, or a directory with its files; "" where it can."""
+    """Return why the unit cannot read a file, or a directory with its files; "" where it can."""
     if why := hidden(unit, path):
         return why
     if unit.who is None:
@@ -146,7 +146,10 @@ def unreadable(unit: Unit, path: Path) -> str:
 
 
 def unwritable(unit: Unit, path: Path) -> str:
-    """Why the unit cannot make and change files in a directory, which need not be there yet; "" where it can."""
+    """Return why the unit cannot make and change files in a directory, "" where it can.
+
+    The directory need not be there yet.
+    """
     if any(_inside(path, each) for each in unit.own):
         return ""
     if why := hidden(unit, path):
@@ -160,7 +163,7 @@ def unwritable(unit: Unit, path: Path) -> str:
 
 
 def hidden(unit: Unit, path: Path) -> str:
-    """Why the unit does not even see a path; "" where it does."""
+    """Return why the unit does not even see a path; "" where it does."""
     for each in dict.fromkeys((path, Path(os.path.realpath(path)))):
         if unit.home in ("yes", "tmpfs") and (home := _under(each, HOMES)):
             if unit.home == "yes" or not _under(each, unit.bound):
@@ -173,7 +176,7 @@ def hidden(unit: Unit, path: Path) -> str:
 
 
 def _readonly(unit: Unit, path: Path) -> str:
-    """The most specific directive decides."""
+    """Return why a path is read-only for the unit, "" where it is not: the most specific directive decides."""
     real = Path(os.path.realpath(path))
     closed = [*unit.readonly, *map(Path, _SYSTEM.get(unit.system, ()))]
     closed += HOMES if unit.home == "read-only" else ()
@@ -187,7 +190,7 @@ def _readonly(unit: Unit, path: Path) -> str:
 
 
 def _walk(who: Who, path: Path) -> str:
-    """Why somebody does not get as far as ``path``."""
+    """Return why somebody does not get as far as ``path``."""
     real = Path(os.path.realpath(path))
     for each in reversed(real.parents):
         if why := _lacks(who, each, os.X_OK, "entered"):
@@ -196,7 +199,7 @@ def _walk(who: Who, path: Path) -> str:
 
 
 def _contents(who: Who, path: Path) -> Iterator[str]:
-    """Why somebody cannot read a file, or a directory and the files in it."""
+    """Yield why somebody cannot read a file, or a directory and the files in it."""
     if not path.is_dir():
         yield _lacks(who, path, os.R_OK, "read")
         return
@@ -221,7 +224,7 @@ def _lacks(who: Who, path: Path, wanted: int, what: str) -> str:
 
 
 def _permissions(who: Who, path: Path, status: os.stat_result) -> int:
-    """The bits r, w and x that somebody has, by the access control list where there is one."""
+    """Return the bits r, w and x that somebody has, by the access control list where there is one."""
     mode = status.st_mode
     try:
         listed = os.getxattr(path, _ACL)
@@ -235,7 +238,10 @@ def _permissions(who: Who, path: Path, status: os.stat_result) -> int:
 
 
 def _listed(who: Who, entries: Sequence[tuple[int, int, int]], status: os.stat_result) -> int:
-    """The algorithm of acl(5): the owner, named users, groups, others; all but the first and last under the mask."""
+    """Return the bits that acl(5)'s algorithm gives: the owner, named users, groups, others.
+
+    All but the first and last are under the mask.
+    """
     by_tag = {tag: bits for tag, bits, _ in entries if tag in (_USER_OBJ, _GROUP_OBJ, _MASK, _OTHER)}
     mask = by_tag.get(_MASK, 7)
     if status.st_uid == who.uid:
@@ -269,7 +275,7 @@ def _under(path: Path, bases: Sequence[Path]) -> Path | None:
 
 
 def _deeper(path: Path, base: Path, bound: Sequence[Path]) -> bool:
-    """Whether something below ``base`` is shown again, and ``path`` in it."""
+    """Return True if something below ``base`` is shown again, and ``path`` in it."""
     return any(_inside(path, each) and base in each.parents for each in bound)
 
 

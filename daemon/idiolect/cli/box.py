@@ -23,7 +23,7 @@ def _playback(options: argparse.Namespace) -> int:
 
 
 def playback_text(playback: Mapping[str, Any]) -> str:
-    """Whether something is played, and how long that holds, in one line."""
+    """Return in one line if something is played, and how long that holds."""
     if not playback.get("active"):
         return "playback: off"
     left = max(0, round(float(playback.get("until") or 0.0) - time.time()))

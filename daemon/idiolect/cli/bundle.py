@@ -86,7 +86,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _check_approver(verified: Verified, policy: EllipticCurvePublicKey) -> None:
-    """Whether a device that is provisioned with this policy key will get its keys: the TPM's check, made early."""
+    """Refuse a bundle with which a device provisioned with this policy key would get no keys, before its TPM does."""
     from idiolect.trust.bundle import approvals
     from idiolect.trust.bundle.public_keys import fingerprint
 
@@ -207,8 +207,9 @@ def _mark_good(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _as_owner(state_dir: Path) -> Iterator[None]:
-    """Root acts as the owner of the state directory: what is made belongs to the daemon, and a link that a stranger
-    put there leads root nowhere.
+    """Act as the owner of the state directory where root runs this.
+
+    What is made belongs to the daemon then, and a link that a stranger put there leads root nowhere.
     """
     if os.geteuid() != 0 or not state_dir.exists():
         yield

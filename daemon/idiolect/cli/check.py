@@ -1,8 +1,8 @@
-"""What `idiolect config check` finds beyond the files themselves: whether a start from them would succeed.
+"""Finds for `idiolect config check`, beyond the files themselves, why a start from them would fail.
 
 The bundle is opened and verified as a start does it, and the names of the configuration are looked up in it. For the
-installed configuration it is also asked whether the unit may use every path that is named (``access``): who checks
-it is another user than the daemon.
+installed configuration it is also asked whether the unit may use every path that is named (``access``): who checks it
+is another user than the daemon.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ class Found:
 
 
 def has_unit() -> bool:
-    """Whether this machine starts the daemon by a unit."""
+    """Return True if this machine starts the daemon by a unit."""
     return access.installed()
 
 
 def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Found:
-    """Everything that is found. With ``as_unit`` the daemon is taken for one that systemd starts from ``files``."""
+    """Return everything that is found.
+
+    With ``as_unit`` the daemon is taken for one that systemd starts from ``files``.
+    """
     from idiolect.trust.bundle.choose import obstacles
 
     unit = access.unit() if as_unit else None
@@ -98,7 +101,10 @@ def _sockets(config: Config) -> Iterator[tuple[str, Path]]:
 
 
 def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
-    """What the daemon reads: field, path, and what to do where it may not. What systemd hands to it is left out."""
+    """Yield what the daemon reads: field, path, and what to do where it may not.
+
+    What systemd hands to the daemon is left out.
+    """
     from idiolect.config.schema import Idle, Trust
 
     if isinstance(config.bundle, Path):
@@ -134,7 +140,7 @@ def _written(config: Config) -> Iterator[tuple[str, Path]]:
 
 
 def _shut_out(config: Config) -> Problem | None:
-    """What is said where this user may not look into the bundle, as only root and the daemon may."""
+    """Return the problem that this user may not look into the bundle, as only root and the daemon may, else None."""
     from idiolect.trust.bundle.choose import BUILTIN, INSTALLED
 
     if os.geteuid() == 0 or config.bundle == BUILTIN:

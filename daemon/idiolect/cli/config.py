@@ -76,7 +76,7 @@ def _as_dicts(problems: Sequence[Problem]) -> list[dict[str, object]]:
 
 
 def _reload(options: argparse.Namespace) -> int:
-    """Ask the daemon; where it does not answer and systemd says which process it is, tell that by a signal."""
+    """Ask the daemon; where it does not answer and systemd says which process it is, tell that one by a signal."""
     try:
         answer = Client(options.socket).reload()
     except (NoAnswerError, RequestError) as error:
@@ -132,7 +132,7 @@ def _origin_lines(answer: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be done with a file: nothing where ``new`` is None. ``target`` is what a link leads to."""
+    """The plan for one file: nothing is done where ``new`` is None; ``target`` is the file a link leads to."""
 
     path: Path
     target: Path

@@ -1,4 +1,4 @@
-"""What `idiolect doctor` can find out by itself, with or without a daemon."""
+"""The checks that `idiolect doctor` makes by itself, with or without a daemon."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 
 
 def local_checks(config: Path) -> list[dict[str, object]]:
-    """Checks of this machine: {"check", "ok", "level": ok | warn | fail, "detail", "fix"}."""
+    """Return checks of this machine: {"check", "ok", "level": ok | warn | fail, "detail", "fix"}."""
     return [_configuration(config), _sound(), *_tpm(), *_unit()]
 
 
 def one_screen(checks: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
-    """The checks in the order of the parts, each with its ``part``."""
+    """Return the checks in the order of the parts, each with its ``part``."""
     part_of = {check: part for part, names in PARTS.items() for check in names}
     order = [*PARTS, ""]
     named = [{"part": part_of.get(str(check.get("check")), ""), **check} for check in checks]
@@ -42,7 +42,7 @@ def one_screen(checks: Iterable[Mapping[str, object]]) -> list[dict[str, object]
 
 
 def _unit() -> list[dict[str, object]]:
-    """How systemd sees the service. Nothing is said where systemd is not, or does not know it."""
+    """Return how systemd sees the service; nothing where systemd is not, or does not know it."""
     wanted = ("ActiveState", "SubState", "UnitFileState", "Result", "NRestarts", "ExecMainStatus", "NeedDaemonReload")
     try:
         found = systemctl.state(systemctl.SERVICE, (*wanted, "StatusText"))
@@ -52,7 +52,7 @@ def _unit() -> list[dict[str, object]]:
 
 
 def _unit_check(state: Mapping[str, str]) -> dict[str, object]:
-    """The worst that can be said of the unit, and the command that mends it."""
+    """Return the worst that can be said of the unit, and the command that mends it."""
     active, said = f"{state.get('ActiveState')} ({state.get('SubState')})", state.get("StatusText", "")
     restarts, code = state.get("NRestarts") or "0", state.get("ExecMainStatus", "?")
     troubles = (
@@ -90,7 +90,7 @@ def _unit_check(state: Mapping[str, str]) -> dict[str, object]:
 
 
 def _tpm() -> list[dict[str, object]]:
-    """Whether the PCR that approvals use by default is ours. Nothing is said where there is no TPM."""
+    """Check that the PCR which approvals use by default is ours; return nothing where there is no TPM."""
     if not _TPM.exists():
         return []
     if any(_EFIVARS.glob("MokListRT-*")):

@@ -1,4 +1,4 @@
-"""What the commands about bundles share: files and keys read with a cap, refusals explained, answers printed."""
+"""Shared by the commands about bundles: files and keys read with a cap, refusals explained, answers printed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Run = Callable[[argparse.Namespace], int]
 
 
 class CommandError(IdiolectError):
-    """The command cannot be done as asked; the message says what to do instead."""
+    """Raised when a command cannot be done as asked; the message says what to do instead."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class CommandError(IdiolectError):
 
 
 def files_explained(run: Run) -> Run:
-    """What the operating system refuses becomes a sentence and an exit code."""
+    """Wrap a command: an ``OSError`` becomes a sentence and an exit code."""
 
     @functools.wraps(run)
     def explained(options: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def files_explained(run: Run) -> Run:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Directory]:
-    """The directory as a source; ``BundleError`` where it is none."""
+    """Open the directory as a source for a while. Raises ``BundleError`` where it is none."""
     from idiolect.trust.bundle.directory import Directory
 
     try:
@@ -65,14 +65,17 @@ def opened(path: Path) -> Iterator[Directory]:
 
 
 def read_config(options: argparse.Namespace) -> Config:
-    """What ``--config`` names, with the conf.d beside it; by default the layers of this machine."""
+    """Return the configuration that ``--config`` names, with the conf.d beside it.
+
+    By default it is made of the layers of this machine.
+    """
     from idiolect.config.schema import load
 
     return load(files_for(Path(options.config)))
 
 
 def read(path: str, cap: int) -> bytes:
-    """A file of at most ``cap`` bytes."""
+    """Return a file of at most ``cap`` bytes."""
     from idiolect.host.files import TooLarge, read_capped
 
     try:
@@ -82,32 +85,32 @@ def read(path: str, cap: int) -> bytes:
 
 
 def described(verified: Verified) -> dict[str, Any]:
-    """A bundle for ``--json``."""
+    """Return a bundle as ``--json`` shows it."""
     approvals = [{"key": a.key, "pcr": a.pcr, "from": a.from_.hex(), "to": a.to.hex()} for a in verified.approvals]
     label = {"name": verified.manifest.name, "version": verified.manifest.version}
     return {**label, "digest": verified.digest, "signer": verified.signer, "approvals": approvals}
 
 
 def lacks(verified: Verified) -> list[dict[str, str]]:
-    """What a bundle lacks, for ``--json``."""
+    """Return what a bundle lacks, as ``--json`` shows it."""
     from idiolect.trust.bundle.lacking import lacking
 
     return [{"part": each.part, "detail": each.detail, "fix": each.fix} for each in lacking(verified.files)]
 
 
 def lack_lines(found: Sequence[Mapping[str, str]]) -> list[str]:
-    """The same for people."""
+    """Return what a bundle lacks, as warnings for people."""
     return [show.plain(f"WARNING: {each['detail']}: {each['fix']}") for each in found]
 
 
 def whole(text: str) -> int:
-    """A whole number from 0, for argparse."""
+    """Return a whole number from 0, for argparse."""
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def emit(options: argparse.Namespace, answer: Mapping[str, Any], lines: list[str]) -> int:
-    """Print ``answer`` with --json, else ``lines``; the exit code of a command that is done."""
+    """Print ``answer`` with --json, else ``lines``; return the exit code of a command that is done."""
     print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
     return 0

@@ -25,7 +25,7 @@ KINDS = {
 
 
 def learn_lines(status: Mapping[str, Any]) -> list[str]:
-    """What is due and what it waits for."""
+    """Return lines about what is due, and what it waits for."""
     lines = [show.plain(show.idle_text(status))]
     lines += [f"  waits for: {show.plain(each)}" for each in status.get("waiting_for", [])]
     if done := status.get("done"):
@@ -58,7 +58,7 @@ def _learn(options: argparse.Namespace) -> int:
 
 
 def _follow(client: Client, seconds: float) -> Learning:
-    """The daemon's state once all is done, or when the time is up; meanwhile it is told on a terminal."""
+    """Return the daemon's state once all is done, or when the time is up; meanwhile tell it on a terminal."""
     ends, shown = time.monotonic() + seconds, ""
     time.sleep(_POLL_S)  # until it has looked
     while True:

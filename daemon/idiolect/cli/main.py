@@ -54,7 +54,7 @@ environment:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command, and return the exit code."""
     try:
         standard = argparse.Namespace(socket=os.environ.get("IDIOLECT_SOCKET") or DEFAULT_SOCKET, json=False)
         options = _parser().parse_args(arguments, standard)
@@ -140,7 +140,7 @@ def _listen(options: argparse.Namespace) -> int:
 
 
 def _hint(client: Client, before: str) -> str:
-    """Why nobody can be heard, "" where somebody can; said where it is another reason than ``before``."""
+    """Return why nobody can be heard, "" where somebody can; said where it is another reason than ``before``."""
     try:
         status = client.status()
     except NoAnswerError:  # the event stream says so, and waits for it
@@ -152,7 +152,7 @@ def _hint(client: Client, before: str) -> str:
 
 
 def _follow(client: Client, seconds: float | None) -> Iterator[ServerEvent]:
-    """Events until ``seconds`` are over, across restarts of the daemon; none twice, and none lost without a word.
+    """Yield events until ``seconds`` are over, across restarts of the daemon; none twice, and none lost without a word.
 
     ``connected`` comes among them, the first time and again.
     """
@@ -178,7 +178,7 @@ def _client(options: argparse.Namespace) -> Client:
 def _print(
     options: argparse.Namespace, answer: Mapping[str, Any], lines: Callable[[Mapping[str, Any]], list[str]]
 ) -> int:
-    """The answer itself with --json, else what ``lines`` makes of it."""
+    """Print the answer itself with --json, else what ``lines`` makes of it."""
     print(json.dumps(answer, indent=2) if options.json else "\n".join(lines(answer)))
     return 0
 

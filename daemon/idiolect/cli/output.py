@@ -17,7 +17,7 @@ _COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from "90", "30s", "15m", "2h", "1d" or "1h30m". Raises ``ValueError`` for anything else."""
+    """Return seconds from "90", "30s", "15m", "2h", "1d" or "1h30m". Raises ``ValueError`` for anything else."""
     if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
         return float(text)
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text, re.ASCII):
@@ -26,7 +26,7 @@ def parse_duration(text: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """``parse_duration`` as argparse wants it."""
+    """Return a duration's seconds for argparse."""
     try:
         return parse_duration(text)
     except ValueError:
@@ -34,7 +34,7 @@ def seconds(text: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units: "3 d 4 h", "1 h 5 min", "42 s"."""
+    """Return the two largest units: "3 d 4 h", "1 h 5 min", "42 s"."""
     left = max(0, round(seconds))
     parts: list[str] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
@@ -45,18 +45,18 @@ def duration(seconds: float) -> str:
 
 
 def plain(value: object) -> str:
-    """Text from the daemon, harmless to a terminal: what cannot be printed is escaped."""
+    """Return a text from the daemon, harmless to a terminal: what cannot be printed is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def coloured(text: str, level: str) -> str:
-    """In the colour of ``level`` (ok, warn, fail) on a terminal that wants colours, else as it is."""
+    """Return the text in the colour of ``level`` (ok, warn, fail) on a terminal that wants colours, else as it is."""
     wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return f"\x1b[{_COLOURS[level]}m{text}\x1b[0m" if wanted and level in _COLOURS else text
 
 
 def event_line(data: Mapping[str, object]) -> str:
-    """One event on one line: time, kind, phrase, how sure."""
+    """Return one event on one line: time, kind, phrase, how sure."""
     clock = _clock(_number(data, "time"), "%H:%M:%S")
     millis = f"{_number(data, 'time') % 1 * 1000:03.0f}"[:3]
     kind = plain(data.get("kind", ""))
@@ -80,7 +80,7 @@ def _state(data: Mapping[str, object]) -> str:
 
 
 def learning_text(said: object) -> str:
-    """What the daemon says about learning, in one line."""
+    """Return in one line what the daemon says about learning."""
     if not isinstance(said, dict):
         return _short(said)
     adapters, taught = said.get("adapters") or {}, said.get("taught", 0)
@@ -92,7 +92,7 @@ def learning_text(said: object) -> str:
 
 
 def voice_text(voice: Mapping[str, object], name: str) -> str:
-    """What telling a voice from others still lacks, for its owner."""
+    """Return for its owner what is still missing before a voice can be told from others."""
     name = shlex.quote(plain(name))
     if voice.get("state") == "ready":
         return "can tell this voice from others, though not always"
@@ -106,7 +106,7 @@ def voice_text(voice: Mapping[str, object], name: str) -> str:
 
 
 def _voices(said: Mapping[str, object]) -> str:
-    """Who agreed to be told by voice and cannot be yet, in numbers."""
+    """Return in numbers who agreed to be told by voice and cannot be yet."""
     people = [mine for mine in _part(said, "voices").values() if isinstance(mine, Mapping)]
     waiting = sum(mine.get("state") != "ready" for mine in people)
     if not waiting:
@@ -115,7 +115,7 @@ def _voices(said: Mapping[str, object]) -> str:
 
 
 def _earlier(said: Mapping[str, object]) -> str:
-    """What still rests on an earlier encoder, or was lost with it."""
+    """Return how many phrases still rest on an earlier encoder, or were lost with it."""
     people = [mine for mine in _part(said, "earlier_encoder").values() if isinstance(mine, Mapping)]
     earlier, again = (round(sum(_number(mine, name) for mine in people)) for name in ("earlier", "again"))
     words = ((earlier, "still on the earlier model"), (again, "not heard with the new encoder"))
@@ -124,7 +124,7 @@ def _earlier(said: Mapping[str, object]) -> str:
 
 
 def idle_text(said: object) -> str:
-    """What learning does in idle windows, in one line."""
+    """Return in one line what learning does in idle windows."""
     if not isinstance(said, Mapping):
         return _short(said)
     due = ", ".join(f"{count} {kind}" for kind, count in _part(said, "due").items())
@@ -138,7 +138,7 @@ def idle_text(said: object) -> str:
 
 
 def listening_text(listening: Mapping[str, object]) -> str:
-    """ "listening", "paused until 14:05 (1 h 3 min)", ..."""
+    """Return "listening", "paused until 14:05 (1 h 3 min)", ..."""
     state = str(listening.get("state", "unknown"))
     if state != "paused":
         return {"idle": "waiting for a wake word", "listening": "listening for a phrase"}.get(state, state)
@@ -153,7 +153,7 @@ def listening_text(listening: Mapping[str, object]) -> str:
 
 
 def unheard(status: Mapping[str, object]) -> str:
-    """Why nobody can be heard, though nobody wanted that: the microphone's state, and the next step; "" else."""
+    """Return why nobody can be heard, though nobody wanted that: the microphone's state, and the next step; "" else."""
     health = _part(status, "microphone")
     if health.get("state") not in DEAF:
         return ""
@@ -161,18 +161,18 @@ def unheard(status: Mapping[str, object]) -> str:
 
 
 def unheard_by_wish(status: Mapping[str, object]) -> str:
-    """The same where somebody wanted it."""
+    """Return why nobody can be heard where somebody paused listening; "" else."""
     listening = _part(status, "listening")
     return plain(f"nobody is heard: {listening_text(listening)}") if listening.get("state") == "paused" else ""
 
 
 def _fault(health: Mapping[str, object]) -> str:
-    """State, reason and fix of a microphone, as far as they are known."""
+    """Return state, reason and fix of a microphone, as far as they are known."""
     return ": ".join(str(part) for part in (health.get("state"), health.get("reason"), health.get("fix")) if part)
 
 
 def status_lines(status: Mapping[str, object]) -> list[str]:
-    """The daemon's state for a person, a line per part; what this client does not know is left to --json."""
+    """Return the daemon's state for a person, a line per part; what this client does not know is left to --json."""
     bundle = _part(status, "bundle")
     signed = "signed" if bundle.get("signed") else "unsigned"
     rows = [
@@ -192,12 +192,12 @@ def status_lines(status: Mapping[str, object]) -> list[str]:
 
 
 def _configuration(now: Mapping[str, object]) -> list[tuple[str, str]]:
-    """A line only where something is wrong with it."""
+    """Return a line about the configuration only where something is wrong with it."""
     return [("config", f"{now.get('text')}")] if now.get("text") else []
 
 
 def _listening(status: Mapping[str, object]) -> str:
-    """Nobody waits for a word that cannot be heard."""
+    """Return how it listens; nobody is said to wait for a word that cannot be heard."""
     microphone = _part(status, "microphone").get("state", "running")
     if _part(status, "listening").get("state") == "paused" or microphone not in DEAF:
         return listening_text(_part(status, "listening"))
@@ -205,7 +205,7 @@ def _listening(status: Mapping[str, object]) -> str:
 
 
 def audit_line(entry: Mapping[str, object]) -> str:
-    """One entry of the audit log on one line: number, time, kind, fields."""
+    """Return one entry of the audit log on one line: number, time, kind, fields."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_number(entry, "time")))
     body = _part(entry, "body")
     fields = " ".join(f"{name} {body[name]}" for name in body)
@@ -231,7 +231,7 @@ def _microphone(health: Mapping[str, object]) -> str:
 
 
 def device_lines(devices: Iterable[Mapping[str, object]]) -> list[str]:
-    """A line per device: the name to put into the configuration, then whatever else is known."""
+    """Return a line per device: the name to put into the configuration, then whatever else is known."""
     lines = []
     for device in devices:
         rest = [f"{key} {_short(device[key])}" for key in device if key not in ("name", "description")]
@@ -241,7 +241,7 @@ def device_lines(devices: Iterable[Mapping[str, object]]) -> list[str]:
 
 
 def check_lines(checks: Iterable[Mapping[str, object]]) -> list[str]:
-    """A line per check, its part's name before the first, and one with the next step where something is wrong."""
+    """Return a line per check, its part's name before the first, and the next step below where something is wrong."""
     lines, before = [], ""
     for check in checks:
         level, part = str(check.get("level", "fail")), plain(check.get("part", ""))

@@ -21,7 +21,7 @@ _LISTEN = re.compile(r"(?P<address>\[[^]]*\]|[^:]*):(?P<port>\d+) \(Stream\)")
 
 
 def address(listen: str, access: str, host: str) -> str:
-    """Where the page is, from what systemd says that the unit listens on; "" where it listens on no port."""
+    """Return where the page is, from what systemd says that the unit listens on; "" where it listens on no port."""
     found = _LISTEN.search(listen)
     if found is None:
         return ""

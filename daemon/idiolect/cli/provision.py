@@ -151,7 +151,7 @@ def _reset(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _daemon_stopped(config: Config) -> Iterator[None]:
-    """Two programs with one vault would be one too many: systemd's is stopped meanwhile, one started by hand refused.
+    """Stop systemd's daemon meanwhile, and refuse where one was started by hand: two programs must not share one vault.
 
     Nobody is asked through a socket of systemd's: that alone would start the daemon.
     """
@@ -184,7 +184,7 @@ def _audit_show(options: argparse.Namespace) -> int:
 
 
 def _adapter_verify(options: argparse.Namespace) -> int:
-    """Exit status 65 when any check fails: what is in use is not what it says it is."""
+    """Run the checks of an adapter; exit status 65 when any fails: what is in use is not what it says it is."""
     from idiolect.cli.review import verify_adapter
 
     if not options.of:

@@ -74,7 +74,7 @@ def _wait_for_yes(options: argparse.Namespace, client: Client, asked: Question) 
 
 
 def _voice(client: Client, profile: str, answer: Mapping[str, Any]) -> list[str]:
-    """For who has just agreed to be told by voice: what that lacks."""
+    """Tell somebody who has just agreed to be told by voice what that lacks."""
     if "voice_match" not in answer["granted"]:
         return []
     people = [p for p in client.people()["people"] if p["profile"] == profile and "voice" in p]
@@ -138,7 +138,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def meter(level: float, width: int = _TTY_WIDTH) -> str:
-    """A bar for a level in dBFS."""
+    """Return a bar for a level in dBFS."""
     share = (min(max(level, METER_FROM), METER_TO) - METER_FROM) / (METER_TO - METER_FROM)
     return "#" * round(width * share) + "." * (width - round(width * share))
 
@@ -183,7 +183,7 @@ _NO_BETTER = 6
 
 
 def _not_learnt(options: argparse.Namespace, state: TeachingState) -> list[str]:
-    """Why a phrase is not in use, and what to do where its takes are kept."""
+    """Tell why a phrase is not in use, and what to do where its takes are kept."""
     if state["state"] != "done":
         return [f"not learnt: {state['reason']}"]
     check = state["result"].get("gate", {}).get("check", 0)
@@ -194,7 +194,7 @@ def _not_learnt(options: argparse.Namespace, state: TeachingState) -> list[str]:
 
 
 def _follow(options: argparse.Namespace, client: Client) -> TeachingState:
-    """Prompts, the level meter, and why an attempt was refused, until it is over."""
+    """Show prompts, the level meter, and why an attempt was refused, until it is over."""
     last, advised = None, set[str]()
     while True:
         state = client.teaching()
@@ -324,7 +324,7 @@ def _bar(name: str, share: float) -> str:
 
 
 def _lately(answer: Report) -> list[str]:
-    """Health in daily use, and the last self-test slice by slice."""
+    """Return health in daily use, and the last self-test slice by slice."""
     lines = []
     if health := answer.get("health"):
         lines.append(
@@ -473,7 +473,7 @@ def _named(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def verify_adapter(client: Client, name: str, number: int) -> tuple[Proof, list[str]]:
-    """For `idiolect audit verify --adapter N`: the answer, and lines for people."""
+    """Return, for `idiolect audit verify --adapter N`, the answer, and lines for people."""
     answer = client.verify_adapter(name, number)
     said = {
         "signed": "signed by this device's adapter key",

@@ -32,13 +32,13 @@ _PASSWORD_CAP = 1024
 
 
 def keygen_options(keygen: argparse.ArgumentParser) -> None:
-    """What `keygen` may be told."""
+    """Add the options of `keygen` to its parser."""
     keygen.add_argument("directory", metavar="DIR", help="where bundle.key, bundle.pem, policy.key, policy.pem go")
     keygen.add_argument("--password-file", metavar="FILE", help="encrypt the private keys with its first line")
 
 
 def sign_options(sign: argparse.ArgumentParser) -> None:
-    """What `sign` may be told."""
+    """Add the options of `sign` to its parser."""
     sign.add_argument("directory", metavar="DIR", help=f"the bundle, or {_BUILTIN}: the one that comes with Idiolect")
     sign.add_argument("--bundle-key", metavar="FILE", required=True, help="private key that signs (PEM)")
     about = "private key that approves boots (PEM); a second one while a device's policy key is replaced"
@@ -56,7 +56,7 @@ def sign_options(sign: argparse.ArgumentParser) -> None:
 
 @files_explained
 def keygen(options: argparse.Namespace) -> int:
-    """`idiolect bundle keygen`."""
+    """Run `idiolect bundle keygen`: write two fresh pairs of keys."""
     from idiolect.host.files import write_durably
     from idiolect.trust.bundle import signing
     from idiolect.trust.bundle.public_keys import fingerprint, load_public
@@ -81,7 +81,7 @@ def keygen(options: argparse.Namespace) -> int:
 
 @files_explained
 def sign(options: argparse.Namespace) -> int:
-    """`idiolect bundle sign`."""
+    """Run `idiolect bundle sign`: write the signed bundle."""
     from idiolect.trust.bundle import signing
 
     password = _password(options)
@@ -119,7 +119,7 @@ def _directories(options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _payload(path: Path) -> dict[str, bytes]:
-    """Manifest and payload of a bundle that is whole, signed or not."""
+    """Return manifest and payload of a bundle that is whole, signed or not."""
     from idiolect.trust.bundle.verify import verify
 
     with opened(path) as source:
@@ -127,7 +127,7 @@ def _payload(path: Path) -> dict[str, bytes]:
 
 
 def _upgrade(path: str, policy: Sequence[EllipticCurvePrivateKey]) -> list[Approval]:
-    """The approvals of a signed bundle that these policy keys made."""
+    """Return the approvals of a signed bundle that these policy keys made."""
     from idiolect.trust.bundle import approvals
 
     with opened(Path(path)) as source:
@@ -140,7 +140,7 @@ def _upgrade(path: str, policy: Sequence[EllipticCurvePrivateKey]) -> list[Appro
 
 
 def _write(signed: Verified, before: dict[str, bytes], out: Path) -> None:
-    """Whatever changed, the signature last: before it is there, what is there passes for nothing."""
+    """Write what changed, the signature last: before it is there, what is there passes for nothing."""
     from idiolect.host.files import write_durably
     from idiolect.trust.bundle import signature
 

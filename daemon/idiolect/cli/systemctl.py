@@ -1,4 +1,4 @@
-"""What the command line asks of systemctl, where systemd is the service manager."""
+"""Asks systemctl for the command line, where systemd is the service manager."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _SYSTEMD = Path("/run/systemd/system")
 
 
 def state(unit: str, wanted: Sequence[str]) -> dict[str, str] | None:
-    """Properties of a unit; None where systemd is not or does not know it. ``CommandError`` when it does not answer."""
+    """Return properties of a unit; None where systemd is not or does not know it.
+
+    Raises ``CommandError`` when systemctl does not answer.
+    """
     if not _SYSTEMD.exists():
         return None
     found = dict(line.split("=", 1) for line in _systemctl("show", unit, f"--property=LoadState,{','.join(wanted)}"))
@@ -25,7 +28,7 @@ def state(unit: str, wanted: Sequence[str]) -> dict[str, str] | None:
 
 @contextmanager
 def stopped() -> Iterator[bool]:
-    """The daemon stopped while this lasts, and started again whatever comes of it. Yields whether systemd has it.
+    """Stop the daemon while this lasts, and start it again whatever comes of it. Yields True if systemd has it.
 
     Its socket goes first: with that open the next client would start the daemon again.
     """
