@@ -18,7 +18,7 @@ MAIN = Path("/etc/idiolect/idiolect.yaml")
 
 
 def config_files(main: Path) -> tuple[Path, ...]:
-    """``main``, then the ``conf.d/*.yaml`` beside it, sorted. Raises ConfigError where conf.d cannot be listed."""
+    """Return ``main``, then the ``conf.d/*.yaml`` beside it, sorted. Raises ConfigError where conf.d is unreadable."""
     extra = main.parent / "conf.d"
     try:
         found = sorted(path for path in extra.iterdir() if path.suffix == ".yaml" and not path.name.startswith("."))
@@ -30,19 +30,21 @@ def config_files(main: Path) -> tuple[Path, ...]:
 
 
 def installed_files(main: Path = MAIN, vendor: Path | None = VENDOR) -> tuple[Path, ...]:
-    """The layers of this machine that are there; without ``vendor`` only what its owner may edit."""
+    """Return the layers of this machine that are there; without ``vendor`` only what its owner may edit."""
     layers = config_files(main)
     return tuple(path for path in ((vendor, *layers) if vendor else layers) if _there(path))
 
 
 def files_for(main: Path) -> tuple[Path, ...]:
-    """What a command's ``--config`` stands for: the layers of this machine, or a file, which must be there, and its
-    conf.d."""
+    """Return the files for a command's ``--config``.
+
+    By default these are the layers of this machine, else a file, which must be there, and its conf.d.
+    """
     return installed_files() if main == MAIN else config_files(main)
 
 
 def _there(path: Path) -> bool:
-    """Whether something has that name; a dangling link counts, as reading it then says what is wrong."""
+    """Return True if something has that name; a dangling link counts, as reading it then says what is wrong."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -22,12 +22,12 @@ _LIKE_ANOTHER = 0.7
 
 
 class Kind:
-    """What a key may hold. ``word``, where a subclass has it, is one word allowed besides, such as ``all``."""
+    """The values that a key may hold. ``word``, where a subclass has it, is one word more, such as ``all``."""
 
     word: str = ""
 
     def read(self, node: Node, key: str, reading: Reading) -> object:
-        """The value of ``node``, or None with a problem noted; ``key`` is its dotted name."""
+        """Return the value of ``node``, or None with a problem noted; ``key`` is its dotted name."""
         if self.word and node.shape == "scalar" and node.text == self.word:
             return self.word
         value = self._value(node)
@@ -36,13 +36,13 @@ class Kind:
         return value
 
     def refuse(self, node: Node, key: str, reading: Reading) -> None:
-        """Note what was given and what is expected."""
+        """Note the value that was given and the one that is expected."""
         also = f"{self.word} or " if self.word else ""
         message = f"is {describe(node)}, expected {also}{self._expected()}{self._hint(node)}"
         reading.add(node.line, key, message, certain=not node.swallowed())
 
     def schema(self) -> Schema:
-        """The rules as JSON Schema 2020-12; where that is too weak for one, the schema is the more lenient."""
+        """Return the rules as JSON Schema 2020-12; where that is too weak for one, the schema is the more lenient."""
         return {"anyOf": [{"const": self.word}, self._rules()]} if self.word else self._rules()
 
     def _value(self, node: Node) -> object:
@@ -140,7 +140,7 @@ class Text(Kind):
 
     @staticmethod
     def _other(node: Node) -> bool:
-        """Whether YAML takes the unquoted text for a number, true/false or nothing."""
+        """Return True if YAML takes the unquoted text for a number, true/false or nothing."""
         return node.empty() or node.text.lower() in FLAGS or NUMBER.fullmatch(node.text) is not None
 
     def _fits(self, text: str) -> bool:
@@ -210,7 +210,7 @@ class Names(Kind):
     word: str = ""
 
     def read(self, node: Node, key: str, reading: Reading) -> object:
-        """See Kind; each item is a problem of its own."""
+        """Return the names, or None with a problem noted; each wrong item is a problem of its own."""
         if node.shape != "list":
             return super().read(node, key, reading)
         lines: dict[object, int] = {}
@@ -236,7 +236,7 @@ class Mapped(Kind):
     """A mapping. Its entries are stored in the reading one by one under dotted keys; the mapping itself is no value."""
 
     def read(self, node: Node, key: str, reading: Reading) -> None:
-        """See Kind; a mapping left empty, its entries commented out perhaps, sets nothing."""
+        """Store the entries one by one; a mapping left empty, its entries commented out perhaps, sets nothing."""
         if node.shape != "map":
             if not node.empty():
                 self.refuse(node, key or "file", reading)
@@ -258,22 +258,22 @@ class Mapped(Kind):
                 reading.section = outer
 
     def _section_of(self, name: str, child: Node, key: str, reading: Reading) -> str:
-        """The section in which a mistake in this entry lies for certain, "" where it may belong to another one."""
+        """Return the section in which a mistake in this entry certainly lies, "" where it may belong to another."""
         if not key:
             return name if self._knows(name) else ""
         certain = self._knows(name) or not (child.swallowed() or elsewhere(name, reading))
         return reading.section if certain else ""
 
     def _knows(self, name: str) -> bool:  # noqa: ARG002 - for subclasses
-        """Whether it is a key of this mapping and of none that one may have meant instead."""
+        """Return True if it is a key of this mapping and of none that one may have meant instead."""
         return False
 
     def _same(self, name: str) -> str:
-        """What two spellings of one entry's name have in common."""
+        """Return the text that all spellings of one entry's name have in common."""
         return composed(name)
 
     def _entry(self, name: Node, child: Node, key: str, reading: Reading) -> None:
-        """One entry of the mapping ``key``."""
+        """Read one entry of the mapping ``key``."""
         raise NotImplementedError
 
     @staticmethod
@@ -356,7 +356,7 @@ class Section(Mapped):
 
 
 def dotted(key: str, name: str) -> str:
-    """The name of an entry of the mapping ``key``, which is "" for the outermost."""
+    """Return the name of an entry of the mapping ``key``, which is "" for the outermost."""
     return f"{key}.{name}" if key else name
 
 
@@ -365,39 +365,39 @@ _PART = r"(?:[^.\\]|\\.)+"
 
 
 def escaped(name: str) -> str:
-    """A name of somebody's own as a part of a dotted key, where its full stops are no borders."""
+    """Return a name of somebody's own as a part of a dotted key, where its full stops are no borders."""
     return name.replace("\\", r"\\").replace(".", r"\.")
 
 
 def unescaped(part: str) -> str:
-    """The name again that ``escaped`` was given."""
+    """Return the name that ``escaped`` was given."""
     return re.sub(r"\\(.)", r"\1", part)
 
 
 def parts(key: str) -> list[str]:
-    """The names in a dotted key."""
+    """Return the names in a dotted key."""
     return [unescaped(part) for part in re.findall(_PART, key)]
 
 
 def prefixes(key: str) -> list[str]:
-    """A dotted key's beginnings, each a key itself, the shortest first."""
+    """Return a dotted key's beginnings, each a key itself, the shortest first."""
     return [key[: part.end()] for part in re.finditer(_PART, key)]
 
 
 def composed(text: str) -> str:
-    """Unicode's composed form, so that the two ways of typing a name are one name."""
+    """Return Unicode's composed form, so that the two ways of typing a name are one name."""
     return unicodedata.normalize("NFC", text)
 
 
 def elsewhere(name: str, reading: Reading) -> bool:
-    """Whether a key that is none here resembles one of another section, and may have been meant for it."""
+    """Return True if an unknown key resembles one of another section, and may have been meant for it."""
     inside = f"{reading.section}."
     others = [last for last, home in reading.homes.items() if home != reading.section and not home.startswith(inside)]
     return nearest(name, others, _LIKE_ANOTHER) != ""
 
 
 def nearest(word: str, options: Sequence[str], likeness: float = 0.6) -> str:
-    """``; did you mean "x"?`` for the option most like ``word``, or nothing."""
+    """Return ``; did you mean "x"?`` for the option most like ``word``, or nothing."""
     if len(word) > 64:  # the comparison is quadratic
         return ""
     by_fold = {option.casefold(): option for option in options}

@@ -33,7 +33,7 @@ class Step:
 
 
 def written_for(root: Node, known: int) -> tuple[int, int]:
-    """The schema that the tree is written for, and the line that shows it; ``known`` where the key has it wrong."""
+    """Return the schema the tree is written for, and the line that shows it; ``known`` where the key is wrong."""
     given = find(root, "schema")
     if given:
         key, value = given
@@ -44,7 +44,7 @@ def written_for(root: Node, known: int) -> tuple[int, int]:
 
 
 def understood(root: Node, reading: Reading, known: int) -> Node | None:
-    """The tree in the schema ``known``; None, with the only problem noted, where it is written for a later one."""
+    """Return the tree in the schema ``known``; None, with the only problem noted, where it is of a later one."""
     version, line = written_for(root, known)
     if version > known:
         given = find(root, "schema")
@@ -61,7 +61,7 @@ def understood(root: Node, reading: Reading, known: int) -> Node | None:
 
 
 def upgraded(root: Node, known: int) -> Node:
-    """The tree after every step that it needs, its ``schema:``, where it has one, included."""
+    """Return the tree after every step that it needs, its ``schema:``, where it has one, included."""
     version, _ = written_for(root, known)
     for number in range(version, known):
         root = STEPS[number].apply(root)
@@ -70,21 +70,21 @@ def upgraded(root: Node, known: int) -> Node:
 
 
 def stamped(root: Node, known: int) -> Node:
-    """The tree with ``schema:`` as its first key, if it had none."""
+    """Return the tree with ``schema:`` as its first key, if it had none."""
     if find(root, "schema"):
         return root
     return _with_entries(root, [(_scalar(root.line, "schema"), _scalar(root.line, str(known))), *root.entries()])
 
 
 def instead(root: Node, known: int) -> str:
-    """What a person writes in place of what is outdated in the tree."""
+    """Return what a person has to write in place of the outdated keys of the tree."""
     version, _ = written_for(root, known)
     steps = [STEPS[number].instead for number in range(version, known) if STEPS[number].sign(root)]
     return " and ".join([f"schema: {known}", *steps])
 
 
 def find(mapping: Node, name: str) -> Entry | None:
-    """The first entry of that name; None also where ``mapping`` is no map."""
+    """Return the first entry of that name; None also where ``mapping`` is no map."""
     entries = mapping.entries() if mapping.shape == "map" else []
     return next((each for each in entries if each[0].shape == "scalar" and each[0].text == name), None)
 
@@ -99,7 +99,7 @@ def _old_people(root: Node) -> Node | None:
 
 
 def _people_have_sections(root: Node) -> Node:
-    """1 -> 2. Names that stand under both keys are both kept, so that reading them refuses the second one."""
+    """Take the step 1 -> 2. Names under both keys are both kept, so that reading them refuses the second one."""
     control = find(root, "control")
     old = find(control[1], "people") if control else None
     if control is None or old is None:

@@ -29,7 +29,7 @@ _BOM = "\ufeff"
 
 
 class _CannotError(Exception):
-    """Something stands where no rule here holds; the lines of the text it is about begin at ``line``."""
+    """Raised where no rule here holds; the lines of the text it is about begin at ``line``."""
 
     def __init__(self, line: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class _CannotError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """What a file becomes, and the schema that it was written for."""
+    """The new content of a file, and the schema that it was written for."""
 
     data: bytes
     schema: int
 
 
 def migrate(data: bytes, source: str) -> Migrated | None:
-    """The file's content in the current schema, None where it is that already. Raises ConfigError."""
+    """Return the file's content in the current schema, None where it is that already. Raises ConfigError."""
     meant = parse(data, source)
     if not meant.outdated:
         return None
@@ -68,7 +68,7 @@ def migrate(data: bytes, source: str) -> Migrated | None:
 
 
 def _comments(text: str) -> list[str]:
-    """Every comment, sorted: what stands between the scalars and begins with #."""
+    """Return every comment, sorted: what stands between the scalars and begins with #."""
     root = read_tree(text, Reading(""))
     found, at = [], 0
     for node in sorted(_scalars(root) if root else (), key=lambda each: each.start):
@@ -86,7 +86,7 @@ def _scalars(node: Node) -> Iterator[Node]:
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """``text[start:stop]`` becomes ``new``; ``lines``: that begins on a line of its own."""
+    """An edit: ``text[start:stop]`` becomes ``new``; ``lines``: that begins on a line of its own."""
 
     start: int
     stop: int
@@ -96,7 +96,7 @@ class _Edit:
 
 @dataclass(frozen=True, slots=True)
 class _Home:
-    """Where a key of the text stands: in which map, after what, with which value."""
+    """The place of a key in the text: in which map, after what, with which value."""
 
     parent: Node
     floor: int
@@ -121,41 +121,44 @@ class _Text:
             floor = value.end
 
     def home(self, key: Node) -> _Home:
-        """Of a key that is in the text."""
+        """Return the place of a key that is in the text."""
         return self._homes[id(key)]
 
     def of(self, node: Node) -> str:
-        """What is written there."""
+        """Return the text from which a node was read."""
         return self.text[node.start : node.end]
 
     def line_start(self, at: int) -> int:
-        """Where the line of that character begins."""
+        """Return where the line of that character begins."""
         return self._starts[max(0, bisect_right(self._starts, at) - 1)]
 
     def next_line(self, at: int) -> int:
-        """Where the line after it begins."""
+        """Return where the line after it begins."""
         number = bisect_right(self._starts, at)
         return self._starts[number] if number < len(self._starts) else len(self.text)
 
     def column(self, at: int) -> int:
-        """From 0."""
+        """Return the column of a character, counted from 0."""
         return at - self.line_start(at)
 
     def indent(self, at: int) -> int:
-        """Spaces at the beginning of the line that begins there."""
+        """Return how many spaces begin the line that begins there."""
         line = self.text[at : self.next_line(at)]
         return len(line) - len(line.lstrip(" "))
 
     def blank(self, at: int) -> bool:
-        """Whether nothing is on that line."""
+        """Return True if nothing is on that line."""
         return not self.text[self.line_start(at) : self.next_line(at)].strip()
 
     def blank_above(self, at: int) -> bool:
-        """Whether there is a line above, with nothing on it."""
+        """Return True if there is a line above, with nothing on it."""
         return at > self._starts[0] and self.blank(at - 1)
 
     def extent(self, key: Node) -> tuple[int, int]:
-        """The lines of a block's entry: comments above at its own column, and comments below that stand deeper."""
+        """Return the lines of a block's entry.
+
+        They include the comments above at its own column, and the comments below that stand deeper.
+        """
         home = self.home(key)
         start, column = self.line_start(key.start), self.column(key.start)
         if self.text[start : key.start].strip(" "):
@@ -169,7 +172,7 @@ class _Text:
         return start, self._below(end if end == self.line_start(end) else self.next_line(end), column)
 
     def _below(self, stop: int, column: int) -> int:
-        """Where the comments end that stand deeper than ``column`` from the line ``stop`` on, else that line."""
+        """Return where the comments end that stand deeper than ``column`` from the line ``stop`` on, else that line."""
         ahead = stop
         while ahead < len(self.text):
             following = self.next_line(ahead)
@@ -182,7 +185,7 @@ class _Text:
         return stop
 
     def between_commas(self, key: Node) -> tuple[int, int]:
-        """An entry in brackets with the comma that goes with it; comments are left where they are."""
+        """Return an entry in brackets with the comma that goes with it; comments are left where they are."""
         stop = self.home(key).value.end
         after = self._past_space(stop)
         if self.text.startswith(",", after):
@@ -209,7 +212,7 @@ class _Editor:
         self._gone: set[int] = set()
 
     def edited(self, new: Node) -> str:
-        """The text of the tree ``new``, whose nodes are those of the text's own tree wherever nothing changes."""
+        """Return the text of the tree ``new``, whose nodes are those of the old tree wherever nothing changes."""
         self._compare(self._source.root, new)
         out, at = "", 0
         for edit in sorted(self._edits, key=lambda each: (each.start, each.stop)):
@@ -250,7 +253,7 @@ class _Editor:
         self._edits.append(_Edit(start, stop, ""))
 
     def _cut_whole(self, key: Node, section: Node) -> bool:
-        """A section whose only key goes, with no comment about anything else in it, goes as a whole."""
+        """Cut a section as a whole whose only key goes, where no comment about anything else is in it."""
         if self._source.home(key).parent.flow or len(section.children) != 2:
             return False
         (only, value), (start, stop) = section.entries()[0], self._source.extent(key)
@@ -282,7 +285,7 @@ class _Editor:
         self._edits.append(_Edit(at, at, piece))
 
     def _inside(self, key: Node, value: Node) -> str:
-        """An entry as it is written in brackets; new names are quoted, as JSON wants them."""
+        """Return an entry as it is written in brackets; new names are quoted, as JSON wants them."""
         name = self._source.of(key) if key.start >= 0 else json.dumps(key.text)
         if value.shape == "map" and value.children:
             return f"{name}: {{{', '.join(self._inside(*each) for each in value.entries())}}}"
@@ -290,7 +293,7 @@ class _Editor:
 
 
 class _Writer:
-    """One entry as a block, with the comments that stood in and around it."""
+    """Writes one entry as a block, with the comments that stood in and around it."""
 
     def __init__(self, source: _Text) -> None:
         self._source = source
@@ -301,7 +304,7 @@ class _Writer:
         """As far as the text was written again; -1 before anything of it was."""
 
     def written(self, key: Node, value: Node, indent: str) -> list[str]:
-        """Its lines, without their ends."""
+        """Return its lines, without their ends."""
         if key.start < 0:
             self._entry(key, value, indent)
             return self._lines
@@ -326,7 +329,7 @@ class _Writer:
             self._comments(value.end, indent + "  ")
 
     def _leaf(self, head: str, value: Node, indent: str) -> None:
-        """A list or a scalar is taken over as it is written, its further lines moved with it."""
+        """Write a list or a scalar as the old text has it, its further lines moved with it."""
         if value.start < 0:
             self._lines.append(f"{head} {value.text}")
             return
@@ -343,7 +346,7 @@ class _Writer:
         self._lines += [_moved(each, by) for each in more]
 
     def _comments(self, upto: int, indent: str) -> None:
-        """Those from where we are: beside the line before, where they were beside it, else on lines of their own."""
+        """Write the comments from where we are: beside the line before, where they were so, else on own lines."""
         if self._at < 0:
             return
         for number, line in enumerate(_BREAK.split(self._source.text[self._at : upto])):
@@ -360,7 +363,7 @@ class _Writer:
 
 
 def _moved(line: str, by: int) -> str:
-    """The line with so many more spaces before it, or fewer, as far as it has them."""
+    """Return the line with so many more spaces before it, or fewer, as far as it has them."""
     if by >= 0 or not line.strip():
         return " " * by + line if line.strip() else line
     return line[min(-by, len(line) - len(line.lstrip(" "))) :]

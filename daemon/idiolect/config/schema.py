@@ -192,7 +192,7 @@ class _Key(NamedTuple):
 
 
 def _keys(cls: type[Any]) -> dict[str, _Key]:
-    """The keys that a dataclass declares: its annotated fields and its nested dataclasses."""
+    """Return the keys that a dataclass declares: its annotated fields and its nested dataclasses."""
     found = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if isinstance(hint, type) and is_dataclass(hint):
@@ -266,7 +266,7 @@ class Config:
 
 
 def _homes(cls: type[Any], prefix: str = "") -> dict[str, str]:
-    """The dotted name of each key by its last part."""
+    """Return the dotted name of each key by its last part."""
     found: dict[str, str] = {}
     for name, key in _keys(cls).items():
         found[name] = prefix + name
@@ -280,17 +280,17 @@ _HOMES = _homes(Config)
 
 
 def defaults() -> Config:
-    """The configuration of an empty file."""
+    """Return the configuration of an empty file."""
     return Config()
 
 
 def parse(text: str | bytes, source: str) -> Config:
-    """One file's content; ``source`` names it in problems. Raises ConfigError."""
+    """Read one file's content; ``source`` names it in problems. Raises ConfigError."""
     return _merge([_read(text, Reading(named(source), _HOMES))])
 
 
 def load(paths: Sequence[Path], without: Collection[str] = ()) -> Config:
-    """Several files in order: a later one's keys win one by one, its lists replace whole. Raises ConfigError.
+    """Read several files in order: a later one's keys win one by one, its lists replace whole. Raises ConfigError.
 
     Of the sections named by ``without`` nothing counts, neither what is right in them nor what is wrong.
     """
@@ -302,15 +302,15 @@ def load(paths: Sequence[Path], without: Collection[str] = ()) -> Config:
 
 
 def as_dict(config: Config) -> dict[str, object]:
-    """The configuration as YAML and JSON carry it; to parse it again gives an equal one."""
+    """Return the configuration as YAML and JSON carry it; to parse it again gives an equal one."""
     return {name: _plain(getattr(config, name)) for name in _keys(Config)}
 
 
 def check_phrases(config: Config, wake_words: Sequence[str], phrases: Sequence[str]) -> tuple[Problem, ...]:
-    """The names in ``config`` that a bundle offering ``wake_words`` and ``phrases`` does not know, with their lines.
+    """Return the names in ``config`` that a bundle offering ``wake_words`` and ``phrases`` lacks, with their lines.
 
-    Only what somebody wrote is checked: where the default of always_on names a phrase that the bundle does not
-    have, nothing is listened for, and nothing is wrong.
+    Only what somebody wrote is checked: where the default of always_on names a phrase that the bundle does not have,
+    nothing is listened for, and nothing is wrong.
     """
     roles = (
         ("wake_words", wake_words, phrases, "a phrase"),
@@ -337,7 +337,7 @@ def check_phrases(config: Config, wake_words: Sequence[str], phrases: Sequence[s
 
 
 def json_schema() -> Schema:
-    """What `schema.json` holds, for editors: JSON Schema 2020-12."""
+    """Return the content of `schema.json`, for editors: JSON Schema 2020-12."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Idiolect configuration"}
     return schema | _described(Config) | {"type": ["object", "null"]}
 
@@ -352,12 +352,12 @@ def _read(data: str | bytes, reading: Reading) -> Reading:
 
 
 def section_of(key: str) -> str:
-    """The section, or key at the top, to which a dotted name belongs."""
+    """Return the section, or key at the top, to which a dotted name belongs."""
     return key.partition(".")[0]
 
 
 def replaced(config: Config, other: Config, sections: Collection[str]) -> Config:
-    """``config`` with whole sections of another one, and the places where these were set."""
+    """Return ``config`` with whole sections of another one, and the places where these were set."""
     places = {key: place for key, place in config.places.items() if section_of(key) not in sections}
     places |= {key: place for key, place in other.places.items() if section_of(key) in sections}
     values: dict[str, Any] = {name: getattr(other, name) for name in sections}
@@ -390,7 +390,7 @@ def _respelled(given: Mapping[str, T], spellings: Mapping[str, str], first: dict
 
 
 def _build(cls: type[T], values: Mapping[str, object], prefix: str, **given: object) -> T:
-    """An instance of a dataclass from dotted keys; what is not there keeps its default."""
+    """Return an instance of a dataclass from dotted keys; what is not there keeps its default."""
     for name, key in _keys(cls).items():
         dotted = prefix + name
         if isinstance(key.kind, Section):
@@ -426,7 +426,7 @@ def _unknown(name: str, offered: Sequence[str]) -> str:
 
 
 def _described(cls: type[Any]) -> Schema:
-    """A section's rules with a description and a default for each key."""
+    """Return a section's rules with a description and a default for each key."""
     standard = cls()
     properties: Schema = {}
     for name, key in _keys(cls).items():

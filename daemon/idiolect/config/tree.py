@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is to be said of a file that is understood all the same: where (file, line from 1), and what."""
+    """A remark about a file that is understood all the same: where (file, line from 1), and what."""
 
     source: str
     line: int
@@ -84,7 +84,7 @@ class Reading:
 
     @property
     def full(self) -> bool:
-        """Whether further problems are left out, so that a search for suggestions is wasted time."""
+        """Return True if further problems are left out, so that a search for suggestions is wasted time."""
         return len(self.problems) > MAX_PROBLEMS
 
     def add(self, line: int, key: str, message: str, *, certain: bool = True) -> None:
@@ -118,11 +118,11 @@ class Node:
     flow: bool = False
 
     def empty(self) -> bool:
-        """Whether nothing was given, as after a bare ``audio:``."""
+        """Return True if nothing was given, as after a bare ``audio:``."""
         return self.plain and self.text in _EMPTY
 
     def swallowed(self) -> bool:
-        """Whether keys of another section may have ended up in here: it holds a mapping, or text that looks like one.
+        """Return True if keys of another section may have ended up in here: it holds a mapping, or text like one.
 
         So it is after a slip of the indentation, or with a quote in the wrong place.
         """
@@ -131,28 +131,28 @@ class Node:
         return self.shape == "map" or any(child.swallowed() for child in self.children)
 
     def entries(self) -> list[tuple[Node, Node]]:
-        """A map's keys and values; a key that a syntax error parted from its value is left out."""
+        """Return a map's keys and values; a key that a syntax error parted from its value is left out."""
         return list(zip(self.children[::2], self.children[1::2], strict=False))
 
 
 def shown(text: str) -> str:
-    """``text`` in quotes, escaped so that no terminal obeys it, at most MAX_SHOWN characters in all."""
+    """Return ``text`` in quotes, escaped so that no terminal obeys it, at most MAX_SHOWN characters in all."""
     whole = repr(text[:MAX_SHOWN])
     return whole if len(text) <= MAX_SHOWN and len(whole) <= MAX_SHOWN else whole[: MAX_SHOWN - 2] + "…" + whole[0]
 
 
 def label(key: str) -> str:
-    """A key as part of a problem's field: as written where that is short and printable."""
+    """Return a key as part of a problem's field: as written where that is short and printable."""
     return key if key.isprintable() and 0 < len(key) <= MAX_SHOWN else shown(key)
 
 
 def named(path: object) -> str:
-    """A file as the source of problems: as it is where that is printable."""
+    """Return a file as the source of problems: as it is where that is printable."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 
 
 def describe(node: Node) -> str:
-    """What was given, for a message: ``the number 5``, ``a list``, ``the quoted text '5'``."""
+    """Return what was given, for a message: ``the number 5``, ``a list``, ``the quoted text '5'``."""
     if node.shape != "scalar":
         return "a list" if node.shape == "list" else "a mapping"
     if not node.plain:
@@ -167,7 +167,7 @@ def describe(node: Node) -> str:
 
 
 def read_file(path: Path, reading: Reading) -> bytes:
-    """The file's bytes, or b"" with a problem noted. Never blocks: only regular files are read."""
+    """Return the file's bytes, or b"" with a problem noted. Never blocks: only regular files are read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -189,7 +189,7 @@ def read_file(path: Path, reading: Reading) -> bytes:
 
 
 class _TextError(Exception):
-    """The text cannot be understood from ``line`` on."""
+    """Raised when the text cannot be understood from ``line`` on."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -197,7 +197,7 @@ class _TextError(Exception):
 
 
 def read_tree(data: bytes | str, reading: Reading) -> Node | None:
-    """The file's tree, or None where there is none; what cannot be understood is noted in ``reading``."""
+    """Return the file's tree, or None where there is none; what cannot be understood is noted in ``reading``."""
     try:
         text = _decode(data)
     except _TextError as refused:
@@ -222,7 +222,7 @@ def _decode(data: bytes | str) -> str:
 
 
 def _compose(text: str) -> tuple[Node | None, _TextError | None]:
-    """The tree as far as it could be read, and why not further."""
+    """Return the tree as far as it could be read, and why not further."""
     builder = _Builder()
     loader = None
     try:
@@ -242,7 +242,7 @@ def _compose(text: str) -> tuple[Node | None, _TextError | None]:
 
 
 class _Builder:
-    """Events in, tree out, without recursion; ``root`` is valid, if incomplete, after every event."""
+    """Builds a tree from events, without recursion; ``root`` is valid, if incomplete, after every event."""
 
     def __init__(self) -> None:
         self.root: Node | None = None
