@@ -180,8 +180,7 @@ class Wire:
                 await asyncio.wait(left)  # two must not read at once, and a place is free when its work has ended
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Send a whole answer. Raises ``ConnectionResetError`` after a part of another one: that cannot be taken back.
-        """
+        """Send a whole answer. Raises ``ConnectionResetError`` after a part of another, which cannot be taken back."""
         if self._answering:
             raise ConnectionResetError
         data = self._start(status, {**headers, "Content-Length": str(len(body))})

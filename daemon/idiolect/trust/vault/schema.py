@@ -172,7 +172,7 @@ def has_wal(path: Path) -> bool:
 
 @contextlib.contextmanager
 def probe(path: Path) -> Iterator[sqlite3.Connection]:
-    """Return a connection for reading, of the newest schema version, that changes no byte of the file or its WAL.
+    """Connect for reading, to a file in the newest schema version, without changing a byte of it or its WAL.
 
     Without a WAL the file is read as it lies. With one SQLite needs an index of it, ``-shm``, which goes again. An
     older version is migrated in memory. Raises ``VaultError``: damaged, newer.
