@@ -1,4 +1,6 @@
-"""Approvals: which measurements may have the keys, said in advance by the policy key.
+"""Approvals: the policy key says in advance which measurements of a boot may have the device's keys.
+
+Bytes of `approvals.json` and keys go in, ``Approval`` values come out, and the other way round. No I/O, and no TPM.
 
 `approvals.json`, canonical JSON: ``{"approvals": [{from, key, pcr, policy, signature, to}, ...], "schema": 1}``, sorted
 by key, PCR and ``from``, none of these twice.

@@ -1,4 +1,4 @@
-"""The bundle's contents: verified bytes in, what the pipeline and the trainer need out.
+"""The bundle's contents: a verified bundle goes in; arrays, phrases and guard set come out, for pipeline and trainer.
 
 A bundle is a directory that never changes once made:
 

@@ -1,4 +1,4 @@
-"""Canonical JSON: one value, one spelling, so that equal content is equal bytes and a digest means one thing.
+"""Canonical JSON: a value has one spelling, so that equal content is equal bytes and a digest means one thing.
 
 The form: keys sorted by code point, no spaces, UTF-8, text escaped no more than JSON demands, no
 number that is not whole. ``encode`` writes it; ``parse`` takes nothing else, and names what it objects to.

@@ -1,4 +1,7 @@
-"""Which bundle this start runs: the configured one, the current slot, or the previous slot without keys.
+"""Chooses the bundle that this start runs: the configured one, the current slot, or the previous slot without keys.
+
+A configuration goes in; the verified bundle comes out, and the description that the keystore asks for (``Model``).
+Nothing is changed here, and no keys are touched.
 
 | `bundle:` | what is tried |
 | --- | --- |

@@ -1,4 +1,4 @@
-"""A directory as a source of a bundle's files, opened once; and the trusted keys in one."""
+"""Reads a bundle's files, and the trusted keys, from a directory that is opened once."""
 
 from __future__ import annotations
 

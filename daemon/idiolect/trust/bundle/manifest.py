@@ -1,4 +1,6 @@
-"""`manifest.json`: what a bundle consists of. Its digest is what a TPM measures and what approvals are for.
+"""`manifest.json` lists the files of a bundle. A TPM measures its digest, and approvals are for this digest.
+
+Bytes go in, a ``Manifest`` comes out. The files themselves are not looked at here.
 
 Canonical JSON with exactly these fields:
 

@@ -1,4 +1,4 @@
-"""Keys: whom a device trusts to sign bundles.
+"""The public keys that a device trusts to sign bundles, read from `keys.d`.
 
 `keys.d/*.pem` holds one P-256 public key each (SubjectPublicKeyInfo, PEM); `keys.d/revoked` holds one fingerprint a
 line, ``#`` begins a comment. A fingerprint is the sha256 of the SubjectPublicKeyInfo in DER, hex. To rotate a key, add

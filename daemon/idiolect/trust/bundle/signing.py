@@ -1,4 +1,4 @@
-"""Signing bundles and making the keys for it: on a vendor's machine, never on a device. No I/O.
+"""Signs bundles and makes the keys for it: on a vendor's machine, never on a device. No I/O: bytes in, bytes out.
 
 Two pairs of keys, P-256: the *bundle key* signs `model.sig`, by which a device knows whose bundle it is; the *policy
 key* signs approvals, by which its TPM releases the keys. A device may trust several bundle keys; its secrets are

@@ -1,4 +1,7 @@
-"""Says where files that are to be checked come from: a directory, or memory. Light to import, unlike the checks."""
+"""The interface through which files that are to be checked are read, from a directory or from memory.
+
+It is light to import, unlike the checks. The errors that both kinds of source raise are made here, too.
+"""
 
 from __future__ import annotations
 

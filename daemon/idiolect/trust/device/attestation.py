@@ -1,4 +1,4 @@
-"""Checking a TPM's quotes elsewhere: bytes in, a verdict out, with ``cryptography`` alone and no TPM.
+"""Checks a TPM's quotes on another machine: bytes in, a verdict out, with ``cryptography`` alone and no TPM.
 
 A quote is a TPMS_ATTEST that the attestation key (AK) signed inside the TPM. What makes it worth anything:
 

@@ -1,4 +1,4 @@
-"""The device record: what provisioning pinned. Public through and through; a changed record opens nothing.
+"""The device record holds what provisioning pinned. All of it is public, and a changed record opens nothing.
 
 `device.json` in the state directory, canonical JSON: ``ak`` (PEM of the attestation key), ``adapter_key`` (PEM),
 ``complete``, ``device`` (an opaque random id), ``schema``, ``sealed`` (one entry per policy key: two while that key is

@@ -1,4 +1,4 @@
-"""``keystore: file``: both secrets in one JSON file. For development and for boards without a TPM.
+"""``keystore: file`` keeps both secrets in one JSON file, for development and for boards without a TPM.
 
 Nothing protects them but the file's mode: who copies the disk has the keys, and no boot is measured. What remains true
 is that an old copy of the vault alone is unreadable after a rotation, as the file holds the newest M only (though a

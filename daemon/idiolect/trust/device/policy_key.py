@@ -1,4 +1,4 @@
-"""Replacing the policy key: the secrets move from the old integrator's key to the new one, and the vault stays.
+"""Replaces the policy key: the secrets move from the old integrator's key to the new one, and the vault stays.
 
 Needs a boot that has the keys, and a bundle whose approvals are signed by both policy keys: with it every instant of
 the replacement, and every crash in it, leaves a device that starts with keys.
@@ -43,7 +43,12 @@ class PolicyKeyReplacement:
     """Moves a provisioned device to another policy key; safe to run again after a crash at any step."""
 
     def __init__(self, config: Config, device: Device, model: Model, new: bytes, *, owner: bytes = b"") -> None:
-        """``new`` is the new public policy key in PEM; ``owner`` the owner hierarchy's auth value, if it has one."""
+        """Prepare the replacement.
+
+        Args:
+            new: the new public policy key in PEM.
+            owner: the owner hierarchy's auth value, if it has one.
+        """
         self._config, self._device, self._model, self._new = config, device, model, new
         self._owner = owner
         self._fingerprint = fingerprint(load_public("policy key", new))

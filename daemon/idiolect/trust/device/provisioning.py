@@ -1,4 +1,4 @@
-"""Provisioning: how a device gets its keys, one explained step after the other, and how it loses them again.
+"""Provisions a device: gives it its keys in steps, each explained before it is done, and takes them away again.
 
 The record (`device.json`) is written first, marked incomplete, and completed last. What lies between starts over after
 a crash: nobody gets keys from an incomplete device, so nothing can be lost. Hierarchies are left as found: no auth
@@ -74,7 +74,13 @@ class Provisioning:
     def __init__(
         self, config: Config, *, policy_key: bytes = b"", owner: bytes = b"", endorsement: bytes = b""
     ) -> None:
-        """``policy_key`` is the integrator's public key in PEM; the others are hierarchies' auth values, if set."""
+        """Prepare to provision a device.
+
+        Args:
+            policy_key: the integrator's public key in PEM.
+            owner: the owner hierarchy's auth value, if it has one.
+            endorsement: the endorsement hierarchy's, if it has one.
+        """
         self._config = config
         self._state = Path(config.state_dir)
         self._tcti = config.trust.tcti

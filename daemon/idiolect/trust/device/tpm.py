@@ -1,4 +1,4 @@
-"""The TPM 2.0: the one file that speaks to it, through tpm2-tss (ESAPI). Verbs of the scheme, no decisions.
+"""Speaks to the TPM 2.0, as the only file that does, through tpm2-tss (ESAPI). It has verbs, and decides nothing.
 
 Conventions, each of which was learnt the hard way:
 

@@ -71,7 +71,10 @@ class VaultThread:
     """``DeviceKeys`` for the event loop: it opens it, tends it, and answers what the control API asks."""
 
     def __init__(self, custody: DeviceKeys, changed: Callable[[View], None]) -> None:
-        """``changed`` is told each new view, on the event loop. ``device.keys`` is for calls that ``ask`` runs."""
+        """Prepare the thread; ``changed`` is told each new view, on the event loop.
+
+        ``custody`` is for calls that ``ask`` runs on the thread.
+        """
         self.custody = custody
         self._thread = KeysThread()
         self._changed = changed

@@ -213,7 +213,7 @@ class Change:
         self._set(owed=True)
 
     def prepare(self, vault_key: Secret) -> None:
-        """Step 1 of a rotation (see ``rotation``), whose new key is in the ring already: wraps beside the old ones."""
+        """Write wraps under the new key, which is in the ring already, beside the old ones (step 1 of a rotation)."""
         state = self.ledger.state
         pending = state.generation + 1
         self._wrap("", _vault_key(vault_key), pending)

@@ -1,4 +1,4 @@
-"""Sealing: AES-256-GCM boxes, keys derived under a label, and an encoding of fields that cannot be read two ways.
+"""Seals bytes in AES-256-GCM boxes, derives keys under a label, and encodes fields so that they can be read in one way.
 
 A box is nonce (12 bytes) || ciphertext || tag (16 bytes). The nonce is random, so one key may seal 2^32 messages at
 most (NIST SP 800-38D, section 8.3). A data key seals one profile's records for one purpose: thousands in the life of a

@@ -1,4 +1,4 @@
-"""The vault's file as a whole: made under another name, given its own when complete, and removed without keys."""
+"""Makes and removes the vault's file as a whole: it gets its name when complete, and goes without keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a vault: every row is read once, checked, and only then believed. Nothing here writes.
+"""Opens a vault: every row is read once, checked, and only then believed. Nothing here writes.
 
 The checks, after those of ``schema.probe``:
 
@@ -211,7 +211,7 @@ def _explain(contents: Contents, released: Released) -> NoReturn:
 
 
 def _check(contents: Contents, opened: Opened) -> None:
-    """Checks 7 to 11; fills ``opened.ledger``."""
+    """Make checks 7 to 11, and fill ``opened.ledger``."""
     state = contents.state
     with envelope.derive(opened.vault_key, roots.ROOTS_LABEL) as key:
         if not envelope.same(roots.top_root(key, state, contents.macs), contents.root):  # 7

@@ -1,4 +1,4 @@
-"""Rotations: the keys of one in course, and how many a day may be had.
+"""Rotations replace the key over all keys: here are the keys of one in course, and the credit that limits them.
 
 A rotation from M (number g) to M' (g + 1):
 
@@ -74,7 +74,7 @@ class Ring:
     """S, and the keys that wrap at this moment: of one rotation at rest, of two while one is in course."""
 
     def __init__(self, root: Secret, keks: dict[int, Secret], keystore: Keystore, holding: set[int]) -> None:
-        """``holding`` are the slots that hold the M in force."""
+        """Take over the secrets; ``holding`` are the slots that hold the M in force."""
         self.root = root
         self._holding = set(holding)
         self.keks = keks
@@ -100,7 +100,7 @@ class Ring:
             self.keks.pop(generation).wipe()
 
     def write(self) -> None:
-        """Steps 2 and 3, without the slots that hold M' already. ``KeystoreError`` leaves the rest for later.
+        """Make steps 2 and 3, without the slots that hold M' already. ``KeystoreError`` leaves the rest for later.
 
         A slot that was found torn comes before the one that alone holds M: a torn write must never hit the last copy.
         """

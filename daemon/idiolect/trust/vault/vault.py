@@ -1,4 +1,4 @@
-"""The vault: what is kept about people, encrypted per profile and purpose, in one SQLite file.
+"""The vault keeps data about people, encrypted per profile and purpose, in one SQLite file.
 
 Every change is one transaction together with its audit entry and the new roots (``roots``); a security event also
 rotates the key over all keys (``rotation``). A file is checked as a whole when it is opened (``schema.probe``,
@@ -355,7 +355,7 @@ class Vault:
             self.trouble = error
 
     def _settle(self, slot: Slot, held: set[int]) -> None:
-        """After opening: end the rotation that was in course, or begin again the one that is owed.
+        """End, after opening, the rotation that was in course, or begin again the one that is owed.
 
         A slot that does not hold what opened the vault is mended by a rotation too: it may be torn.
         """
