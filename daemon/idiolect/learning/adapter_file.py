@@ -1,4 +1,6 @@
-"""An adapter as bytes: a JSON header of names and numbers, then float16 vectors in the header's order, then takes.
+"""Writes an adapter as bytes, and reads it: a JSON header of names and numbers, then float16 vectors, then takes.
+
+The vectors come in the header's order.
 
 Takes, where there are any (version 2), are the mean and spread by which embeddings are standardised, float16, and the
 frames of each take, int8.

@@ -1,4 +1,6 @@
-"""Admission: which examples may move anything. What is not admitted stays in quarantine, where the owner sees it.
+"""Admission decides which examples may move anything. The others stay in quarantine, where the owner sees them.
+
+A ledger goes in, with its examples after the base model; a verdict for each example comes out.
 
 What a person recorded on purpose, prompted and counted, is admitted as it is (its own checks: ``attempt``), but for 3
 and 8. A correction or confirmation comes by the way, perhaps from somebody else, and must pass all of these, in order:

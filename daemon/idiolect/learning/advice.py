@@ -1,4 +1,4 @@
-"""Advice while a phrase is being taught: what will make it hard to understand, and what to do about it."""
+"""Gives advice while a phrase is being taught: why it will be hard to understand, and what to do about it."""
 
 from __future__ import annotations
 

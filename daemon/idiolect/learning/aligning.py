@@ -1,4 +1,7 @@
-"""Takes of a taught phrase: which of them are kept for aligning what is said with them, and how near it has to be."""
+"""Chooses the takes of a taught phrase by which it is recognised, and how near to them an utterance has to be.
+
+Examples and frames of embeddings go in; rows of an adapter with takes and a limit (``Taught``) come out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The gate: numbered checks that a candidate adapter passes, or is not used.
+"""The gate decides if a candidate adapter may be used: it has to pass numbered checks.
+
+A candidate goes in with the material to judge it; a ``Verdict`` comes out, with all numbers. Nothing is kept here.
 
 1. bounds: every number finite, every shift within TAU, every threshold raised and none lowered, prior within its span,
    takes and their limits such as ``aligning`` makes, and the whole at most ``adapterfile.cap`` bytes;

@@ -1,4 +1,4 @@
-"""Health: how an adapter does in daily use, beside the base model that listens along in its shadow.
+"""Health counts how an adapter does in daily use, beside the base model that listens along in its shadow.
 
 Nobody says afterwards whether an utterance was understood, so each is judged by what is known of it:
 

@@ -1,4 +1,4 @@
-"""The ledger: one person's labelled examples in order of arrival, quarantined ones too, and how often what was said.
+"""The ledger holds one person's labelled examples in order of arrival, quarantined ones too, and the use of phrases.
 
 An example is kept as a record of its own: four bytes with the length of a JSON header, the header, then float16
 embeddings (copies, 18, 96), and those of the whole utterance where it is longer than that. The ledger's digest is the

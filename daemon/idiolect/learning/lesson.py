@@ -1,4 +1,4 @@
-"""The takes of a phrase while it is being taught: which of them count, taking one back, and keeping one on request."""
+"""Holds the takes of a phrase while it is being taught: which count, taking one back, and keeping one on request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Lesson:
     """Judges what is said, and holds the takes that count."""
 
     def __init__(self, standard: Standard, others: Sequence[Sequence[NDArray[np.float32]]]) -> None:
-        """``others`` are the takes of each other phrase of this person."""
+        """Begin a lesson; ``others`` are the takes of each other phrase of this person."""
         self._standard, self._others = standard, others
         self.takes: list[Take] = []
         self._refused: tuple[Take, list[Take]] | None = None

@@ -1,4 +1,4 @@
-"""From examples to rows: bounded MAP shifts, taught phrases, voices. Closed forms, one pass, no iteration.
+"""Turns examples into an adapter's rows: bounded MAP shifts, taught phrases, voices. Closed forms, no iteration.
 
 A shift is the maximum-a-posteriori mean of Gaussian residuals under a prior at zero (Gauvain and Lee 1994, eq. 30 with
 tau = KAPPA), each residual clipped to length TAU:

@@ -1,4 +1,4 @@
-"""Where an adapter comes from, in a form that can be signed: canonical JSON, checked again before it is used.
+"""Records where an adapter comes from, in a form that can be signed: canonical JSON, checked again before use.
 
 A record names the bundle, the ledger (by digest), every consent receipt behind it, the gate's numbers, and the digest
 of the adapter's file. Whoever has the bundle, the ledger and the record can make the file again and compare.

@@ -1,4 +1,4 @@
-"""The self-test: how an adapter in use does now, slice by slice, against the base model on the same utterances.
+"""The self-test compares an adapter in use with the base model on the same utterances, slice by slice.
 
 Two kinds of material: the person's own admitted examples, each heard in a turn of its own (``lived``), of which those
 that came after the adapter was made are *unseen* by it, and the bundle's guard set in its strata (channel, noise,

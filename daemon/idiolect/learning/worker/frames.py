@@ -1,4 +1,4 @@
-"""Frames: how a message travels over a pipe so that the receiver can tell whether it got what was sent.
+"""Frames carry a message over a pipe so that the receiver can tell if it got what was sent.
 
     length (4 bytes, little-endian) | SHA-256 of the body (32 bytes) | body
 

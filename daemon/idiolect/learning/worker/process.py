@@ -1,4 +1,4 @@
-"""Where training runs: an interface, and the child process behind it.
+"""The place where training runs: an interface, and the child process behind it.
 
 ``Backend`` is all that the learner knows: bytes in, bytes out, and a way to stop it. ``Worker`` is the one there is, a
 fresh confined process for each request (``sandbox``). A trusted execution environment could be another: the request

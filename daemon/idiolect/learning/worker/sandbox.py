@@ -235,7 +235,7 @@ def seccomp() -> str:
 
 
 def _negative(code: int) -> None:
-    """libseccomp returns errors as they are, and not in errno."""
+    """Raise ``OSError`` for a negative result: libseccomp returns errors as they are, and not in errno."""
     if code < 0:
         raise OSError(-code, os.strerror(-code))
 
@@ -262,7 +262,7 @@ def enter() -> list[Layer]:
 
 
 def put_on(steps: Sequence[Step]) -> list[Layer]:
-    """Layers in order; one that cannot be had does not keep the next from being put on."""
+    """Put on layers in order; one that cannot be had does not keep the next from being put on."""
     found = []
     for step in steps:
         name = step.__name__
