@@ -22,7 +22,7 @@ class Copies:
     """Lets one large body or answer through at a time. Everything belongs to the event loop."""
 
     def __init__(self, wait_s: float) -> None:
-        """``wait_s``: how long somebody waits before being told to come again, in seconds."""
+        """Begin with no caller. ``wait_s``: seconds that somebody waits before being told to come again."""
         self._wait_s = wait_s
         self._lock = asyncio.Lock()
         self._callers: set[object] = set()

@@ -1,4 +1,4 @@
-"""One connection's HTTP/1.1: what came becomes a ``Request``, answers become bytes. h11 is the parser.
+"""Speaks HTTP/1.1 on one connection: bytes become a ``Request``, answers become bytes. h11 is the parser.
 
 h11 reads generously, as RFC 9112 allows; nobody who speaks to this socket needs that. Refused here beyond what h11
 refuses (400 each; numbered in the code):

@@ -1,4 +1,4 @@
-"""How often somebody may ask: a bucket of tokens for each caller, which fills again as time goes by.
+"""Limits how often somebody may ask: each caller has a bucket of tokens, which fills again as time goes by.
 
 Two for each: any request takes one of 200 (50 a second come back), and those that cost a walk through the whole log or
 vault, the TPM, the sound cards or the sensors, one of 10 besides (1 a second). That is far beyond what people and their
@@ -103,7 +103,7 @@ class Rates:
         self, usual: Rate = USUAL, costly: Rate = COSTLY, *, strangers: Rate = STRANGERS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """``strangers`` is for all together who have not said who they are."""
+        """Set the rates; ``strangers`` is for all together who have not said who they are."""
         self._usual, self._costly, self._clock = usual, costly, clock
         self._buckets: dict[str, _Own] = {}
         self._strangers, self._others = self._fresh(strangers), self._fresh(usual)

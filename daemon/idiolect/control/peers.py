@@ -1,4 +1,4 @@
-"""Who is calling: the kernel's word about the other end of a Unix socket, mapped to a role.
+"""Finds out who is calling: the kernel's word about the other end of a Unix socket, mapped to a role.
 
 Nothing here is a secret or a password: a role is membership in a Unix group, as the configuration says.
 """

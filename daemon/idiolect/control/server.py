@@ -101,9 +101,12 @@ class Server:
         limits: Limits | None = None, tls: ssl.SSLContext | None = None, rates: Rates | None = None,
         proxied: bool = False,
     ) -> None:  # fmt: skip
-        """``max_clients`` requests are served at once, 1 or more; with ``tls`` nobody is heard in clear text.
+        """Set up the server without opening its socket.
 
-        ``proxied``: all connections come from one program, so that the kernel does not tell who it is.
+        Args:
+            max_clients: requests served at once, 1 or more.
+            tls: where it is given, nobody is heard in clear text.
+            proxied: all connections come from one program, so that the kernel does not tell who it is.
         """
         self._daemon = daemon
         self._door = door

@@ -1,4 +1,7 @@
-"""A listening Unix socket and the tasks of those who are connected: open and closed together, for every server here."""
+"""Keeps a listening Unix socket and the tasks of those connected together, for every server here.
+
+Both are opened and closed together.
+"""
 
 from __future__ import annotations
 

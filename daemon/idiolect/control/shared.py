@@ -1,4 +1,4 @@
-"""One answer for all who ask at about the same time: whoever asks ten times a second has it made no oftener."""
+"""Gives one answer to all who ask at about the same time: who asks ten times a second has it made no oftener."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A share for everybody: of connections, and of requests that are served at once.
+"""Gives everybody a share: of connections, and of requests that are served at once.
 
 Connections (``Guests``). At most ``most`` are open, and so many more for root and the daemon's own user (``KEPT``).
 Where the kernel tells who connects, one user has at most half of them. Who comes when a share or the whole is full
@@ -72,7 +72,7 @@ class Guests:
     """Who is connected, the first to come first."""
 
     def __init__(self, most: int, *, known: bool) -> None:
-        """``known``: the kernel tells who connects; else all come from one proxy, and none of it has a share."""
+        """Begin empty. ``known``: the kernel tells who connects; else all come from one proxy, and none has a share."""
         self._most, self._share = most, max(1, most // 2) if known else most
         self._here: dict[Guest, None] = {}
 

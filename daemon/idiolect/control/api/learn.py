@@ -1,4 +1,4 @@
-"""The part of the control API about idle windows: what learning waits for, and the wish not to wait.
+"""The part of the control API about idle windows: it shows what learning waits for, and asks for a round now.
 
 | request | role | answer |
 | --- | --- | --- |

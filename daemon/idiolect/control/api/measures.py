@@ -1,4 +1,4 @@
-"""The numbers that `/metrics` shows, as frozen values."""
+"""The numbers that `/metrics` shows, as frozen values: ``service.metrics`` fills them, ``api.metrics`` writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: what the daemon counts and measures, in its text format, through prometheus-client.
+"""Answers `/metrics`: the daemon's numbers go in, Prometheus's text format comes out, by way of prometheus-client.
 
 No label has a value that somebody said or that names anybody: what is no number is one of a few words of ours, or the
 bundle's name. prometheus-client is loaded at the first request: whoever has no Prometheus does not pay for it.

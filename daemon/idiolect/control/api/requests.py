@@ -1,4 +1,4 @@
-"""The words of a request: who asks, with what, and how it is answered; bodies in and answers out, as JSON."""
+"""The words of a request: a caller, its arguments, a route and an answer. Bodies in and answers out are JSON."""
 
 from __future__ import annotations
 

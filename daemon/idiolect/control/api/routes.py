@@ -1,4 +1,4 @@
-"""The control API's vocabulary: what can be asked, by whom, and what comes back. No sockets and no HTTP in here.
+"""The table of all that can be asked over the control API, by whom, and with which answer. No sockets, no HTTP.
 
 | request | role | answer |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""Browsers: which may show the page, and for whom. A code that somebody reads off at the device lets one in.
+"""Knows which browsers may show the page, and for whom. A code that somebody reads off at the device lets one in.
 
 Theory of operation. `idiolect pair NAME` asks over the control socket, so the kernel says who asks: whoever may ask
 about that person (`Consents.may_withdraw`) gets a code of 10 letters, good once and for five minutes. A browser that
@@ -78,7 +78,7 @@ class Pairing:
         self, personal: Adapters, access: str, *, wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """``access`` is that of the configuration's section ``page``: "" where there is no page."""
+        """Begin without codes. ``access`` is that of the section ``page``: "" where there is no page."""
         self._personal, self._access = personal, access
         self._wall, self._monotonic = wall, monotonic
         self._open: list[Open] = []

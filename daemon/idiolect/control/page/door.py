@@ -1,4 +1,4 @@
-"""The page's door: who comes in from a browser, and what keeps others from coming in through that browser.
+"""The page's door decides who comes in from a browser, and keeps others from coming in through that browser.
 
 What is checked, in this order:
 

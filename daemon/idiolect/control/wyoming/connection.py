@@ -1,4 +1,4 @@
-"""One connection's Wyoming events: a line of JSON, then perhaps more JSON, then perhaps bytes, as the header says.
+"""Reads and writes one connection's Wyoming events: a line of JSON, then more JSON and bytes if its header says so.
 
 The library's types and its writer serve; its reader would wait for 99 GB if a header said so. Refused here
 (``EventError``, whose ``code`` names the field; numbered in the code):

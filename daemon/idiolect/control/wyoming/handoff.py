@@ -1,4 +1,4 @@
-"""The sound of a turn, for one program on this device that goes on where the wake word ends. Off unless configured.
+"""Sends the sound of a turn to one program on this device, which goes on after the wake word. Off unless configured.
 
 It speaks Wyoming, in one direction: `detection` at the wake word, `audio-start`, `audio-chunk`s of what the microphone
 hears from the end of the wake word on, `audio-stop` when the turn ends (after a phrase, when time is up, after 15
@@ -57,7 +57,7 @@ class HandoffServer:
         opening: Callable[[], Listener],
         attach: Callable[[Tap | None], None],
     ) -> None:
-        """``attach`` tells inference whom to tell of blocks, None: nobody."""
+        """Set up the server; ``attach`` tells inference whom to tell of blocks, None: nobody."""
         self.user = user
         self._hearing, self._attach = hearing, attach
         self._client: asyncio.Task[None] | None = None

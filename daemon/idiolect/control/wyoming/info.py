@@ -1,4 +1,4 @@
-"""The answer to `describe`: what can be asked of this device. Made anew each time: what was just taught is there.
+"""Answers `describe` with all that can be asked of this device. Made anew each time: what was just taught is there.
 
 A model's name is the phrase's own, the version is the bundle's: both stay what they are over restarts.
 """
