@@ -55,7 +55,7 @@ def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Fo
 
 
 def _files_closed(files: Sequence[Path], unit: access.Unit) -> Iterator[Problem]:
-    """Configuration files that the unit may not read, as a umask of 077 leaves them."""
+    """Yield configuration files that the unit may not read, as a umask of 077 leaves them."""
     for file in files:
         if why := access.hidden(unit, file):
             yield Problem(str(file), 1, "file", f"{why}: put it below /etc/idiolect")
@@ -64,7 +64,7 @@ def _files_closed(files: Sequence[Path], unit: access.Unit) -> Iterator[Problem]
 
 
 def _closed(config: Config, unit: access.Unit) -> Iterator[Problem]:
-    """Paths that the unit may not use as it would have to."""
+    """Yield paths that the unit may not use as it would have to."""
     for field, path, fix in _read(config):
         if why := access.unreadable(unit, path):
             yield _problem(config, field, f"{why}: {fix}")
@@ -75,7 +75,7 @@ def _closed(config: Config, unit: access.Unit) -> Iterator[Problem]:
 
 
 def _taken(config: Config) -> Iterator[Problem]:
-    """Places at which something else is already, or will be by another section's wish."""
+    """Yield places at which something else is already, or will be by another section's wish."""
     owners: dict[str, str] = {}
     for field, path in _sockets(config):
         where = os.path.realpath(path)
@@ -90,7 +90,7 @@ def _taken(config: Config) -> Iterator[Problem]:
 
 
 def _sockets(config: Config) -> Iterator[tuple[str, Path]]:
-    """Sockets that the daemon will make."""
+    """Yield sockets that the daemon will make."""
     yield "control.socket", config.control.socket
     for name in ("wyoming", "metrics", "page"):
         section = getattr(config, name)
@@ -121,7 +121,7 @@ def _read(config: Config) -> Iterator[tuple[str, Path, str]]:
 
 
 def _current_slot(config: Config) -> Path | None:
-    """Where the installed bundle lies, as far as this user may know."""
+    """Return where the installed bundle lies, as far as this user may know."""
     from idiolect.trust.bundle.choose import INSTALLED, slots
 
     try:
@@ -132,7 +132,7 @@ def _current_slot(config: Config) -> Path | None:
 
 
 def _written(config: Config) -> Iterator[tuple[str, Path]]:
-    """Directories in which the daemon makes files and sockets."""
+    """Yield directories in which the daemon makes files and sockets."""
     yield "state_dir", config.state_dir
     for field, path in _sockets(config):
         if path != _STANDARD_SOCKET:  # that one systemd passes

@@ -113,7 +113,7 @@ def _as_yaml(config: dict[str, Any]) -> str:
 
 
 def _origin_lines(answer: Mapping[str, Any]) -> list[str]:
-    """FILE:LINE: KEY: VALUE, as in the problems. A person of whom something is set needs no line of her own."""
+    """Return FILE:LINE: KEY: VALUE, as in the problems. A person of whom something is set needs no line of her own."""
     origin: Mapping[str, Any] = answer.get("origin", {})
     lines = []
     for key, place in origin.items():
@@ -163,7 +163,7 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _plans(files: Sequence[Path]) -> list[_Plan]:
-    """A plan for each file, or every reason against it: all is decided before anything is written."""
+    """Return a plan for each file, or raise every reason against it: all is decided before anything is written."""
     plans: dict[Path, _Plan] = {}
     problems: list[Problem] = []
     for path in files:
@@ -191,7 +191,7 @@ def _plan(path: Path) -> _Plan:
 
 
 def _rewrite(plan: _Plan, new: Migrated) -> Path:
-    """First the copy, then the file: whatever happens in between, the original is there under one name or both."""
+    """Write first the copy, then the file: at any time the original is there under one name or both."""
     from idiolect.host.files import write_beside, write_durably
 
     for number in itertools.count(1):

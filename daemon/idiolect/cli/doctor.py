@@ -128,7 +128,7 @@ def _configuration(path: Path) -> dict[str, object]:
 
 
 def _sound() -> dict[str, object]:
-    """May this user capture? The daemon has a user and a group of its own, so this is never a failure."""
+    """Check if this user may capture. The daemon has a user and a group of its own, so this is never a failure."""
     devices = sorted(_SOUND.glob("pcm*c"))
     if not devices:
         return _check("sound", "warn", "no capture device", "plug a microphone in, or see 'arecord -l'")

@@ -1,4 +1,4 @@
-"""`idiolect learn`: what learning waits for, and the wish not to wait."""
+"""`idiolect learn`: show what learning waits for, or ask for a round now."""
 
 from __future__ import annotations
 

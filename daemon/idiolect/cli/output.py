@@ -1,4 +1,4 @@
-"""How the command line speaks: the daemon's JSON as lines for people, durations from people as seconds."""
+"""Writes for people: the daemon's JSON becomes lines, and durations that people write become seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`idiolect bundle keygen | sign`: what is done on a vendor's machine, where the private keys are."""
+"""`idiolect bundle keygen | sign`: the commands for a vendor's machine, where the private keys are."""
 
 from __future__ import annotations
 
