@@ -1,4 +1,4 @@
-"""Spoken prompts for a box without a screen: espeak-ng, which plays through ALSA itself."""
+"""Speaks prompts for a box without a screen: espeak-ng, which plays through ALSA itself."""
 
 from __future__ import annotations
 

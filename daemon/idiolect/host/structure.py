@@ -1,4 +1,4 @@
-"""JSON from outside, bounded before anything is built of it: how many parts it has, and how deep they lie.
+"""Bounds JSON from outside before anything is built of it: how many parts it has, and how deep they lie.
 
 A few bytes of JSON become many of memory: 16 MiB of ``[{},{},...]`` would be half a gigabyte of objects, and one emoji
 makes four bytes of every character beside it. So whatever others wrote is looked through first, in one pass over its

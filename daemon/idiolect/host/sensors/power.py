@@ -1,4 +1,4 @@
-"""Where the electricity comes from: /sys/class/power_supply, as Documentation/ABI/testing/sysfs-class-power has it.
+"""Finds out where the electricity comes from: /sys/class/power_supply (Documentation/ABI/testing/sysfs-class-power).
 
 The rule follows the kernel's own ``power_supply_is_system_supplied``: any supply that is no battery and is online
 feeds the machine, what has the scope Device is somebody's mouse and does not count, and a machine without a battery

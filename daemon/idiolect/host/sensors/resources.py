@@ -1,4 +1,4 @@
-"""Room to work in: memory (MemAvailable of proc(5)), the disk under the state directory, and the load."""
+"""Measures the room to work in: memory (MemAvailable of proc(5)), the disk under the state directory, and the load."""
 
 from __future__ import annotations
 

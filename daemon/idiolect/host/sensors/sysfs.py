@@ -1,4 +1,4 @@
-"""Reading what the kernel shows as files: values of a few bytes that may be absent, vanish, fail or lie.
+"""Reads what the kernel shows as files: values of a few bytes that may be absent, vanish, fail or lie.
 
 Attributes are regular files of one value each, and the entries of a class are symbolic links to devices
 (Documentation/filesystems/sysfs.rst), so links are followed here, unlike in ``host.files``. A driver may answer
