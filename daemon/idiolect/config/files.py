@@ -1,4 +1,4 @@
-"""Which configuration files are read, and in which order: later ones win.
+"""Lists the configuration files that are read, in their order: later ones win.
 
 1. `/usr/lib/idiolect/idiolect.yaml`: what the package sets, never edited;
 2. `/etc/idiolect/idiolect.yaml`: what this device sets;

@@ -1,4 +1,4 @@
-"""From one schema of the configuration to the next: a table of steps, each a pure function from tree to tree.
+"""Takes a configuration from one schema to the next: a table of steps, each a pure function from tree to tree.
 
 A file written for an older schema is read through the same steps that `idiolect config migrate` rewrites it by
 (`rewrite`), so what it means and what it becomes cannot differ. A step builds new nodes where something changes and

@@ -1,4 +1,4 @@
-"""Rewriting a configuration to the current schema: what the steps of `migrate` did to its tree, done to its text.
+"""Rewrites a configuration to the current schema: what the steps of `migrate` did to its tree is done to its text.
 
 The steps keep every node that they do not change, so the difference of the two trees is what has to be edited; all
 else is kept byte for byte. What was taken out of a block goes with the comments above and beside it; what was moved

@@ -1,4 +1,4 @@
-"""The configuration: what its keys are, and YAML files in, one frozen `Config` out.
+"""The configuration: all its keys; YAML files go in, one frozen `Config` comes out.
 
 Files written for an older schema are understood, too (`migrate`); which files are read says `files`.
 

@@ -1,4 +1,4 @@
-"""How YAML becomes a tree that remembers its lines. This file knows no key and no value (see kinds, config).
+"""Turns YAML into a tree that remembers its lines. This file knows no key and no value (`kinds`, `schema` do).
 
 1. `read_file`: a path becomes bytes, at most MAX_BYTES of them, from a regular file only.
 2. `read_tree`: bytes become `Node`s. Depth and number are capped; anchors, aliases and tags are refused, so nothing
