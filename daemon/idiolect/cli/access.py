@@ -27,9 +27,9 @@ _SYSTEM = {
     "full": ("/usr", "/boot", "/efi", "/etc"),
     "strict": ("/",),
 }
-"""What ProtectSystem= makes read-only (systemd.exec(5))."""
+"""The paths that ProtectSystem= makes read-only (systemd.exec(5))."""
 _FREE = tuple(map(Path, ("/dev", "/proc", "/sys")))
-"""What it never does."""
+"""The paths that ProtectSystem= never makes read-only."""
 _WANTED = (
     "User", "Group", "SupplementaryGroups", "ProtectHome", "ProtectSystem", "PrivateTmp", "InaccessiblePaths",
     "ReadWritePaths", "ReadOnlyPaths", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "StateDirectory",
@@ -40,14 +40,14 @@ _PACKAGED = {
     "ProtectSystem": "strict", "PrivateTmp": "yes", "InaccessiblePaths": "/dev/shm",  # noqa: S108 - named, not used
     "StateDirectory": "idiolect", "RuntimeDirectory": "idiolect",
 }  # fmt: skip
-"""As in systemd/idiolectd.service; a test holds the two together."""
+"""The directives of systemd/idiolectd.service; a test holds the two together."""
 _BASES = {
     "StateDirectory": "/var/lib", "RuntimeDirectory": "/run", "CacheDirectory": "/var/cache",
     "LogsDirectory": "/var/log",
 }  # fmt: skip
 _UNITS = tuple(Path(f"{base}/systemd/system") / systemctl.SERVICE for base in ("/etc", "/run", "/usr/lib", "/lib"))
 MAX_FILES = 64
-"""Of a directory whose files are looked at one by one."""
+"""Files of a directory that are looked at one by one, at most."""
 _ACL, _ACL_VERSION = "system.posix_acl_access", 2
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 """Tags of an access control list's entries, acl(5)."""

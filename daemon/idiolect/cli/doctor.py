@@ -25,7 +25,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "sandbox": ("confinement", "sandbox"),
     "clock": ("time zone", "clock"),
 }
-"""What belongs together on the screen, in this order; a check that is in none of them comes last."""
+"""The checks that stand together on the screen, in this order; one that is in none of them comes last."""
 
 
 def local_checks(config: Path) -> list[dict[str, object]]:

@@ -28,10 +28,10 @@ from idiolect.values import MAX_PAUSE_S
 
 DEFAULT_SOCKET = "/run/idiolect/control.sock"
 _PATIENCE_S = 30.0
-"""How long `listen` waits for a daemon that went away, such as for a restart."""
+"""Seconds that `listen` waits for a daemon that went away, such as for a restart."""
 
 _HINT_S = 2.0
-"""How long an event may have to wait because `listen` asks whether anybody can be heard."""
+"""Seconds that an event may have to wait because `listen` asks whether anybody can be heard."""
 
 _EPILOG = """\
 exit codes:

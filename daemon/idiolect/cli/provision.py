@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from idiolect.trust.device.provisioning import Step
 
 POLICY_KEY = Path("/usr/share/idiolect/policy.pem")
-"""Where a package that its vendor signed has the public key of who approves models."""
+"""The file in which a package that its vendor signed has the public key of who approves models."""
 _KEY_CAP = 8 << 10
 _EXPORT_CAP = 8 << 20
 _NONCE = "8 to 64 fresh bytes from who checks it"

@@ -21,7 +21,7 @@ from idiolect.values import RETENTION, counted, name_key
 
 Add = Callable[..., argparse.ArgumentParser]
 _COPY_BYTES, _COPY_PARTS = 20 << 20, 1 << 16
-"""Of a person's copy, written with more spaces than it is sent with."""
+"""Caps on a person's copy, written with more spaces than it is sent with."""
 METER_FROM, METER_TO = -60.0, 0.0
 _POLL_S = 0.1
 _TTY_WIDTH = 30
@@ -74,7 +74,7 @@ def _wait_for_yes(options: argparse.Namespace, client: Client, asked: Question) 
 
 
 def _voice(client: Client, profile: str, answer: Mapping[str, Any]) -> list[str]:
-    """Tell somebody who has just agreed to be told by voice what that lacks."""
+    """Return, for somebody who has just agreed to be told by voice, what that lacks."""
     if "voice_match" not in answer["granted"]:
         return []
     people = [p for p in client.people()["people"] if p["profile"] == profile and "voice" in p]
@@ -178,12 +178,12 @@ _REFUSED = {
     6: "it would be no improvement",
     7: "it could not be made again the same way",
 }
-"""What each check says that a version fails (``learning.gate``)."""
+"""The meaning, for people, of each check that a version fails (``learning.gate``)."""
 _NO_BETTER = 6
 
 
 def _not_learnt(options: argparse.Namespace, state: TeachingState) -> list[str]:
-    """Tell why a phrase is not in use, and what to do where its takes are kept."""
+    """Return why a phrase is not in use, and what to do where its takes are kept."""
     if state["state"] != "done":
         return [f"not learnt: {state['reason']}"]
     check = state["result"].get("gate", {}).get("check", 0)
@@ -194,7 +194,7 @@ def _not_learnt(options: argparse.Namespace, state: TeachingState) -> list[str]:
 
 
 def _follow(options: argparse.Namespace, client: Client) -> TeachingState:
-    """Show prompts, the level meter, and why an attempt was refused, until it is over."""
+    """Show prompts, the level meter, and why an attempt was refused, until it is over; return the end."""
     last, advised = None, set[str]()
     while True:
         state = client.teaching()

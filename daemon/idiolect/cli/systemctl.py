@@ -12,7 +12,7 @@ from idiolect.cli.files import CommandError
 
 SERVICE, SOCKET = "idiolectd.service", "idiolectd.socket"
 _SYSTEMD = Path("/run/systemd/system")
-"""There where systemd is the service manager, sd_booted(3)."""
+"""This directory is there where systemd is the service manager, sd_booted(3)."""
 
 
 def state(unit: str, wanted: Sequence[str]) -> dict[str, str] | None:

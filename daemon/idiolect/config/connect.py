@@ -1,4 +1,4 @@
-"""The sections of the configuration about who else may use the daemon: `config` puts them into `Config`."""
+"""The sections of the configuration about who else may use the daemon: `schema` puts them into `Config`."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class Names(Kind):
     word: str = ""
 
     def read(self, node: Node, key: str, reading: Reading) -> object:
-        """Return the names, or None with a problem noted; each wrong item is a problem of its own."""
+        """Return the names; each wrong item is noted as a problem of its own. None where it is no list."""
         if node.shape != "list":
             return super().read(node, key, reading)
         lines: dict[object, int] = {}

@@ -124,7 +124,7 @@ def _people_have_sections(root: Node) -> Node:
 STEPS: Mapping[int, Step] = MappingProxyType(
     {1: Step(_old_people, _people_have_sections, "people: {NAME: {users: [USER]}} in place of control.people")}
 )
-"""By the schema that each begins with."""
+"""Steps by the schema that each begins with."""
 
 
 # -- trees ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from idiolect.config.tree import Node, Reading, read_tree
 from idiolect.errors import ConfigError, Problem
 
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
-"""Where PyYAML ends a line, and a comment."""
+"""The characters that end a line, and a comment, for PyYAML."""
 _COMMENT = re.compile("#[^\r\n\x85\u2028\u2029]*")
 _BOM = "\ufeff"
 
@@ -301,7 +301,7 @@ class _Writer:
         self._commented = 0
         """Lines up to the last one with a comment in it."""
         self._at = -1
-        """As far as the text was written again; -1 before anything of it was."""
+        """End of the text that was written again; -1 before anything of it was."""
 
     def written(self, key: Node, value: Node, indent: str) -> list[str]:
         """Return its lines, without their ends."""

@@ -33,7 +33,7 @@ HEAVY = frozenset({
 })  # fmt: skip
 """Paths of requests that cost much."""
 CALLERS = 64
-"""Whose buckets are remembered."""
+"""Callers whose buckets are remembered."""
 CODES = "/v1/session"
 
 

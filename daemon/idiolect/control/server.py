@@ -8,7 +8,7 @@ What a caller can do to us is bounded here, in the order in which it is met:
 1. connections: at most twice ``max_clients`` + 16 are open, of one Unix user half of them; the oldest that has said
    nothing yet makes room for one more (``shares``);
 2. the request's head must have come within 5 s (408, or not a word where nothing came) and is at most 8 KiB a line and
-   16 KiB in all (400, ``wire``);
+   16 KiB in all (400, ``http``);
 3. the door refuses strangers (401, 403), then unknown paths (404) and methods (405); and who asks too often is told
    to wait (429, ``limits``);
 4. a body is JSON (415), at most 16 KiB (413), and complete within 5 s (408); of the requests with a large body or

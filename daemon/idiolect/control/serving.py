@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ssl  # only where it is used: it costs memory
 
 _GRACE_S = 0.05
-"""What connections get to end by themselves when told so, and again when they are cut off."""
+"""Seconds for connections to end by themselves when told so, and again when they are cut off."""
 MINUTE_S = 60.0
 _AT_ONCE = 4
 """Connections taken before anybody else has a turn: asyncio would take a hundred, and all others wait that long."""

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 KEPT_S = 2.0
-"""How long an answer holds for others who ask."""
+"""Seconds that an answer holds for others who ask."""
 
 
 class Shared(Generic[T]):

@@ -112,7 +112,7 @@ class Places:
     def __init__(self, most: int) -> None:
         self._most, self._by = most, Counter[str]()
         self.taken = 0
-        """How many there are."""
+        """Places that are taken."""
 
     @contextmanager
     def take(self, caller: Caller, path: str, *, short: bool) -> Iterator[None]:

@@ -21,9 +21,9 @@ CONTROL = "control"
 BACKLOG = 512
 """Connections the kernel holds for us while the event loop is busy: half a second of the fastest who knocks."""
 _MODE_MASK = 0o117
-"""What 0777 loses to become 0660: the owner and the group may connect, the roles decide the rest."""
+"""Umask by which 0777 becomes 0660: the owner and the group may connect, the roles decide the rest."""
 _FIRST_FD = 3
-"""Where systemd's file descriptors begin, sd_listen_fds(3)."""
+"""The first of systemd's file descriptors, sd_listen_fds(3)."""
 
 
 class ListenError(IdiolectError):

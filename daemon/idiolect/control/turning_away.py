@@ -14,7 +14,7 @@ import socket
 from idiolect.control.sockets import inherited
 
 _MOST = 256
-"""Who waits at most: the kernel's queue is shorter."""
+"""Connections that are answered at most: the kernel's queue is shorter."""
 _REQUEST = 65_536
 """Bytes of a request that are read, so that the answer is not lost with what nobody read."""
 

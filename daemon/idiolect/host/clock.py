@@ -17,7 +17,7 @@ from idiolect.values import MAX_PAUSE_S
 TIMESYNCD = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd.service(8) makes this file when it has set the clock from a server."""
 TIME_ERROR = 5
-"""What adjtimex(2) returns for a clock that nothing keeps right."""
+"""The answer of adjtimex(2) for a clock that nothing keeps right."""
 
 
 def synchronized(mark: Path = TIMESYNCD) -> bool:

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 DISK_STATES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonly", errno.EIO: "failed"}
-"""What an errno says of the disk, as a state of the keys."""
+"""The state of the disk for an errno, as a state of the keys."""
 
 
 class TooLarge(Exception):

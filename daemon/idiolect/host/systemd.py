@@ -37,7 +37,7 @@ class Notifier:
         self._notify: Any = None
         self._said = ""
         self.watchdog_s = _watchdog_s()
-        """How often at least ``alive`` has to be called, in seconds; 0.0 where nobody watches."""
+        """Seconds within which ``alive`` has to be called again; 0.0 where nobody watches."""
         if not os.environ.get("NOTIFY_SOCKET"):
             return
         try:
@@ -88,7 +88,7 @@ def _watchdog_s() -> float:
 # -- credentials -------------------------------------------------------------------------------------------------------
 
 CREDSTORE = Path("/etc/credstore")
-"""Where systemd looks for the credentials of services, and root may look itself (systemd.exec(5))."""
+"""The directory of the credentials of services, where root may look itself (systemd.exec(5))."""
 
 
 def credentials() -> Path | None:

@@ -27,7 +27,7 @@ MOST = 3
 """Takes of a phrase that are aligned with: its newest. Each costs its frames of time in a turn, and of space: up to 16,
 and more only where it lasted two seconds (``alignment.most_frames``)."""
 FEWEST = 2
-"""Of one take nobody knows how it varies."""
+"""Takes that a phrase needs to be aligned with them: from one take nobody knows how it varies."""
 LIMIT = 0.21
 OWN = 1.0
 """A phrase may cost LIMIT and as much more as its takes cost each other: how much one's way of saying it varies differs

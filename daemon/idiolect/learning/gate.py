@@ -3,7 +3,7 @@
 A candidate goes in with the material to judge it; a ``Verdict`` comes out, with all numbers. Nothing is kept here.
 
 1. bounds: every number finite, every shift within TAU, every threshold raised and none lowered, prior within its span,
-   takes and their limits such as ``aligning`` makes, and the whole at most ``adapterfile.cap`` bytes;
+   takes and their limits such as ``aligning`` makes, and the whole at most ``adapter_file.cap`` bytes;
 2. guard set: base phrases in other people's speech are found as before, at the person's thresholds: of the windows
    whose answer changed not so many were lost that chance would do it less than once in 1 / SIGNIFICANT (exact
    sign test, McNemar 1947), in all and in every stratum;
@@ -16,7 +16,7 @@ A candidate goes in with the material to judge it; a ``Verdict`` comes out, with
    is heard by that;
 6. benefit: fewer held-out examples are wrong than before (where nothing can be held out: fewer of all), or a phrase
    can be said that could not be before, or a voice be told that could not (consent ``voice_match``), or something must
-   go (forget, withdrawal, expiry); and it is not what is in use already (``rounds``);
+   go (forget, withdrawal, expiry); and it is not what is in use already (``round``);
 7. reproducible: made twice, the same bytes.
 
 All numbers go into the verdict, passed or not.
@@ -130,7 +130,7 @@ def judge(
     owed: bool = False,
     size: int,
 ) -> Verdict:
-    """Run checks 1 to 6 (``rounds`` does the last, and knows when nothing is new).
+    """Run checks 1 to 6 (``round`` does the last, and knows when nothing is new).
 
     Args:
         active: the adapter in use, None for the base model alone.

@@ -28,9 +28,9 @@ class Health:
     """The rolling figures of one version. ``confidence`` sums are of posteriors, 0..1 each, over ``uses``."""
 
     number: int
-    """Of the version."""
+    """Number of the version."""
     day: int
-    """On which its owner was last heard, since the epoch."""
+    """Day on which its owner was last heard, since the epoch."""
     uses: float = 0.0
     rejected: float = 0.0
     corrected: float = 0.0

@@ -36,11 +36,11 @@ MAX_COPIES = 8
 MAX_EXAMPLES = 2000
 """Examples of one person that are kept: years of teaching."""
 HALF_LIFE_DAYS = 14.0
-"""In which a usage count is worth half."""
+"""Days after which a usage count is worth half."""
 MAX_LENGTH = 64
 """Blocks of an utterance that an example may be of."""
 MAX_CLEAR = 120
-"""In dB, of ``Example.clear``."""
+"""The highest ``Example.clear``, in dB."""
 MAX_WHOLE = 64
 """Embeddings of an utterance that are kept at most."""
 _HEADER_CAP = 2048
@@ -72,7 +72,7 @@ class Example:
     """Digest of the consent under which it is kept."""
     spans: NDArray[np.float32] = field(repr=False)
     heard: str = field(default="", repr=False)
-    """What the device had understood, for a correction."""
+    """The phrase that the device had understood, for a correction."""
     origin: str = ""
     """Id of the earlier encoder that ``spans`` were mapped from; "" as recorded. No record in the vault has one."""
     length: int = 0
@@ -153,7 +153,7 @@ class Ledger:
     examples: tuple[Example, ...] = ()
     usage: Mapping[tuple[str, int], int] = field(default_factory=dict, repr=False)
     voice: bool = False
-    """Whether the consent ``voice_match`` is there."""
+    """True if the consent ``voice_match`` is there."""
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, over everything that the adapter is made from."""

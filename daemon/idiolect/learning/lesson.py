@@ -19,7 +19,7 @@ COSTS = {
     Reason.UNLIKE: "kept, and recognised less surely: your takes of this phrase differ",
     Reason.CLOSE: "kept, and sometimes confused: it will be taken for the other phrase, and that for this",
 }
-"""What it costs to keep a take that was refused for this reason; refused for another, it cannot be kept."""
+"""The price, in words, of keeping a take that was refused for this reason; no other one can be kept."""
 ODD_ONES = 2
 """So many unlike takes in a row, and the odd one out may well have been the first: it is begun anew."""
 

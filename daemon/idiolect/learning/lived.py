@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from idiolect.learning.model import Heard, Model
 
 QUIET_DB = 40.0
-"""How clearly somebody was heard where that was not kept: as in a quiet room."""
+"""Assumed where it was not kept how clearly somebody was heard, in dB: as in a quiet room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from idiolect.learning.model import Model
 
 _LARGEST = 65504.0
-"""Of float16, in which examples are kept."""
+"""The largest number of float16, in which examples are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class EmbeddingMap:
 
 
 Maps = Mapping[str, EmbeddingMap]
-"""By the id of the encoder that they are from."""
+"""Maps by the id of the encoder that they are from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,7 @@ ANSWER_CAP = 4 << 20
 ITEMS = 1 << 16
 """Values in one message, those inside of others included: one byte may be a list, which takes 64 in memory."""
 _FIX = "restart idiolectd; if it happens again, report it"
-
-"""What reading a message raises where it is not what it should be."""
+"""The next step in the error for a message that is not as it should be."""
 
 Task = Literal["round", "replay", "selftest"]
 
@@ -51,11 +50,11 @@ class Request:
     owed: bool = False
     task: Task = "round"
     step: int = 0
-    """Of the ladder, at which a replay makes the file again without judging."""
+    """Step of the ladder at which a replay makes the file again without judging."""
     last: int = 0
     """Number of the newest example that the adapter in use was made from; a self-test has all later ones unseen."""
     wish: Wish | None = None
-    """What counts in the household; None: all that the bundle has."""
+    """The phrases that count in the household; None: all that the bundle has."""
 
 
 def packed(message: Mapping[str, Any]) -> bytes:

@@ -34,7 +34,7 @@ TAU = 1.0
 """z has length 1, so that two residuals of the same phrase are rarely longer apart."""
 NEIGHBOURS = 100
 REPEL = 0.5
-"""How much of the mean of the NEIGHBOURS nearest other windows is taken from a taught phrase's direction."""
+"""Share of the mean of the NEIGHBOURS nearest other windows that is taken from a taught phrase's direction."""
 
 
 def clip(residuals: NDArray[np.float32], tau: float = TAU) -> NDArray[np.float32]:
@@ -175,7 +175,7 @@ def taught(  # noqa: PLR0917 - what, from what, and against what
 
 
 OWN_SHARE = 0.3
-"""The same share once more for a base phrase: the base model hears it too, and is only to be helped out."""
+"""For a base phrase, this share of the rest of the way too: the base model hears it as well, and is only helped out."""
 OWN_CLEAR = 0.06
 """And above every window of the guard set: 0.06 of score are 1.4 log-odds, as a base phrase's threshold may be 0.2."""
 

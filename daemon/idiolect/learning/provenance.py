@@ -31,7 +31,7 @@ class Provenance:
     ledger: str
     day: int
     step: int
-    """Of the trainer's ladder."""
+    """Step of the trainer's ladder."""
     adapter: str
     """SHA-256 of the file."""
     examples: int

@@ -43,7 +43,7 @@ class Circumstances:
     others: Heard | None = None
     owed: bool = False
     wish: Wish | None = None
-    """What counts in the household; None: all that the bundle has."""
+    """The phrases that count in the household; None: all that the bundle has."""
 
 
 def run(model: Model, ledger: Ledger, when: trainer.When, around: Circumstances | None = None) -> Outcome:

@@ -75,9 +75,9 @@ class Material:
     centres: NDArray[np.float32]
     """(n, D): mean z over windows and copies."""
     rows: NDArray[np.intp]
-    """Which these were before ``take``."""
+    """The places that these rows had before ``take``."""
     takes: tuple[NDArray[np.float32] | None, ...]
-    """Of each what is aligned with, (frames, 96); None where it cannot be."""
+    """The take of each example for aligning, (frames, 96); None where there is none."""
     utterances: tuple[Utterance | None, ...] = ()
     """Each as it can be heard again; None where it cannot."""
     known: dict[tuple[str, bytes, bool], Taught] = field(default_factory=dict)

@@ -61,9 +61,9 @@ class Measures:
     """Name, version, and whether it is signed."""
     configuration: str
     events: Mapping[tuple[str, str], int]
-    """By kind (wake, phrase, rejected) and class of phrase (base, taught, none)."""
+    """Counts by kind (wake, phrase, rejected) and class of phrase (base, taught, none)."""
     latency: Mapping[str, Spread]
-    """By kind of event."""
+    """Durations by kind of event, in seconds."""
     processing: Spread
     microphone: str
     overruns: int
@@ -82,4 +82,4 @@ class Measures:
     celsius: float | None
     throttled: bool
     clients: Mapping[str, int]
-    """By what they are connected to: events, and what else is served."""
+    """Counts by what they are connected to: events, and what else is served."""

@@ -17,7 +17,7 @@ BODY_PARTS = 1000
 """Brackets and commas in a request's body."""
 
 COPY_BYTES, COPY_PARTS, COPY_AROUND = 16 << 20, 1 << 16, 5 << 19
-"""Of a request that brings a person's copy: all of it, its brackets and commas, its bytes beside the long texts."""
+"""Caps on a request with a person's copy: all bytes, brackets and commas, bytes beside the long texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Caller:
     uid: int = -1
     role: Role = Role.OBSERVER
     session: Session | None = None
-    """Of a browser, which may ask about one person only."""
+    """The session of a browser, which may ask about one person only."""
     token: str = field(default="", repr=False)
-    """What the browser showed for it."""
+    """The token that the browser sent."""
 
     @property
     def admin(self) -> bool:
@@ -63,7 +63,7 @@ class Call:
     body: Mapping[str, object] = field(default_factory=dict)
     caller: Caller = field(default_factory=Caller)
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Those that ``wire`` reads, by lower-case name."""
+    """The header fields that ``http`` reads, by lower-case name."""
 
 
 @dataclass(frozen=True, slots=True)

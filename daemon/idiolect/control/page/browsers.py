@@ -42,16 +42,16 @@ log = logging.getLogger(__name__)
 CODE_S = 300.0
 SESSION_S = 90 * 86_400
 MAX_BROWSERS = 16
-"""Of whoever let in the most of them, the one that expires first makes room."""
+"""Browsers let in at most; of whoever let in the most of them, the one that expires first makes room."""
 MAX_CODES, MAX_CODES_OF_ONE = 16, 4
 """Codes that wait at once, of all and of one Unix user; root is no exception."""
 ALPHABET = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
-"""Without what looks like another: I, L, O, U, 0, 1."""
+"""Letters and digits of a code, without those that look like another: I, L, O, U, 0, 1."""
 CODE_LENGTH = 10
 NAMING = 4
 """Letters of a code that say which one it is."""
 TRIES = 5
-"""How often the rest of a code may be wrong."""
+"""Wrong secrets after which a code is good no more."""
 _WRONG = Rate(1.0, 5)
 """Wrong codes that are told so: one a second, and five at once. All others are told to wait."""
 PAGE, _SESSION, _CERTIFICATE = "page", "session", "certificate"

@@ -8,8 +8,8 @@ What is checked, in this order:
    SameSite=Strict besides;
 3. the path exists (404) and takes the method (405);
 4. everything but the page's own files and the exchange of a code for a session needs a session (401), which is for one
-   person: `page_api` confines it. The files are for everybody, and a browser that is paired gets them as its person, so
-   that strangers who load them without end do not keep it from them (`limits`).
+   person: `page.routes` confines it. The files are for everybody, and a browser that is paired gets them as its person,
+   so that strangers who load them without end do not keep it from them (`limits`).
 
 Every answer carries a Content-Security-Policy without a single external source.
 """
@@ -39,7 +39,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _SEEN = 32
 """Sessions that are known without a look into the vault: twice as many as there may be."""
 _LOOKS = Rate(5.0, 20)
-"""How often the vault is asked for whoever loads a file with a token that is not known."""
+"""Looks into the vault for whoever loads a file with a token that is not known."""
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")
 
 

@@ -33,15 +33,15 @@ PAYLOAD_BYTES = 65_536
 PARTS = 1_000
 TYPE_LENGTH = 64
 CONNECTIONS = Rate(400.0, 256)
-"""New ones of one uid."""
+"""Rate of new connections of one uid."""
 EVENTS, DESCRIBES = Rate(10.0, 30), Rate(2.0, 8)
-"""Of one connection; EVENTS are all but describe and audio-chunk: what is short to ask may be long to answer."""
+"""Rates of one connection. EVENTS: all but describe and audio-chunk; a short question may have a long answer."""
 CHUNKS = Rate(128.0, 512)
 """audio-chunk of one connection: in real time there are 16 a second of the usual size, 100 of the smallest."""
 ALL_EVENTS, ALL_DESCRIBES = Rate(1_000.0, 2_000), Rate(40.0, 80)
-"""Of all connections of one uid together."""
+"""Rates of all connections of one uid together."""
 _UNSENT_BYTES = 16_384
-"""What a client may leave unread in our memory, beside one event."""
+"""Bytes that a client may leave unread in our memory, beside one event."""
 
 
 class EventError(IdiolectError):
@@ -57,15 +57,15 @@ class Limits:
     """Seconds a client gets, and how often it may do what; other values than these are for tests."""
 
     event_s: float = 5.0
-    """From an event's first byte to its last."""
+    """Seconds from an event's first byte to its last."""
     idle_s: float = 60.0
-    """Without any event, where nothing was asked that takes longer."""
+    """Seconds without any event, where nothing was asked that takes longer."""
     write_s: float = 10.0
-    """To take what is sent."""
+    """Seconds for a client to take what is sent."""
     linger_s: float = 0.5
-    """To read why it is cut off, while it may be sending."""
+    """Seconds for a client to read why it is cut off, while it may be sending."""
     sound_s: float = 2.0
-    """From detect or transcribe to audio-start, where too many wait for the microphone."""
+    """Seconds from detect or transcribe to audio-start, where too many wait for the microphone."""
     connections: Rate = CONNECTIONS
     events: Rate = EVENTS
     describes: Rate = DESCRIBES

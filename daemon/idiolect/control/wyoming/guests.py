@@ -30,7 +30,7 @@ GRACE_S = 1.0
 STALLED_S = 10.0
 """Sound that stops for so long, without audio-stop, keeps no place any more."""
 UIDS = 16
-"""Whose shares are remembered: those who came last."""
+"""Uids whose shares are remembered: those who came last."""
 
 
 @dataclass(eq=False, slots=True)

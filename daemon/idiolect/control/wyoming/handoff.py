@@ -40,10 +40,10 @@ log = logging.getLogger(__name__)
 QUEUE = 32
 """Messages on their way: what comes at once after a hiccup of inference, whose own queue holds two seconds."""
 STALLED_S = 1.0
-"""Without sound in an open turn, after which that has ended: the microphone was released."""
+"""Seconds without sound after which an open turn has ended: the microphone was released."""
 PING_LENGTH = 1_024
 _SEND_BYTES = 32_768
-"""What the kernel may hold for a program that does not read: a second, which it doubles."""
+"""Bytes that the kernel may hold for a program that does not read: a second, which it doubles."""
 _LIMITS = Limits(write_s=1.0)
 
 

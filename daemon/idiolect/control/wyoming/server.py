@@ -18,10 +18,10 @@ what clients send is not learnt from, counted or kept. What one of them can do t
 
 1. new connections of one uid: 400 a second in the long run, 256 at once, beyond that they are cut off;
 2. ``max_clients`` connections: for one more the oldest that does nothing has to go, or where all are at something the
-   newcomer (``wyoming_guests``); either gets an `error` "too-many-clients";
-3. events are capped and have to be complete in time (``wyoming_wire``); one that is not ends the connection with an
+   newcomer (``guests``); either gets an `error` "too-many-clients";
+3. events are capped and have to be complete in time (``connection``); one that is not ends the connection with an
    `error` whose code names the field, and nobody else notices;
-4. who asks too often is read more slowly (``wyoming_guests``);
+4. who asks too often is read more slowly (``guests``);
 5. what has been asked for and is not done yet is bounded, whatever it is, and its sender waits (``backlog``);
 6. who asks for nothing is cut off after a minute, and who does not take what is sent after ten seconds.
 """
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 REFUSED = 8
 """Connections that are being told that there is no place for them."""
 SEND_BYTES = 32_768
-"""What the kernel holds of answers that a client does not read."""
+"""Bytes that the kernel holds of answers that a client does not read."""
 MAX_NAMES = 128
 NAME_LENGTH = 128
 LANGUAGE_LENGTH = 35

@@ -39,7 +39,7 @@ _FIRST = 16
 _ENDLESS = (b"()", b"{}")
 """Structures of nothing, which D-Bus forbids: jeepney reads an array of them for ever, and into all memory there is."""
 _UNREADABLE = (*NONSENSE, AssertionError)
-"""What jeepney raises for bytes that it cannot take apart."""
+"""The exceptions that jeepney raises for bytes that it cannot take apart."""
 
 
 class _Lost(Exception):

@@ -19,7 +19,7 @@ from pathlib import Path
 VALUE = 64
 """Bytes of one attribute's value at most."""
 ENTRIES = 256
-"""Of one directory at most."""
+"""Entries of one directory that are looked at, at most."""
 _WHOLE = re.compile(r"-?[0-9]{1,24}")
 _SHOWN = 20
 """Characters of garbage that are quoted."""

@@ -30,7 +30,7 @@ _FIRMWARE_BITS = {
     2: "the firmware throttles the processor",
     3: "the soft temperature limit is reached",
 }
-"""Of the Raspberry Pi; from 16 on are the same again for ever since the start."""
+"""The bits of the Raspberry Pi's firmware; those from 16 on mean that it was so at some time since the start."""
 _HEX = re.compile(r"(0x)?[0-9a-fA-F]{1,8}")
 _OC_EVENTS = re.compile(r"(oc[0-9]+)_event_cnt")
 

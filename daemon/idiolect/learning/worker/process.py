@@ -28,7 +28,7 @@ from idiolect.learning.worker.sandbox import IDLE, Layer
 
 WALL_S = 120.0
 HELLO_S = 30.0
-"""Until the child has loaded its libraries and confined itself; a slow board needs a few seconds."""
+"""Seconds for the child to load its libraries and confine itself; a slow board needs a few."""
 HELLO_CAP = 4096
 _CHUNK = 1 << 16
 _MODULE = "idiolect.learning.worker.main"

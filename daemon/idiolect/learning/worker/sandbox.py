@@ -43,7 +43,7 @@ ADDRESSES = 768 << 20
 CPU_S = 60
 NICE = 10
 IDLE = "--idle"
-"""On the worker's command line: nobody waits for it, so that it runs when nobody else wants to."""
+"""Option of the worker: nobody waits for it, so that it runs when nobody else wants to."""
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "armv7l": 314, "riscv64": 30}
 """System call numbers (syscalls(2)); libc wraps none of the calls below."""
 _IOPRIO_IDLE = 3 << 13
@@ -181,7 +181,7 @@ ALLOWED = (
     *("getpid", "gettid", "clock_gettime", "clock_nanosleep", "gettimeofday", "getrusage", "sched_yield"),
     *("exit", "exit_group"),
 )
-"""What arithmetic, two pipes and an interpreter that ends need. All else gets EPERM."""
+"""System calls that arithmetic, two pipes and an interpreter that ends need. All others get EPERM."""
 NOT_EXECUTABLE = ("mmap", "mprotect")
 """Allowed without PROT_EXEC."""
 DEADLY = (
@@ -192,7 +192,7 @@ DEADLY = (
     *("unshare", "setns", "mount", "umount2", "move_mount", "open_tree", "pivot_root", "chroot"),
     *("init_module", "finit_module", "kexec_load", "reboot", "memfd_create", "memfd_secret"),
 )
-"""What nothing here ever needs: whoever tries is not the trainer any more, and is killed."""
+"""System calls that nothing here ever needs: whoever tries is not the trainer any more, and is killed."""
 _KILL, _ERRNO_EPERM, _ALLOW = 0x80000000, 0x00050000 | errno.EPERM, 0x7FFF0000
 _MASKED_EQUAL = 7
 _PROT_EXEC = 4

@@ -52,7 +52,7 @@ class Guard:
     scale: float
     labels: tuple[str, ...]
     strata: Mapping[str, tuple[str, ...]]
-    """By kind (noise, pace, channel) the stratum of every window."""
+    """The stratum of every window, by kind (noise, pace, channel)."""
 
     def windows(self) -> NDArray[np.float32]:
         """Return all windows as floats, (n, 16, 96)."""
@@ -76,15 +76,15 @@ class Bundle:
     signer: str
     """Fingerprint of the bundle key, hex; "" when unsigned."""
     language: str
-    """What its phrases are in: a language tag (RFC 5646)."""
+    """The language of its phrases, as a tag (RFC 5646)."""
     approvals: tuple[Approval, ...] = ()
-    """Which boots may have the keys; none when unsigned."""
+    """The boots that may have the keys; none when unsigned."""
     maps: Mapping[str, predecessors.Affine] = field(default_factory=dict)
-    """By the id of an earlier encoder, how its embeddings are brought into this one's space."""
+    """The maps that bring an earlier encoder's embeddings into this one's space, by that encoder's id."""
     previous: Bundle | None = None
     """The bundle before, as far as it is carried along: all but what it was trained on, and its own previous."""
     lacks: tuple[Lack, ...] = ()
-    """What a speaker could be expected to have, and this bundle does not bring."""
+    """Parts that a speaker could be expected to have, and this bundle does not bring."""
 
     @property
     def wake_words(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def parse(raw: bytes, cap: int = CAP) -> Any:
 
 
 def parse_object(file: str, raw: bytes, cap: int = CAP) -> dict[str, Any]:
-    """Return the JSON object in a ``file`` of a bundle. Raises ``BundleError`` with a number of ``verify``'s."""
+    """Return the JSON object in a ``file`` of a bundle. Raises ``BundleError`` with check 1 (size) or 2 (form)."""
     try:
         value = parse(raw, cap)
     except NotCanonicalError as error:

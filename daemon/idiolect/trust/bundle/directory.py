@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MAX_ENTRIES = 1024
-"""Of a directory that is read as a whole."""
+"""Entries of a directory that is read as a whole, at most."""
 
 
 _IRREGULAR = {errno.ELOOP: "is a symbolic link", errno.ENXIO: "is a socket, or a device that is not there"}

@@ -42,7 +42,7 @@ CAPS: Mapping[str, int] = {
 OPTIONAL_CAPS: Mapping[str, int] = {"trained_on.bin": 1 << 20}
 MAP_CAPS: Mapping[str, int] = {"maps.json": 4 << 10, "maps.bin": 256 << 10}
 PREVIOUS = "previous-"
-"""Before the names of the files of the bundle before, where one is carried along (``bundle.predecessors``)."""
+"""Prefix of the files of the bundle before, where one is carried along (``bundle.predecessors``)."""
 PREVIOUS_CAPS: Mapping[str, int] = {PREVIOUS + name: cap for name, cap in {FILE: CAP, **CAPS, **MAP_CAPS}.items()}
 PAYLOAD_CAPS: Mapping[str, int] = {**CAPS, **OPTIONAL_CAPS, **MAP_CAPS, **PREVIOUS_CAPS}
 AUDIO: Mapping[str, object] = {"block": 1280, "channels": 1, "format": "S16_LE", "rate": 16000}

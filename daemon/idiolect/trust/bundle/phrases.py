@@ -24,7 +24,7 @@ class Phrase:
     threshold: float
     """Score, 0..1, from which it counts in a room where anybody may be talking to anybody."""
     turn_threshold: float
-    """The same in a turn, when somebody is known to speak to the device; never higher."""
+    """Score, 0..1, from which it counts in a turn, when somebody is known to speak to the device; never higher."""
 
 
 def offered(verified: Verified) -> tuple[Phrase, ...]:

@@ -25,7 +25,7 @@ from idiolect.trust.bundle.source import APPROVED, Memory
 from idiolect.trust.bundle.verify import Verified, verify
 
 FRESH_BOOT = bytes(32)
-"""What PCR 14 holds on a machine whose firmware and loader leave it alone."""
+"""The value of PCR 14 on a machine whose firmware and loader leave it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Plan:
     version: int | None = None
     pcr: int = DEFAULT_PCR
     pcr_start: bytes = FRESH_BOOT
-    """What that PCR holds when the daemon starts after a boot, 32 bytes."""
+    """The value of that PCR when the daemon starts after a boot, 32 bytes."""
     upgrades: Sequence[Approval] = ()
     """Approvals of the bundles that may be replaced by this one without a reboot."""
 

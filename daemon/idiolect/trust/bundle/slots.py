@@ -29,7 +29,7 @@ from idiolect.host import structure
 from idiolect.host.files import TooLarge, read_capped, sync_directory, write_durably
 
 FOLDER = "bundles"
-"""Where the slots lie in the state directory."""
+"""Name of the folder with the slots in the state directory."""
 FILE = "slots.json"
 _CAP = 4096
 _NAME = re.compile(r"[0-9a-f]{16}")

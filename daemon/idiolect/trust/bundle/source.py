@@ -16,7 +16,7 @@ SIZE, FORM, SIGNER, VERSION, PATHS, DIGEST, APPROVED = range(1, 8)
 
 
 class Source(Protocol):
-    """The files of one directory, opened once (``host.files.Directory``), or in memory."""
+    """The files of one directory, opened once (``bundle.directory.Directory``), or in memory."""
 
     def names(self) -> Sequence[str]:
         """Return the names of everything in it, whatever its kind."""

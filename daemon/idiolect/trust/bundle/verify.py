@@ -37,7 +37,7 @@ from idiolect.trust.bundle.public_keys import TrustedKeys
 from idiolect.trust.bundle.source import APPROVED, DIGEST, FORM, PATHS, SIGNER, SIZE, VERSION, Source, missing, shown
 
 MAX_FILES = 32
-"""In a bundle's directory; there are at most 21 to be read."""
+"""Files in a bundle's directory, at most; there are at most 21 to be read."""
 CHECKS: Mapping[int, str] = {
     SIZE: "sizes and number of files",
     FORM: "canonical manifest and approvals",
@@ -47,7 +47,7 @@ CHECKS: Mapping[int, str] = {
     DIGEST: "digest of every file",
     APPROVED: "approvals are for this manifest",
 }
-"""What each check is about, in a few words."""
+"""The subject of each check, in a few words."""
 _AGAIN = "install the bundle again"
 _META = frozenset({manifest_.FILE, approvals_.FILE, oms.FILE})
 

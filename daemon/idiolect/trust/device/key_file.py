@@ -34,7 +34,7 @@ from idiolect.trust.vault.secret import Secret
 FILE_CAP = 4096
 SCHEMA = "idiolect/keystore/file/v1"
 WITH_CREDENTIAL = "idiolect/keystore/file/v2"
-"""The same with half of the root secret in a credential, and the field `credential` to tell which."""
+"""The schema with half of the root secret in a credential, and the field `credential` to tell which."""
 CREDENTIAL = "idiolect.keystore"
 _CREDENTIAL_BYTES = range(16, 1025)
 _ROOT_LABEL, _NAME_LABEL = b"idiolect/keystore/file/root", b"idiolect/keystore/file/credential"

@@ -41,7 +41,7 @@ T = TypeVar("T")
 PATIENCE = (0.02, 0.08, 0.3, 0.8)
 """Seconds between tries while the TPM is busy, or other programs hold its few slots."""
 PCR_TRIES = 8
-"""How often a PCR may move under us."""
+"""Tries of a policy session while PCRs move under us."""
 SLOT_ATTRIBUTES = c.TPMA_NV.POLICYREAD | c.TPMA_NV.AUTHWRITE | c.TPMA_NV.NO_DA
 _STORAGE = (
     c.TPMA_OBJECT.RESTRICTED

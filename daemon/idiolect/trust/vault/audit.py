@@ -58,7 +58,7 @@ PURPOSES = (
     "consent",
     "adapter",
 )
-"""What data may be kept for."""
+"""The purposes for which data may be kept."""
 
 NUMBER = re.compile(r"[0-9]{1,16}")
 DIGEST = re.compile(r"[0-9a-f]{64}")

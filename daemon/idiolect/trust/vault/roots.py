@@ -40,7 +40,7 @@ class State:
     pending: int
     """The rotation in course, whose wraps lie beside the others; 0 at rest."""
     owed: bool
-    """Whether a security event waits for a rotation that begins after it."""
+    """True while a security event waits for a rotation that begins after it."""
     credit: int
     """Seconds that count towards the next rotations (see ``rotation``)."""
     high: int

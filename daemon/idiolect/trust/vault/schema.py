@@ -44,7 +44,7 @@ RESET = "keep a copy if you want to look into it, then run idiolect factory-rese
 """The next step where a file cannot be saved."""
 
 READ_AGAIN = f"if the kernel's log tells of the disk, mend that and restart idiolectd; else {RESET}"
-"""The same where SQLite does not tell damage from a block that cannot be read (SQLITE_IOERR_CORRUPTFS)."""
+"""The next step where SQLite does not tell damage from an unreadable block (SQLITE_IOERR_CORRUPTFS)."""
 
 _TABLES = """
 CREATE TABLE meta (

@@ -22,7 +22,7 @@ SCHEMA = "idiolect/sealed/v1"
 SHORTEST = 8
 CAP = 32 << 20
 Stretch = Callable[[str, bytes, int], bytes]
-"""What makes a key of passphrase, salt and cost, in this process or in another."""
+"""A function that makes a key of passphrase, salt and cost, in this process or in another."""
 
 
 def seal(plain: bytes, passphrase: str, stretch: Stretch = passphrases.stretch) -> dict[str, object]:
