@@ -75,7 +75,7 @@ def read_config(options: argparse.Namespace) -> Config:
 
 
 def read(path: str, cap: int) -> bytes:
-    """Return a file of at most ``cap`` bytes."""
+    """Return a file of at most ``cap`` bytes. Raises ``CommandError`` for a larger one."""
     from idiolect.host.files import TooLarge, read_capped
 
     try:
@@ -104,7 +104,7 @@ def lack_lines(found: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def whole(text: str) -> int:
-    """Return a whole number from 0, for argparse."""
+    """Return a whole number from 0. Raises ``ArgumentTypeError``, as argparse wants it."""
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)

@@ -26,7 +26,7 @@ def parse_duration(text: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """Return a duration's seconds for argparse."""
+    """Return a duration's seconds. Raises ``ArgumentTypeError``, as argparse wants it."""
     try:
         return parse_duration(text)
     except ValueError:

@@ -210,7 +210,7 @@ class Names(Kind):
     word: str = ""
 
     def read(self, node: Node, key: str, reading: Reading) -> object:
-        """Return the names; each wrong item is noted as a problem of its own. None where it is no list."""
+        """Return the names, or the word; each wrong item is noted as a problem of its own."""
         if node.shape != "list":
             return super().read(node, key, reading)
         lines: dict[object, int] = {}

@@ -101,7 +101,10 @@ def check(raw: bytes | bytearray, *, parts: int = PARTS, depth: int = DEPTH) -> 
 
 
 def load_apart(source: Source, *, parts: int, depth: int, around: int, pairs: Pairs = None) -> Any:
-    """Return the value in ``source``, its long texts left where they are, at most ``around`` bytes beside them."""
+    """Return the value in ``source``, its long texts left where they are, at most ``around`` bytes beside them.
+
+    Raises ``ValueError`` where it is no JSON, and ``StructureError`` beyond bounds.
+    """
     raw, apart, cut, kept = source.raw, [], 0, bytearray()
     for start, end in _texts(raw, parts, depth, around):
         if end - start > LONG:

@@ -70,7 +70,14 @@ def encode(adapter: Adapter) -> bytes:
 
 
 def accept(data: bytes, digest: str) -> Adapter:
-    """Read bytes that somebody else hands over, if they have the digest (SHA-256, hex) that they came with."""
+    """Read bytes that somebody else hands over.
+
+    Args:
+        digest: the digest (SHA-256, hex) that they came with.
+
+    Raises:
+        LearningError: they have another digest, or are no adapter.
+    """
     if hashlib.sha256(data).hexdigest() != digest:
         raise LearningError("an adapter is not the one that was to be used", "restart idiolectd")
     return decode(data)

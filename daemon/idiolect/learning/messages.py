@@ -64,7 +64,7 @@ def packed(message: Mapping[str, Any]) -> bytes:
 
 
 def unpack(body: bytes, cap: int) -> dict[str, Any]:
-    """Return the message in a frame's body."""
+    """Return the message in a frame's body. Raises ``LearningError`` when it is no map in MessagePack."""
     try:
         _count(body)
         message = msgpack.unpackb(body, raw=False, max_bin_len=cap, max_str_len=cap)
@@ -276,6 +276,9 @@ def read_answer(message: Mapping[str, Any], request: Request) -> rounds.Outcome:
 
     The worker is believed in what only it can know, and in nothing else: that the adapter is the one that was asked
     for, for this person, and within its bounds (check 1 of the gate), is looked at again here.
+
+    Raises:
+        LearningError: the answer makes no sense.
     """
     try:
         _answered(message)

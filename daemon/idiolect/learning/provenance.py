@@ -98,7 +98,11 @@ class Sealed:
 
 
 def unseal(raw: bytes) -> Sealed:
-    """Read what ``encode`` wrote and check that the file is the one that the provenance names."""
+    """Read what ``encode`` wrote and check that the file is the one that the provenance names.
+
+    Raises:
+        LearningError: it is not, or the bytes are damaged.
+    """
     parts, at = [], 0
     try:
         for _ in range(3):

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def only(given: Mapping[str, T], *known: str) -> Mapping[str, T]:
-    """Return ``given``, which has no other names than the ``known``."""
+    """Return ``given``, which has no other names than the ``known``. Raises ``RequestError`` 422."""
     for name in given:
         if name not in known:
             raise RequestError(422, name[:64], f"unknown; known: {', '.join(known) or 'nothing'}")

@@ -88,7 +88,11 @@ class Pairing:
     # -- at the device ------------------------------------------------------------------------------------------
 
     async def begin(self, name: object, user: str, uid: int) -> dict[str, object]:
-        """Answer POST /v1/pair with a fresh code for the person ``name``."""
+        """Answer POST /v1/pair with a fresh code for the person ``name``.
+
+        Raises:
+            RequestError: 409 where there is no page, 429 where too many codes wait.
+        """
         if not self._access:
             raise RequestError(409, "page", "is off: set page.enabled in the configuration, then restart idiolectd")
         person, profile = await self._personal.keep(lambda consents: _named(consents, name, user))
@@ -137,7 +141,11 @@ class Pairing:
     # -- at the browser -----------------------------------------------------------------------------------------
 
     async def redeem(self, code: object) -> tuple[str, Session]:
-        """Answer POST /v1/session on the page: return a token, once, for a code that was given out."""
+        """Answer POST /v1/session on the page: return a token, once, for a code that was given out.
+
+        Raises:
+            RequestError: 401 for a wrong code, or 429 where too many were wrong.
+        """
         given = code.upper().replace("-", "").replace(" ", "") if isinstance(code, str) and len(code) < 32 else ""
         self._forget_codes()
         opened = self._right(given)

@@ -92,6 +92,10 @@ class Wire:
         """Return the next event.
 
         None when the client hung up between two, or sent none for ``patience_s`` seconds (None: wait for ever).
+
+        Raises:
+            EventError: the event is refused.
+            ConnectionError: the client hung up within an event.
         """
         try:
             async with asyncio.timeout(patience_s):

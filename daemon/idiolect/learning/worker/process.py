@@ -227,7 +227,7 @@ class _Pipes:
                 raise WorkerFailed("crash", "the training worker stopped listening") from None
 
     def receive(self, cap: int) -> bytes:
-        """Return the body of one frame; not a byte beyond it is read."""
+        """Return the body of one frame; not a byte beyond it is read. Raises ``WorkerFailed``."""
         header = self._read(frames.HEADER)
         try:
             size = frames.size(header, cap)

@@ -216,7 +216,7 @@ def _libseccomp() -> ctypes.CDLL:
 
 
 def seccomp() -> str:
-    """Allow a list of system calls only, assembled by libseccomp, which knows every architecture."""
+    """Allow only a list of system calls, through libseccomp, which knows every architecture. Raises ``OSError``."""
     library = _libseccomp()
     context = library.seccomp_init(_ERRNO_EPERM)
     if not context:

@@ -101,7 +101,15 @@ def tpm_name(key: ec.EllipticCurvePublicKey) -> bytes:
 
 
 def approve(key: ec.EllipticCurvePrivateKey, pcr: int, from_: bytes, measurement: bytes) -> Approval:
-    """Approve that a boot extends ``measurement`` into a PCR (0..15) that holds ``from_``; both have 32 bytes."""
+    """Approve that a boot extends ``measurement`` into a PCR (0..15) that holds ``from_``.
+
+    Args:
+        from_: the PCR's value before, 32 bytes.
+        measurement: sha256 of the bundle's manifest, 32 bytes.
+
+    Raises:
+        ValueError: PCR or lengths are others than these.
+    """
     if not 0 <= pcr <= LAST_PCR or len(from_) != 32 or len(measurement) != 32:
         raise ValueError("a PCR is 0 to 15, its value and a measurement have 32 bytes")
     to = extended(from_, measurement)

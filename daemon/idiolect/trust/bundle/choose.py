@@ -117,6 +117,9 @@ def choose_again(config: Config, digest: str, load: Callable[[Verified], T], why
     Args:
         digest: sha256 (hex) of its manifest; of installed bundles, the one with this digest is taken.
         why: says what is wrong with the bundle in whose place it is.
+
+    Raises:
+        BundleError: it does not pass, or is not installed any more.
     """
     rule = _rule(config)
     if config.bundle != INSTALLED:

@@ -58,7 +58,11 @@ class Slots:
         self._root = root
 
     def state(self) -> State:
-        """Return what the slots hold; an empty state before the first installation."""
+        """Return what the slots hold; an empty state before the first installation.
+
+        Raises:
+            BundleError: `slots.json` is damaged.
+        """
         try:
             raw = read_capped(self._root / FILE, _CAP)
         except FileNotFoundError:

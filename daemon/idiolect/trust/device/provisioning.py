@@ -97,7 +97,11 @@ class Provisioning:
         return self._device
 
     def steps(self) -> Iterator[Step]:
-        """Check what is there, then yield each step; raises ``KeystoreError`` where going on could destroy keys."""
+        """Check what is there, then yield each step, to be run in order.
+
+        Raises:
+            KeystoreError: going on could destroy keys.
+        """
         known = read_record(self._state)
         if self._policy_key and not self._uses_tpm and not (known and known.complete and known.uses_tpm):
             self._refuse_policy_key(known)

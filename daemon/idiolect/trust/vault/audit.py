@@ -232,7 +232,7 @@ def chained(before: bytes, entry: Entry) -> bytes:
 
 
 def walk(mark: Mark, entries: Iterable[Entry]) -> Mark:
-    """Follow the chain from ``mark`` over all entries (checks 3 and 4 above) and return where it ends."""
+    """Follow the chain from ``mark`` over all entries, and return where it ends. ``AuditError``: checks 3 and 4."""
     for entry in entries:
         if entry.seq != mark.count + 1:
             raise AuditError(3, "is missing, or not in its place", mark.count + 1)
@@ -249,7 +249,7 @@ def qualifying_data(head: bytes, count: int, nonce: bytes) -> bytes:
 
 
 def export(device: str, anchor: Mark, entries: Iterable[Entry], nonce: bytes = b"") -> dict[str, Any]:
-    """Return a log as others may check it, ready for JSON. ``nonce`` (up to 64 bytes) comes from who asks."""
+    """Return a log as others may check it, ready for JSON. ``ValueError``: ``nonce`` has more than 64 bytes."""
     if len(nonce) > NONCE_CAP:
         raise ValueError(f"a nonce has at most {NONCE_CAP} bytes")
     listed = list(entries)

@@ -74,7 +74,12 @@ class Change:
         self.notes.update(fields)
 
     def add_key(self, profile: str, purpose: str, receipt: str) -> None:
-        """Make the data key of a profile and purpose, bound to a receipt. ``ValueError`` when there is one."""
+        """Make the data key of a profile and purpose, bound to a receipt.
+
+        Raises:
+            ValueError: there is one already, or an argument is malformed.
+            VaultError: the vault has as many keys as it may have.
+        """
         if not _HEX.fullmatch(profile) or not _HEX.fullmatch(receipt) or not _WORD.fullmatch(purpose):
             raise ValueError("profile and receipt must be hexadecimal, a purpose a short word")
         shelf = self._shelf(profile)
@@ -91,10 +96,13 @@ class Change:
 
         Args:
             payload: at most 1 MiB.
+            encoder: id of the encoder that it is bound to, hex; "" for none.
             expires: the last day (since the epoch) on which it is kept, 0 for ever.
 
         Raises:
             KeyError: there is no key for the purpose.
+            ValueError: an argument is malformed.
+            VaultError: the vault has as many records as it may have.
         """
         name = record_name(purpose, kind, ident)
         if not _HEX.fullmatch(encoder) or not 0 <= expires <= MAX_DAY or len(payload) > PAYLOAD_CAP:
@@ -247,7 +255,10 @@ class Change:
         self.ledger.state = meter.reckon(self.ledger.state)
 
     def seal(self, root: Secret, vault_key: Secret) -> None:
-        """Compute new roots over everything that this transaction touched: the last step before the commit."""
+        """Compute new roots over everything that this transaction touched: the last step before the commit.
+
+        Raises an earlier failure of the transaction again, also where the caller had caught it.
+        """
         if self._failure:
             raise self._failure
         self._set(counter=self.number)

@@ -107,6 +107,9 @@ def lock(path: Path) -> int:
     """Return a descriptor whose lock keeps other idiolectd off the file while it is open (checks 1 to 3).
 
     Close it after every SQLite connection to the file: closing any descriptor drops SQLite's own locks.
+
+    Raises:
+        VaultError: the file is absent, in use, or cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -44,7 +44,10 @@ class Secret:
 
     @property
     def view(self) -> memoryview:
-        """Return the bytes in place, for calls that take a buffer. Release it before wiping."""
+        """Return the bytes in place, for calls that take a buffer. Release it before wiping.
+
+        Raises ``ValueError`` once the secret was wiped.
+        """
         if not self._length:
             raise ValueError("the secret was wiped")
         return memoryview(self._page)[: self._length].toreadonly()
