@@ -165,8 +165,9 @@ class Consents:
         person = self.look(typed)
         if person is None:
             raise RequestError(
-                404, "profile", "there is nobody of that name: `idiolect consent show` lists who there is"
-            )
+                404, "profile", "there is nobody of that name: `idiolect consent show` lists who there is,"
+                " `idiolect consent grant NAME` asks somebody new"
+            )  # fmt: skip
         return person
 
     def meant(self, typed: object) -> tuple[str, str]:
