@@ -17,7 +17,9 @@ from idiolect.trust.vault import passphrase
 
 
 def main() -> int:
-    """Exit status 0 with a key, 65 with none."""
+    """Read one request from standard input and answer with the key; return the exit status, 0 with a key, 65
+    without.
+    """
     held = sandbox.early(waited_for=True)
     passphrase.stretch("", b"", 2)  # OpenSSL opens files at its first use
     held += sandbox.enter()
