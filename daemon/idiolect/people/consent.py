@@ -273,9 +273,7 @@ class Consents:
         return self._settle(spoken[0], "spoken", -1) if len(spoken) == 1 else []
 
     def _still_open(self, name: str, profile: str, purposes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-        """Return the profile that a name has, or may have as a new one, and which of the purposes it has not agreed
-        to.
-        """
+        """Return the profile that a name has, or a new one would get, and which purposes are not agreed to yet."""
         people = self.people()
         same = next((p for p in people if p.profile == profile), None)
         same = same or next((p for p in people if name_key(p.name) == name_key(name)), None)
@@ -286,9 +284,7 @@ class Consents:
         return profile, purposes
 
     def _settle(self, asked: Pending, how: str, uid: int) -> list[Receipt]:
-        """Store in one transaction the person, if new, a receipt and a data key for every purpose, and the audit
-        entries.
-        """
+        """Store in one transaction the person, if new, a receipt and a key for every purpose, and the audit entries."""
         del self._pending[asked.token]
         # Another question to the same person may have been answered since.
         profile, purposes = self._still_open(asked.name, asked.profile, asked.purposes)
@@ -343,8 +339,7 @@ class Consents:
         return not users or user in users
 
     def withdraw(self, person: Person, purpose: str, uid: int = -1) -> int:
-        """Delete what the purpose collected and every adapter made from it, in one step; return how many records were
-        deleted.
+        """Delete what the purpose collected and every adapter made from it, in one step; return how many records.
 
         Household phrases are an exception: no adapter is made from them, so adapters stay. Withdrawing "enrol" takes
         back which phrases are shared, as nobody can say what is not taught any more.
@@ -376,9 +371,7 @@ class Consents:
             change.rekey(profile, HOUSEHOLD)
 
     def erase(self, profile: str) -> int:
-        """Delete a person altogether and return how many records that were: with the keys goes all that lies under
-        them.
-        """
+        """Delete a person with all keys, and so all that lies under them; return how many records that were."""
         with self.vault.change("erased", rotate=True, profile=profile) as change:
             count = change.erase(profile)
             change.note(count=count)

@@ -55,7 +55,7 @@ class State:
     result: dict[str, object] = field(default_factory=dict)
     user: str = field(default="", repr=False)
     session: str = field(default="", repr=False)
-    """Who began it: a Unix user, or the person of a browser's session."""
+    """``user``: the Unix user who began it; ``session``: the person of the browser's session in which it was begun."""
     takes: list[int] = field(default_factory=list)
     keepable: bool = False
     advice: list[Advice] = field(default_factory=list)

@@ -38,8 +38,7 @@ class Said:
 
 
 def observe(learner: Learner, counts: Mapping[str, dict[str, int]], said: Sequence[Said]) -> bool:
-    """Count utterances and let versions take the steps they earned; return whether for anybody another version is in
-    use.
+    """Count utterances and let versions take the steps they earned; return whether anybody's version in use changed.
 
     Args:
         counts: by profile and phrase, how often it was said.
@@ -83,7 +82,7 @@ def _watched(version: rollout.Version) -> bool:
 
 
 Answer = tuple[str, float]
-"""What is understood, and how sure of it."""
+"""The phrase that is understood, "" for none, and how sure that is."""
 
 
 def _answers(learner: Learner, profile: str, version: rollout.Version, heard: Heard) -> list[Answer]:
@@ -110,9 +109,7 @@ def _of(learner: Learner, profile: str, number: int) -> Health:
 
 
 def _stepped(version: rollout.Version, said: Said, answer: str, base: str) -> rollout.Version:
-    """Return a version on trial after an utterance that was understood and not corrected; the table is in
-    ``rollout``.
-    """
+    """Return a version on trial after an utterance that was understood and not corrected (table in ``rollout``)."""
     if version.state is State.ACTIVE or not said.understood or said.meant is not None:
         return version
     drifted = bool(base) and answer != base and said.understood == base
@@ -120,9 +117,7 @@ def _stepped(version: rollout.Version, said: Said, answer: str, base: str) -> ro
 
 
 def corrected(learner: Learner, said: Said) -> bool:
-    """Count that somebody meant something else than was understood; return whether the version in use was taken
-    back.
-    """
+    """Count that something else was meant than was understood; return whether the version in use was taken back."""
     used = rollout.in_use(learner.versions(said.profile))
     if used is None or said.meant == said.understood:
         return False

@@ -46,9 +46,7 @@ DISUSE_DAYS = 180
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The outcome of a round: the ``number`` of the new version, 0 when the gate refused, and the ``state`` it
-    entered.
-    """
+    """The outcome of a round: ``number`` of the new version, 0 when the gate refused, and the ``state`` it entered."""
 
     number: int
     state: str
@@ -65,7 +63,7 @@ class Learner(Records):
         super().__init__(consents, model, encoder, clock, succession)
         self.backend = backend
         self.wishes: Callable[[str], Wish | None] = lambda _: None
-        """What counts in a turn of somebody's; None: all that the bundle has."""
+        """Returns the phrases that count in a turn of a profile's; None: all that the bundle has."""
         self.recalled: set[str] = set()
         """Profiles that somebody asked for since the start: their disuse has ended."""
 
@@ -252,9 +250,7 @@ class Learner(Records):
     # -- upkeep -------------------------------------------------------------------------------------------------
 
     def test(self, profile: str, *, patient: bool = False) -> bool:
-        """Self-test the version in use, keep the result, and take it back when it has become worse; return whether it
-        had.
-        """
+        """Self-test the version in use, keep the result, and take back one that is worse; return whether it was."""
         used = rollout.in_use(self.versions(profile))
         if used is None:
             return False
@@ -286,9 +282,7 @@ class Learner(Records):
         return bool(worse)
 
     def refresh(self) -> int:
-        """Make anew what was made from another bundle or from examples that are gone; return how many profiles that
-        were.
-        """
+        """Make anew what was made from another bundle or from examples that are gone; return for how many people."""
         stale = 0
         for profile in self.vault.profiles():
             carryover.tidy(self, profile)
@@ -359,8 +353,7 @@ class Learner(Records):
         return found
 
     def verify(self, profile: str, number: int) -> dict[str, object]:
-        """Check a version: signed here, from this bundle, from exactly these examples, each with its consent, made
-        again alike.
+        """Check a version: signed here, from this bundle, from exactly these examples with their consents, made alike.
 
         Returns:
             "checks" by name, "ok" when all hold, and what the version was made from.

@@ -54,9 +54,7 @@ def others(records: Records, known: Ledger, of: Earlier | None = None) -> NDArra
 def _heard(  # noqa: PLR0917 - whose, which, and with what
     records: Records, profile: str, besides: set[str], most: int, model: Model, of: Earlier | None
 ) -> list[Example]:
-    """Return the newest examples, not of the phrases ``besides``, from which the other's adapter in use has learnt
-    something.
-    """
+    """Return the newest examples, not of phrases ``besides``, from which the other's adapter in use has learnt."""
     sealed = carryover.carried(records, profile) if of else records.used(profile)
     try:
         adapter = adapter_file.decode(sealed.data) if sealed else None

@@ -84,9 +84,7 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The part of a ledger that tells whether a round is due. ``of``: the profile's root and the day for which it
-    holds.
-    """
+    """The part of a ledger that tells whether a round is due. ``of``: the profile's root and the day it holds for."""
 
     of: tuple[bytes, int]
     examples: bool
@@ -114,7 +112,7 @@ class Records:
         self.maps, self.earlier = succession.maps, succession.earlier
         self._outlines: dict[str, Outline] = {}
         self.dated: Callable[[], bool] = lambda: True
-        """Whether the clock can be believed. What is kept while it cannot is dated later (``Learner.expire``)."""
+        """True when the clock can be believed. Records kept while it cannot are dated later (``Learner.expire``)."""
         secret = self.vault.get("", *ADAPTER_KEY) or self._new_key()
         key = serialization.load_der_private_key(secret, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -148,8 +146,9 @@ class Records:
     def ledger(
         self, profile: str, *, day: int | None = None, last: int | None = None, of: Earlier | None = None
     ) -> Ledger:
-        """Return what a person's adapter is made from. Examples of other encoders are there as far as a map brings them
-        over.
+        """Return what a person's adapter is made from.
+
+        Examples of other encoders are there as far as a map brings them over.
 
         Args:
             day: of its making: usage counts of the USAGE_DAYS before it are taken; None for today.
@@ -202,9 +201,7 @@ class Records:
                 yield carried
 
     def used(self, profile: str) -> Sealed | None:
-        """Return the version that a person is heard with under this bundle; None for none, or one that is not
-        believed.
-        """
+        """Return the version that a person is heard with under this bundle; None for none, or one not believed."""
         version = rollout.in_use(self.versions(profile))
         try:
             sealed = self.sealed(profile, version.number) if version else None

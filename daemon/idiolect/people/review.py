@@ -26,7 +26,7 @@ from idiolect.trust.vault import sealed_copy
 from idiolect.values import counted
 
 PARTS, AROUND = 1 << 16, 5 << 19
-"""Of the plain text of a sealed copy: its brackets and commas, and its bytes beside the embeddings. The most examples
+"""Caps on a sealed copy's plain text: brackets and commas, and bytes beside the embeddings. The most examples
 with the longest phrases are 2.2 MB, spelt as escapes of six bytes a character; read, no text takes more than 10 MiB."""
 AT_ONCE = 32
 """Examples that are unpacked together: 55 KB each at most."""

@@ -1,5 +1,4 @@
-"""Makes a key from a passphrase in a child process (``stretching``), so that its 32 MiB of memory never are the
-daemon's.
+"""Makes a key from a passphrase in a child process (``stretching``), which takes 32 MiB that the daemon never has.
 
 One child runs at a time. The key and nothing else comes back from it.
 """

@@ -17,9 +17,7 @@ from idiolect.trust.vault import passphrase
 
 
 def main() -> int:
-    """Read one request from standard input and answer with the key; return the exit status, 0 with a key, 65
-    without.
-    """
+    """Read one request from standard input and answer with the key; return 0 with a key, 65 without."""
     held = sandbox.early(waited_for=True)
     passphrase.stretch("", b"", 2)  # OpenSSL opens files at its first use
     held += sandbox.enter()

@@ -40,8 +40,9 @@ class Voices:
         self._found: dict[str, tuple[bytes, Lack]] = {}
 
     def every(self) -> dict[str, Lack]:
-        """Return what each voice lacks, by profile, only of people who agreed: ``examples`` that count of those
-        ``needed``, and the ``state``.
+        """Return what each voice lacks, by profile, only of people who agreed.
+
+        It is ``examples`` that count of those ``needed``, and the ``state``.
         """
         profiles = self._learner.vault.profiles()
         self._found = {profile: found for profile, found in self._found.items() if profile in profiles}
@@ -87,9 +88,7 @@ def _counting(learner: Learner, profile: str) -> int:
 
 
 def shown(lack: Lack, model: Model) -> dict[str, object]:
-    """Return what a voice lacks as its owner is told it, with some phrases that can be said on purpose for it
-    (``such_as``).
-    """
+    """Return what a voice lacks as its owner is told it, with phrases to be said on purpose for it (``such_as``)."""
     spoken = [phrase for phrase in model.phrases if phrase not in model.wake_words]
     such = [spoken[i] for i in prototypes.of_base(model.space, model.classes, spoken)][:SUCH_AS]
     return {"voice": {**lack, "such_as": such}} if lack else {}
