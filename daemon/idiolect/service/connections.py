@@ -106,7 +106,7 @@ class Connections:
                 del self._made[name]
 
     async def stop(self) -> None:
-        """Close all that is open."""
+        """Close everything that is open."""
         for serving in self._made.values():
             await serving.stop()
 

@@ -1,4 +1,4 @@
-"""Keeping one known line of a library off standard error, and no other.
+"""Keeps one known line of a library off standard error, and no other.
 
 LiteRT says once per process, when its first interpreter is made, that it made a delegate. It has no setting for that
 (the severity of its log is compiled in), and nobody who reads a journal can use it. Meanwhile standard error goes to
