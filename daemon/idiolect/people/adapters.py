@@ -351,7 +351,7 @@ class Adapters:
         return await self._ask(lambda: work(learner))
 
     async def keep(self, work: Callable[[Consents], T]) -> T:
-        """Run work over who agreed to what and their vault, which needs keys and no bundle that can learn."""
+        """Run work over consents and their vault, for which keys are enough; ``RequestError`` without these."""
         consents = self._consents
         if consents is None:
             raise refusals.closed(self._keys.view, self._trouble, able=True)

@@ -78,6 +78,7 @@ def stale(records: Records, profile: str) -> str:
     table = origin(records, profile)
     if table is not None and table.bundle != records.model.digest:
         return "bundle" if table.encoder == records.encoder else "encoder"
+    # Nothing is in use, and the table set aside for this bundle still holds: it is to come back.
     own = [s for s in every(records, profile) if s.bundle == records.model.digest and s.versions]
     return "bundle" if own and own[0].holds(records, profile) and not records.versions(profile) else ""
 
@@ -108,6 +109,7 @@ def turn(records: Records, profile: str, why: str) -> bool:
         if before is not None and before.encoder != records.encoder:
             _log_encoder(records, change, profile, before.encoder)
         _bring_back(records, change, profile, back, why, number)
+        # Versions of tables that were pushed out, or do not hold any more, go with these.
         keep_only(change, profile, [v for s in (*kept, *([back] if back else [])) for v in s.versions])
     return back is not None
 
@@ -133,6 +135,7 @@ def _log_encoder(records: Records, change: Change, profile: str, before: str) ->
 def _bring_back(  # noqa: PLR0917 - the parts of one transaction
     records: Records, change: Change, profile: str, back: SetAside | None, why: str, number: int
 ) -> None:
+    # The last round looked at another bundle: without its note a new round is due.
     change.delete(profile, CONSENT, "round", "00")
     if back is None:
         change.delete(profile, ADAPTER, "state", "00")

@@ -293,6 +293,7 @@ class Consents:
         pending = replace(asked, profile=profile, purposes=purposes)
         known = CONSENT in self.vault.purposes(profile)
         receipts = [self._receipt(pending, purpose, how, uid) for purpose in purposes]
+        # A change has one audit entry of its own; those of further purposes are added within it.
         *entries, last = (
             {"profile": profile, "purpose": receipt.purpose, "receipt": receipt.ident, "how": how}
             for receipt in receipts

@@ -62,6 +62,7 @@ def _observe(learner: Learner, profile: str, said: Sequence[Said], usage: dict[s
         base = gate.understood(learner.model, None, heard)
         answers = {v.number: _answers(learner, profile, v, heard) for v in versions if _watched(v)}
         for i, each in enumerate(said):
+            # Each utterance counts for the versions as the one before it has left them.
             used = rollout.in_use(versions)
             if used is not None and used.number in answers:
                 if health is None or health.number != used.number:

@@ -205,6 +205,7 @@ class Learner(Records):
         state = next(v.state for v in versions if v.number == number)
         fields = sealed.provenance.audited(state.value)
         with self.vault.change("adapter-made", state in rollout.IN_USE, **fields) as change:
+            # The first version, or the first since all were deleted with their key.
             if ADAPTER not in change.shelf(profile).keys:
                 change.add_key(profile, ADAPTER, "")
             change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed.encode(), self.encoder)
@@ -290,6 +291,7 @@ class Learner(Records):
             stale += bool(why)
             if why == "expired":
                 retire(self, profile, why)
+            # ``turn`` brings this bundle's own table back where there is one; otherwise a round is owed.
             gone = why == "expired" or (bool(why) and not carryover.turn(self, profile, why))
             if gone or carryover.waiting(self, profile):
                 self.round_owed(profile)

@@ -46,6 +46,7 @@ def others(records: Records, known: Ledger, of: Earlier | None = None) -> NDArra
     model = of.load() if of else records.model
     spans: list[NDArray[np.float32]] = []
     for number, other in enumerate(people):
+        # Who has least comes first: places left over go to those who come later.
         share = (OTHERS_CAP - len(spans)) // (len(people) - number)
         spans += [example.spans[0] for example in _heard(records, other, own, share, model, of)]
     return np.stack(spans) if spans else None

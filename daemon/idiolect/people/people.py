@@ -1,7 +1,7 @@
 """Answers what people ask about themselves: consent, teaching, corrections, and their rights over what is kept.
 
-Each method answers a request of the control API, raises ``RequestError`` for who may not ask it, and runs the vault's
-work on the keys thread (``Adapters.do``). What came of it is in use when the answer goes out.
+Each method answers a request of the control API, or raises ``RequestError`` for who may not ask it and for what cannot
+be done. The vault's work runs on the keys thread (``Adapters.do``); what came of it is in use with the answer.
 """
 
 from __future__ import annotations

@@ -318,6 +318,7 @@ class Records:
             )
             for i, (s, how) in enumerate(zip_longest(spans, said, fillvalue=Manner()))
         ]  # fmt: skip
+        # While numbers stay below the cap so does the count, and need not be taken.
         if first + len(made) > ledgers.MAX_EXAMPLES and self.count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
         expires = self.expires(purpose)

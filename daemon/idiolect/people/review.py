@@ -47,7 +47,7 @@ def date(day: int) -> str:
 
 
 class Rights:
-    """Answers a person's questions about their own records. Runs on the thread that owns the vault."""
+    """A person's rights over their own records, on the vault's thread; ``RequestError`` for what is not there."""
 
     def __init__(self, learner: Learner, stretch: sealed_copy.Stretch = stretch) -> None:
         """Work on a learner's vault; ``stretch`` makes a key of a passphrase."""

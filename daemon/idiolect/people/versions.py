@@ -134,10 +134,12 @@ def settle(  # noqa: PLR0917 - what is kept together
     ]
     if entries and health is not None:
         entries[-1] |= {"lost": round(health.lost), "won": round(health.won)}
+    # A change has one audit entry of its own: the last step, or, without a step, that something was kept.
     kind, last = ("adapter-moved", entries.pop()) if entries else ("put", {"profile": profile, "count": 1})
     with records.vault.change(kind, other, **last) as change:
         for entry in entries:
             change.log(kind, entry, int(records.clock()))
+        # Somebody without any version has no key for them: then only usage is counted.
         if ADAPTER in change.shelf(profile).keys:
             store(records, change, profile, after)
             if health is not None:

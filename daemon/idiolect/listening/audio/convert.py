@@ -138,9 +138,9 @@ def _saturate(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def _resampler(rate: int) -> soxr.ResampleStream:
     """Make a float32 mono resampler to 16 kHz: with int16 libsoxr would add dither.
 
-    From 16 kHz up "LQ" (16-bit accurate, flat to 5.8 kHz where the frontend's filters end at 3.8, aliases below -100
-    dB): it holds back 20 ms, "MQ" and "HQ" 40 ms, out of the 250 an event may take. Below, the band is so narrow that
-    only "HQ" keeps it, at up to 115 ms. CPU decides nothing: 0.1 ms per second of audio in every quality.
+    From 16 kHz up "LQ" (16-bit accurate, flat to 5.8 kHz where the frontend's filters end at 3.8, aliases below
+    -100 dB): it holds back 20 ms, "MQ" and "HQ" 40 ms, out of the 250 an event may take. Below, the band is so narrow
+    that only "HQ" keeps it, at up to 115 ms. CPU decides nothing: 0.1 ms per second of audio in every quality.
     """
     import soxr  # half a mebibyte that a device with native 16 kHz never needs
 

@@ -75,7 +75,7 @@ def open_source(device: str, *, channel: Channel, gain_db: float) -> Source:
 
 
 def list_devices() -> tuple[Device, ...]:
-    """Return every capture PCM that ALSA knows now, as ``arecord -L`` lists them."""
+    """Return every capture PCM that ALSA knows now, as ``arecord -L`` lists them. Raises ``MicrophoneError``."""
     try:
         names = alsaaudio.pcms(alsaaudio.PCM_CAPTURE)
         indexes = alsaaudio.card_indexes()

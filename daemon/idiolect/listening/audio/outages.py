@@ -1,7 +1,8 @@
 """Writes to the journal when the microphone goes, why, and when it is back.
 
-Each outage is one line, however often the device is tried meanwhile. A device that comes and goes all the time is
-reported a few times, then once every two minutes, with how often it went; how things are in the end is always written.
+Its going and its coming back are one line each, however often the device is tried meanwhile. A device that comes and
+goes all the time is reported a few times, then once every two minutes, with how often it went; how things are in the
+end is always written.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Hearing:
         before, self.decoder = self.decoder, Decoder(listening)
         self.decoder.take_over(before, self.position)
         self._scorer.household = household
-        self._along_for = (None, "", None)
+        self._along_for = (None, "", None)  # so that the takes are laid out anew
         self._serve(self._addressed)
         self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on

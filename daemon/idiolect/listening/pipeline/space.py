@@ -84,8 +84,8 @@ class Space:
 
         (..., C + 1): column c leaves the prototype of class c out, the last one none. What is near to everything, or
         plainly something else, is not the phrase that somebody taught: taking RIVAL of this from a phrase's score (in
-        speaker verification: adaptive score normalization, Matejka et al. 2017) finds 5 points more of short words at 1
-        % false accepts. With ``itself`` z are the cohort's own windows.
+        speaker verification: adaptive score normalization, Matejka et al. 2017) finds 5 points more of short words at
+        1 % false accepts. With ``itself`` z are the cohort's own windows.
         """
         alike = z @ self.cohort.T
         if itself:
