@@ -49,7 +49,7 @@ Recent = Callable[[int], "NDArray[np.float32] | None"]
 
 
 class Reason(StrEnum):
-    """Why an attempt is refused."""
+    """The reasons for which an attempt is refused, in words for the speaker."""
 
     SILENCE = "nothing was said: speak after the prompt"
     QUIET = "too quiet: come closer, or speak up"

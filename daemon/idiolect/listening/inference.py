@@ -1,8 +1,8 @@
 """The inference thread's body: takes blocks out of the queue, through the chain, and publishes events.
 
 Goes in: blocks of sound, and between two of them what to listen for. Comes out: events, and on request the next
-utterance as an attempt at a phrase. Of an event only a window of embeddings is kept, for
-KEPT events and AGE_S seconds, so that people can correct what was heard.
+utterance as an attempt at a phrase. Of an event only a window of embeddings is kept, for KEPT events and AGE_S seconds,
+so that people can correct what was heard.
 """
 
 from __future__ import annotations

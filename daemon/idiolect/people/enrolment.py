@@ -1,9 +1,9 @@
-"""Teaching a phrase, live: prompt, listen, judge, and again; then train at once.
+"""Teaches a phrase, live: prompt, listen, judge, and again; then train at once.
 
 Goes in: a person's name, a phrase, how many samples. Comes out: a new version of that person's adapter, and on the way
 a state that whoever shows the enrolment asks for (`idiolect enroll`, the page); it is published as an event without the
-phrase. One enrolment goes on at a time, as there is one microphone. Sound is in RAM for the length of an attempt, and
-never kept.
+phrase. One enrolment goes on at a time, as there is one microphone. The sound of takes is in RAM until the enrolment
+ends, to be compared with the next ones, and is never written anywhere.
 """
 
 from __future__ import annotations

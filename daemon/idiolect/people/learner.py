@@ -1,7 +1,8 @@
 """Learning on the device: turns the vault's examples into adapters, through the worker and the gate, and into use.
 
 Goes in: what ``records`` finds in the vault. Comes out: versions in the vault, and entries in its audit log. Training
-itself runs in the worker, a confined process of its own. Everything here runs on the thread that owns the vault.
+itself runs in the worker, a confined process of its own. Everything here runs on the thread that owns the vault. Round,
+gate, shadow and the carried, or earlier, model are explained in the glossary of docs/architecture.md.
 
 How a crash is survived: each step is one transaction, so that a crash leaves the old state or the new, and a step that
 was interrupted is simply due again.

@@ -1,7 +1,7 @@
 """Reads and writes what the vault keeps for learning: examples, usage, versions of adapters, their health.
 
-Every answer is read from the vault anew; nothing here trains, judges or decides. Everything runs on the thread that
-owns the vault.
+Every answer but an ``Outline`` is read from the vault anew; nothing here trains, judges or decides. Everything runs on
+the thread that owns the vault.
 
 | record (profile, purpose, kind, id) | holds |
 | --- | --- |
@@ -75,7 +75,7 @@ class LastRound:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """Why a person has no adapter any more: ``why`` is bundle, encoder, expired or disuse."""
+    """The reason why a person has no adapter any more: ``why`` is bundle, encoder, expired or disuse."""
 
     why: str
     day: int

@@ -1,4 +1,4 @@
-"""Making a key of a passphrase, in a process of its own: scrypt takes 32 MiB, which the daemon does not have to spare.
+"""Makes a key of a passphrase, in a process of its own: scrypt takes 32 MiB, which the daemon does not have to spare.
 
 The child is confined like the training worker (``worker.sandbox``), makes one key and ends; ``stretch`` starts it.
 """

@@ -2,7 +2,8 @@
 
 Goes in: what a round made, or what was counted of a version. Comes out: rows in the vault, each group of them in one
 transaction. A table set aside (``SetAside``, in the vault "shelf") is that of another bundle (``carryover``). Nothing
-is trained or judged here. Everything here runs on the thread that owns the vault.
+is trained or judged here. Everything here runs on the thread that owns the vault. The states that a version goes
+through (shadow, canary, active) are in ``learning.rollout``; docs/architecture.md has a glossary.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class _Told:
         self._checkpoint: int | None = None
 
     def look(self, learner: Learner, preempted: int) -> Learnt:
-        """Return the vault's numbers now. ``preempted``: how many rounds gave way, which no log has."""
+        """Return the vault's numbers now. ``preempted``: how many rounds gave way, which the log does not have."""
         count = learner.vault.audit_head().count
         if count != self._seen:
             for entry in self._fresh(learner, count):

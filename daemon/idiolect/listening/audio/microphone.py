@@ -1,10 +1,10 @@
 """The microphone: the one file that talks to ALSA.
 
-What a device is asked for and what it gives are two things: asked for 16 kHz mono, 48 kHz stereo hardware says yes and
-delivers 48 kHz stereo. So the answer is always looked up, the period is chosen again for the rate that was given (one
-wake-up per 80 ms at any rate), and ``AudioConverter`` turns the rest into blocks. Reads never block in ALSA: they poll
-with a time-out, so that a device that is open and silent is noticed. Only whole periods are read: half of one would
-put off the next wake-up, and with it the end of a block.
+A device may say yes and give something else: asked for 16 kHz mono, 48 kHz stereo hardware says yes and delivers 48 kHz
+stereo. So the answer is always looked up, the period is chosen again for the rate that was given (one wake-up per 80 ms
+at any rate), and ``AudioConverter`` turns the rest into blocks. Reads never block in ALSA: they poll with a time-out,
+so that a device that is open and silent is noticed. Only whole periods are read: half of one would put off the next
+wake-up, and with it the end of a block.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recordings and pipes in place of a microphone, for development: ``file:PATH[,speed=N]`` and ``fifo:PATH``.
+"""Plays recordings and pipes in place of a microphone, for development: ``file:PATH[,speed=N]`` and ``fifo:PATH``.
 
 A file is 16-bit WAV (mono or more channels, 8 kHz or more) or raw S16_LE, mono, 16 kHz; it is played once. A FIFO
 carries such raw samples; it is opened again when its writer goes away, and paced by its writer.

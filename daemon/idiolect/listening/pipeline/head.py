@@ -36,15 +36,15 @@ class Head:
     convolution: Array
     """(3 * 96, H): the oldest embedding's rows first; the standardisation of embeddings is folded in."""
     convolution_bias: Array
-    """(H,)"""
+    """(H,): added to each hidden unit."""
     projection: Array
     """(14 * H, Z): rows in order of time."""
     projection_bias: Array
-    """(Z,)"""
+    """(Z,): added to each feature."""
     scores: Array
-    """(Z, C)"""
+    """(Z, C): the linear score of each class."""
     scores_bias: Array
-    """(C,)"""
+    """(C,): added to each class's score."""
 
     @classmethod
     def from_arrays(cls, classes: tuple[str, ...], arrays: Mapping[str, NDArray[np.floating]]) -> Head:

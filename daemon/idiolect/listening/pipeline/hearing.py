@@ -39,7 +39,7 @@ MARGIN = 8
 
 
 class Room(Protocol):
-    """How somebody stands out from the room; a ``Gate`` knows."""
+    """The measure of how somebody stands out from the room; a ``Gate`` has it."""
 
     def clearness(self) -> float:
         """Return by how many dB speech stands out from the room."""

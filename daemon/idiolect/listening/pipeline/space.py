@@ -35,7 +35,7 @@ class Space:
     projection: NDArray[np.float32]
     """(1536, D): standardisation, components and whitening in one."""
     offset: NDArray[np.float32]
-    """(D,)"""
+    """(D,): added to each dimension after the projection."""
     prototypes: NDArray[np.float32]
     """(C, D): mean of each class; a zero row for a class without one."""
     cohort: NDArray[np.float32]

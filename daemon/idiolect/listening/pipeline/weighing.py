@@ -41,7 +41,7 @@ NEARLY = 6.0
 
 
 class Whole(Protocol):
-    """How what is being said goes along with taught phrases, from their begin to their end. Arrays are (phrases,)."""
+    """The measures of how what is said goes along with taught phrases, from begin to end. Arrays are (phrases,)."""
 
     columns: NDArray[np.intp]
     """Classes of the taught phrases."""
