@@ -65,7 +65,7 @@ class Stream(Protocol):
         """End the sound, and return when everything has been heard and told."""
 
     def close(self) -> None:
-        """Drop it, whatever has not been heard."""
+        """Close the stream, and drop what has not been heard."""
 
 
 class Hearing(Protocol):

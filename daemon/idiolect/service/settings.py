@@ -83,7 +83,10 @@ class Settings:
     # -- what is kept -------------------------------------------------------------------------------------------
 
     def works(self, heard: Audio | None) -> None:
-        """Keep what is in force for a start that cannot use the files. ``heard`` is that with which sound came in."""
+        """Keep what is in force for a start that cannot use the files.
+
+        ``heard``: the audio section with which sound came in, None where none has.
+        """
         before = self._kept
         if self._fallen:
             return

@@ -49,7 +49,7 @@ class Ears:
 
 @dataclass(frozen=True)
 class Start:
-    """``config`` as it is in force; ``fallen`` says of each section that fell back what is wrong with the new one."""
+    """A start's outcome: ``config`` in force; ``fallen`` says for each section that fell back what is wrong with it."""
 
     config: Config
     ears: Ears

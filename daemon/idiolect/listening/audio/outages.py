@@ -55,7 +55,7 @@ class Outages:
             self._timer.cancel()
 
     def _tell(self) -> None:
-        """Say how it is, where that is another thing than was said last, and as soon as a line may be written."""
+        """Write how it is, where that differs from what was written last, as soon as a line may be written."""
         self.close()
         state = self._health.state if self._since is not None else ""
         if state == self._said:

@@ -128,7 +128,7 @@ class Aligned:
         self, embedding: NDArray[np.float32], clearness: float, windows: NDArray[np.float32] | None = None, *,
         fresh: bool = True,
     ) -> NDArray[np.float32]:  # fmt: skip
-        """Take the next embedding, (96,); the score of each phrase, (phrases,), 0..1, at its limit 0.5.
+        """Take the next embedding, (96,); return the score of each phrase, (phrases,), 0..1, at its limit 0.5.
 
         A match ends with one embedding and not with its neighbours, so each score stands for two steps.
 

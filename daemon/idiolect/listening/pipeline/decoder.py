@@ -186,7 +186,7 @@ class Peaks:
         return scores
 
     def pass_over(self, posteriors: NDArray[np.float32]) -> None:
-        """Take one step's posteriors of what is not to be reported, nor what is left of it afterwards."""
+        """Take one step's posteriors and report nothing: a phrase that is up now counts only after it has fallen."""
         self._step += 1
         self._recent[self._step % SMOOTHING] = posteriors
         self._scores = self._recent.mean(axis=0)
@@ -239,7 +239,7 @@ class Decoder:
         self.reset()
 
     def serve(self, profile: str, more: float = 0.0, also: str | None = None) -> None:
-        """Hold on to the thresholds of who speaks from now on, raised by ``more`` log-odds; an open turn goes on.
+        """Use the thresholds of who speaks from now on, raised by ``more`` log-odds; an open turn goes on.
 
         Where ``also`` is heard beside ``profile``, each phrase has the lower of their two. What needs no wake word is
         not raised: that is what one says to a box that plays something.

@@ -177,7 +177,7 @@ class Weighing:
         return False
 
     def _drop(self) -> None:
-        """Hold nothing: what comes from here on is taken for itself."""
+        """Give up what is held: whatever phrase comes next is held in its place."""
         self.best, self._lead = None, 0.0
 
     def rival(self) -> int:

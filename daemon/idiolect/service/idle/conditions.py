@@ -44,7 +44,7 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """All that the conditions look at."""
+    """The values of one moment that the conditions look at."""
 
     sensed: Readings
     quiet_s: float
