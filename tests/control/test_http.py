@@ -294,7 +294,7 @@ def test_a_bug_in_the_middle_of_a_stream_ends_it(run, caplog, monkeypatch):
     def fail(*_: object) -> None:
         raise ValueError("secret phrase")
 
-    monkeypatch.setattr("idiolect.events.Hub.since", fail)
+    monkeypatch.setattr("idiolect.events.EventStream.since", fail)
     with run.connect() as sock:
         sock.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         got = everything(sock)

@@ -257,3 +257,11 @@ def test_a_name_works_from_the_command_line_too(tmp_path, name):
         refused = idiolect("consent", "grant", "nobody", "--purpose", "enrol")
         assert refused.returncode != 0
         assert "name: is a word" in refused.stderr
+
+
+def test_who_is_not_known_is_told_how_to_begin(tmp_path):
+    with (
+        House(tmp_path / "house").create() as vault,
+        pytest.raises(RequestError, match="`idiolect consent grant NAME` asks somebody new"),
+    ):
+        Household(vault).consents.find("Ann")

@@ -1,7 +1,10 @@
-"""One attempt at saying a phrase on purpose: is it good enough to learn from, and if not, why.
+"""Judges one attempt at saying a phrase on purpose: is it good enough to learn from, and if not, why.
+
+Goes in: blocks of sound, and the embeddings that the stream computed of them anyway. Comes out: a take to learn from,
+or the reason why it is refused.
 
 Levels are root mean square over a block, in dBFS (0: full-scale square wave). The utterance is found by energy above
-the room's own level; what it is cut from are the embeddings that the stream computed anyway.
+the room's own level.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 100
 """Blocks (8 s) to wait for somebody to begin."""
 ABOVE_DB = 12.0
-"""By which speech stands out from the room."""
+"""Decibels by which speech stands out from the room."""
 FAINTEST_DBFS = -58.0
 """Quieter than this is never speech, however quiet the room is."""
 QUIET_DBFS = -45.0
@@ -46,7 +49,7 @@ Recent = Callable[[int], "NDArray[np.float32] | None"]
 
 
 class Reason(StrEnum):
-    """Why an attempt is refused."""
+    """The reasons for which an attempt is refused, in words for the speaker."""
 
     SILENCE = "nothing was said: speak after the prompt"
     QUIET = "too quiet: come closer, or speak up"
@@ -80,22 +83,22 @@ class Taken:
 
     @property
     def whole(self) -> NDArray[np.float32]:
-        """Embeddings, (BEFORE + length + AFTER, 96), of an utterance that ``span`` has only the end of; else none."""
+        """Return the embeddings, (BEFORE + length + AFTER, 96), where ``span`` has only the end of them; else none."""
         size = BEFORE + self.length + AFTER
         return self.heard[-size:] if SPAN < size <= len(self.heard) else self.heard[:0]
 
 
 def level(samples: NDArray[np.int16]) -> float:
-    """RMS in dBFS, -120 for digital silence."""
+    """Return the RMS in dBFS, -120 for digital silence."""
     power = float(np.mean(np.square(samples.astype(np.float32) / 32_768.0)))
     return max(-120.0, 10.0 * math.log10(power + 1e-12))
 
 
 class Attempt:
-    """Feed it every block, after the stream has had it, until it returns something."""
+    """Finds and judges one utterance. Feed it every block, after the stream has had it, until it returns something."""
 
     def __init__(self, pause: int = 0) -> None:
-        """``pause``: blocks without sound that end an utterance, where that is more than GAP."""
+        """Start without sound. ``pause``: blocks without sound that end an utterance, where more than GAP."""
         self._gap = max(GAP, pause)
         self._outcome: Taken | Reason | None = None  # what it is if no more is said
         self._blocks: list[NDArray[np.int16]] = []
@@ -107,7 +110,11 @@ class Attempt:
         self.level_dbfs = -120.0
 
     def hear(self, block: NDArray[np.int16], recent: Recent) -> Taken | Reason | None:
-        """One block; ``recent(n)`` are the newest n embeddings of the stream, (n, 96), or None without so many."""
+        """Take one block; return the outcome, or None while there is none yet.
+
+        Args:
+            recent: ``recent(n)`` are the newest n embeddings of the stream, (n, 96), or None without so many.
+        """
         number = len(self._blocks)
         self._blocks.append(block.copy())
         self._gate.hear(block)
@@ -120,7 +127,10 @@ class Attempt:
         return self._judge(number, recent)
 
     def _room(self) -> float:
-        """The room's level: the quietest of what was heard, and at most -30 dBFS, where nobody can be understood."""
+        """Return the room's level in dBFS: the quietest tenth of what was heard, and at most -30.
+
+        In a louder room than that nobody can be understood.
+        """
         return min(-30.0, float(np.quantile(self._levels[-PATIENCE:], 0.1)) if len(self._levels) > 3 else -60.0)
 
     def _judge(self, number: int, recent: Recent) -> Taken | Reason | None:
@@ -171,26 +181,26 @@ class Attempt:
         return Taken(span, samples, loudness, spoken, heard, round(self._gate.clearness()))
 
     def _said(self, begun: int, length: int) -> NDArray[np.bool_]:
-        """Which blocks of the utterance, (length,), are no pause: as in a turn, in which nothing is aligned in one."""
+        """Return which blocks of the utterance, (length,), are no pause: in a turn too, pauses are not aligned."""
         sound = np.concatenate([np.ones(AFTER, bool), self._sound[begun : begun + length]])
         return np.asarray(np.lib.stride_tricks.sliding_window_view(sound, AFTER + 1).any(1), np.bool_)
 
 
 def _without(embeddings: NDArray[np.float32], said: NDArray[np.bool_], lead: int) -> NDArray[np.float32]:
-    """Embeddings, (lead + length + AFTER, 96), without those of the utterance's blocks that are not ``said``."""
+    """Return embeddings, (lead + length + AFTER, 96), without those of the utterance's blocks that are not ``said``."""
     left: NDArray[np.float32] = embeddings[np.concatenate([np.ones(lead, bool), said, np.ones(AFTER, bool)])]
     return left
 
 
 def alike(z: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> bool:
-    """Whether a take (D,) is like the other ones of its phrase, in the mean; alone it is."""
+    """Return whether a take (D,) is like the other ones of its phrase, in the mean; alone it is."""
     return not others or float(np.mean([z @ other for other in others])) >= ALIKE
 
 
 def repeated(samples: NDArray[np.int16], before: Sequence[NDArray[np.int16]]) -> bool:
-    """Whether this is an earlier take played again, at any level and at any time: nobody says anything twice alike.
+    """Return whether this is an earlier take played again, at any level and time: nobody speaks twice quite alike.
 
-    By the highest normalized cross-correlation. Embeddings cannot tell: half a block of 40 ms between two playings
+    Told by the highest normalized cross-correlation. Embeddings cannot tell: half a block of 40 ms between two playings
     moves them as far as another take does.
     """
     return any(_correlation(samples, other) > REPEATED for other in before)

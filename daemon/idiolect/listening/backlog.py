@@ -1,10 +1,10 @@
-"""What one client has asked of a thread that many share: bounded, priced, and worked off in short turns.
+"""Queues what one client has asked of a thread that many share: bounded, priced, and worked off in short turns.
 
 Everything that is queued has a price, in bytes of 16 kHz sound: at least ``LEAST``, however small it is. A client whose
 backlog has reached ``MOST`` waits before it may add to it. What is set twice before its turn has come (``Job.setting``)
 is done once. A turn ends when it has cost ``TURN``: by the prices of its pieces, or by the work that was counted,
-whichever is more. The next turn is for who has used least of the thread: who sends sound as it is spoken is heard
-after one turn of somebody else's, however many others have sent more than can be heard.
+whichever is more. The next turn is for the client that has used least of the thread: one that sends sound as it is
+spoken is heard after one turn of somebody else's, however many others have sent more than can be heard.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ R = TypeVar("R")
 LEAST = 512
 """Price of what costs next to nothing: a queue holds so many bytes for it, too."""
 MOST = 131_072
-"""What one client may have waiting: two of the longest chunks there are."""
+"""The price of all that one client may have waiting: two of the longest chunks there are."""
 TURN = 40_960
-"""What one client's turn takes: 1.3 s of sound, or less where it finds its encoder with somebody else. A file that is
-sent at once delays nobody by more than that."""
+"""The price at which one client's turn ends: 1.3 s of sound, or less where it finds its encoder with somebody else. A
+file that is sent at once delays nobody by more than that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece(Generic[T]):
-    """A part of a job that is done without a pause: what it has cost, and what came of it."""
+    """A part of a job that is done without a pause: its price, and what came of it."""
 
     price: int
     told: Sequence[T] = ()
@@ -54,18 +54,23 @@ class Turns:
     """The thread, and who has it next. All methods belong to the event loop."""
 
     def __init__(self, worker: Executor, counted: Callable[[], int]) -> None:
-        """``worker`` has a single thread; ``counted`` is the work that it has done so far, for everybody."""
+        """Start with an idle thread.
+
+        Args:
+            worker: has a single thread.
+            counted: the work that it has done so far, for everybody.
+        """
         self._worker, self.counted = worker, counted
         self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._taken = False
         self._least = 0
         self.newcomer = 0
-        """What one who has just come counts as having used: the most that anybody has, or who hangs up and comes again
-        would always be next."""
+        """The use that a new client starts with: the most that anybody has. Else one who hangs up and comes back would
+        always be next."""
 
     async def run(self, used: int, turn: Callable[[], tuple[int, R]]) -> tuple[R, int]:
-        """Run ``turn`` when nobody waits who has used less; what came of it, and what has been used then.
+        """Run ``turn`` when nobody waits who has used less; return what came of it, and what has been used then.
 
         ``turn`` returns its price by its own account, which is charged where more work was not counted, and the rest.
         """
@@ -94,7 +99,7 @@ class Turns:
             raise
 
     def _go(self) -> None:
-        """Let in who is next."""
+        """Let in the client that is next."""
         while self._waiting:
             *_, following = heapq.heappop(self._waiting)
             if not following.done():
@@ -107,7 +112,7 @@ class Backlog(Generic[T]):
     """One client's jobs. All methods belong to the event loop; jobs run on the thread of ``turns``."""
 
     def __init__(self, turns: Turns, tell: Callable[[T], Awaitable[None]]) -> None:
-        """``tell`` gets what came of jobs."""
+        """Start with nothing queued. ``tell`` is called with each thing that came of jobs."""
         self._turns, self._tell = turns, tell
         self._used = turns.newcomer
         self._todo: deque[Job[T]] = deque()
@@ -185,7 +190,7 @@ class Backlog(Generic[T]):
             price += max(LEAST, job.price)
 
     def _turn(self) -> tuple[int, tuple[int, list[T]]]:
-        """On the thread: some of what has begun. What that costs, the price of the jobs done, and what came of them."""
+        """Do some of what has begun, on the thread; return its cost, the price of the jobs done, and their results."""
         counted = self._turns.counted
         before, spent, done, told = counted(), 0, 0, list[T]()
         while self._begun and not self._closed and max(spent, counted() - before) < TURN:

@@ -1,4 +1,4 @@
-"""What the inference thread counts as it goes: plain numbers, so that counting costs it next to nothing.
+"""Counters of the inference thread: plain numbers, so that counting costs it next to nothing.
 
 One thread adds and any other may look: what it sees is at most one event behind, and never less than what it saw
 before. No phrase, profile or sample is in here.
@@ -32,12 +32,12 @@ class Spread:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """Return how many durations there were."""
         return sum(self.counts)
 
 
 class Durations:
-    """Counts durations."""
+    """Sorts durations into ranges and counts them."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -45,12 +45,12 @@ class Durations:
         self._total = 0.0
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Count one more of these durations."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._total += seconds
 
     def spread(self) -> Spread:
-        """As of now."""
+        """Return the counts as they are now."""
         return Spread(self._bounds, tuple(self._counts), self._total)
 
 
@@ -59,14 +59,14 @@ class Counters:
 
     def __init__(self) -> None:
         self.processing = Durations(PROCESSING_BOUNDS)
-        """What recognition took of a block's time."""
+        """Time that recognition took of each block."""
         self.latency = {kind: Durations(LATENCY_BOUNDS) for kind in ("wake", "phrase", "rejected")}
         """By kind of event: from the end of what was said until it was published."""
         self.events = dict.fromkeys(CLASSES, 0)
         """By kind of event and class of phrase."""
 
     def event(self, detection: Detection, *, base: bool, late: float) -> None:
-        """One was published, so many seconds after its end; ``base`` when its phrase is the bundle's."""
+        """Count an event, published ``late`` seconds after its end; ``base`` when its phrase is the bundle's."""
         own = "none" if detection.kind == "rejected" else "base" if base else "taught"
         self.events[detection.kind, own] += 1
         self.latency[detection.kind].add(max(0.0, late))

@@ -1,4 +1,9 @@
-"""The inference thread's body: blocks out of the queue, through the chain, events to whoever listens."""
+"""The inference thread's body: takes blocks out of the queue, through the chain, and publishes events.
+
+Goes in: blocks of sound, and between two of them what to listen for. Comes out: events, and on request the next
+utterance as an attempt at a phrase. Of an event only a window of embeddings is kept, for KEPT events and AGE_S seconds,
+so that people can correct what was heard.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +57,13 @@ class EventIds:
         self._count = itertools.count(1)
 
     def __call__(self) -> str:
-        """The next id."""
+        """Return the next id, unlike any before."""
         return f"{self._boot}-{next(self._count)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What an event was about, as long as it may be corrected; ``span`` float32 (18, 96) stays in RAM.
+    """The window of an event, as long as it may be corrected; ``span`` float32 (18, 96) stays in RAM.
 
     ``played``: the box itself was playing something then, so that nothing can be learnt of it.
     """
@@ -74,13 +79,13 @@ class Recent:
     """The windows of the last events, for `correct` and `confirm`: KEPT of them, for AGE_S. Any thread."""
 
     def __init__(self, now: Callable[[], float] = clock.since_boot) -> None:
-        """``now`` is a clock that nobody sets."""
+        """Begin without any. ``now`` is a clock that nobody sets, in seconds."""
         self._now = now
         self._heard: OrderedDict[str, Heard] = OrderedDict()
         self._lock = threading.Lock()
 
     def keep(self, event: Event, span: NDArray[np.float32] | None, *, played: bool = False) -> None:
-        """Remember an event."""
+        """Remember an event's window, and forget those that are too many or too old."""
         with self._lock:
             if span is not None:
                 self._heard[event.id] = Heard(event, span, played, self._now())
@@ -88,19 +93,19 @@ class Recent:
                 self._heard.popitem(last=False)
 
     def take(self, ident: str) -> Heard | None:
-        """An event's, which is gone with that: nothing is learnt from twice."""
+        """Return an event's window and forget it: nothing is learnt from twice."""
         with self._lock:
             found = self._heard.pop(ident, None)
         return None if found is None or self._old(found) else found
 
     def look(self, ident: str) -> Heard | None:
-        """An event's, which stays."""
+        """Return an event's window, and go on remembering it."""
         with self._lock:
             found = self._heard.get(ident)
         return None if found is None or self._old(found) else found
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget all windows that are remembered."""
         with self._lock:
             self._heard.clear()
 
@@ -125,9 +130,9 @@ class Inference:
         self._pause = 0
         self.recent = Recent()
         self.told: Callable[[Event], None] = lambda _: None
-        """Who else hears of events, on this thread."""
+        """Called with each event, on this thread."""
         self.tap: Tap | None = None
-        """Who gets the sound of turns, on this thread: set while somebody to whom that may be handed is connected."""
+        """Called with the sound of turns, on this thread: set while a program that may have it is connected."""
         self._lock = threading.Lock()
         self._state = chain.state
         self._speech = chain.last_speech
@@ -137,9 +142,9 @@ class Inference:
         self._playing = False
         self._played = 0  # position up to which the box has played something
         self.playing = False
-        """Whether the box plays something. Any thread may say so."""
+        """True while the box plays something. Any thread may set it."""
         self.released = False
-        """Whether the microphone is: what was heard before is forgotten then, and not kept until it is back."""
+        """True while the microphone is released: then what was heard before is forgotten, not kept until it is back."""
         self.tally = Counters()
         self.events = 0
         self.processed: Callable[[], None] = lambda: None
@@ -147,7 +152,7 @@ class Inference:
 
     @property
     def state(self) -> str:
-        """ "idle", "listening" (a turn is open) or "always"."""
+        """Return "idle", "listening" (a turn is open) or "always"."""
         return self._state.value
 
     def listen_for(
@@ -166,18 +171,18 @@ class Inference:
             self._wanted, self._attempt = done, None
 
     def forget(self) -> None:
-        """What was heard of anybody until now: windows that could be corrected, and events that clients could fetch."""
+        """Forget what was heard of anybody until now: windows to be corrected, and events that clients could fetch."""
         self.recent.clear()
         self._hub.clear()
 
     @property
     def quiet_s(self) -> float:
-        """Seconds since somebody last seemed to speak, or since the start. Any thread."""
+        """Return the seconds since somebody last seemed to speak, or since the start. Any thread."""
         return max(0.0, time.monotonic() - self._speech_at)
 
     @property
     def level_dbfs(self) -> float:
-        """Level of the attempt's newest block."""
+        """Return the level of the attempt's newest block, -120 without an attempt."""
         attempt = self._attempt
         return -120.0 if attempt is None else attempt.level_dbfs
 
@@ -191,7 +196,7 @@ class Inference:
                 self._chain.reset(same_room=True)
 
     def _take(self, block: Captured) -> None:
-        """One block, and how urgent the next ones are."""
+        """Process one block, and tell the queue how urgent the next ones are."""
         self._begun = perf_counter()
         self._process(block)
         self.tally.processing.add(perf_counter() - self._begun)
@@ -216,7 +221,7 @@ class Inference:
             self._first_block = None
 
     def _prepare(self, lost: int) -> None:
-        """What has changed since the last block, before the next is heard."""
+        """Take over what has changed since the last block, before the next is heard."""
         if self._next is not None:
             with self._lock:
                 (listening, household, profile, carried), self._next = self._next, None
@@ -225,6 +230,7 @@ class Inference:
             self._chain.address(profile)
         if lost:
             self._chain.lose(lost)
+        # ``listen_for`` and ``lose`` end an open turn, which is no time-out.
         if self._state is State.TURN and self._chain.state is not State.TURN:
             self._after = "interrupted"
         if self.playing is not self._playing:
@@ -234,7 +240,7 @@ class Inference:
             self._played = self._chain.position + BLOCK
 
     def _turned(self) -> None:
-        """A turn was opened, or closed: after a phrase, or when time was up, with or without a try before that."""
+        """Publish that a turn was opened, or closed: after a phrase or a time-out, with or without a try before."""
         before, self._state = self._state, self._chain.state
         change: dict[str, object] = {"state": self._state.value}
         if before is State.TURN and self._after:
@@ -242,7 +248,7 @@ class Inference:
         self._hub.publish(StateChange(self._names(), time.time(), {"listening": change}))
 
     def played(self, detection: Detection) -> bool:
-        """Whether the box was playing something while that was said. Any thread, soon after it was."""
+        """Return whether the box was playing something while that was said. Any thread, soon after it was."""
         return detection.start < self._played
 
     def _note_speech(self) -> None:
@@ -263,7 +269,7 @@ class Inference:
         log.info("event: %s", detection.kind)  # which phrase, the journal need not know
 
     def _span(self, detection: Detection) -> NDArray[np.float32] | None:
-        """The embeddings around the end of what was said; slow speech squeezed in time."""
+        """Return the embeddings around the end of what was said; slow speech squeezed in time."""
         late = max(0, (self._chain.position - detection.end) // BLOCK - AFTER)
         length = (detection.end - detection.start) // BLOCK
         if WINDOW < length <= LONGEST - late - AFTER:
@@ -275,7 +281,7 @@ class Inference:
         return None if recent is None else recent[:SPAN]
 
     def _try(self, block: Captured) -> None:
-        """The block as part of an attempt."""
+        """Take the block as part of an attempt."""
         self._speech_at = time.monotonic()  # whoever is asked to speak is not to be disturbed
         with self._lock:
             done = self._wanted

@@ -1,4 +1,7 @@
-"""Putting parts together: a bundle's bytes and the integrator's wishes become a chain. Used by service and scripts."""
+"""Puts parts together: a bundle's bytes and the integrator's wishes become a chain. Used by service and scripts.
+
+Nothing here listens: ``Recognizer.chain`` makes what does, and the functions below it make what it listens for.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ SENSITIVITY_SPAN = 4.0
 
 
 def bundle_directory(name: str | Path) -> Path:
-    """Where the bundle that ``config.bundle`` names lies."""
+    """Return where the bundle that ``config.bundle`` names lies."""
     return builtin() if name == BUILTIN else Path(name)
 
 
@@ -43,7 +46,7 @@ def read_bundle(
 
 
 def described(bundle: Bundle) -> dict[str, object]:
-    """A bundle as `status` shows it."""
+    """Return a bundle as `status` shows it."""
     return {
         "name": bundle.name,
         "version": bundle.version,
@@ -55,7 +58,7 @@ def described(bundle: Bundle) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Recognizer:
-    """What was loaded once and serves every stream: a bundle and its head."""
+    """The parts that are loaded once and serve every stream: a bundle and its head."""
 
     bundle: Bundle
     head: Head
@@ -64,7 +67,11 @@ class Recognizer:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Recognizer:
-        """Build the head. ``BundleError`` names head.bin when its arrays do not fit together."""
+        """Build the head and, where the bundle ships one, the personal space.
+
+        Raises:
+            BundleError: the arrays of head.bin do not fit together.
+        """
         try:
             head = Head.from_arrays(bundle.classes, bundle.arrays)
             return cls(bundle, head, Space.from_arrays(len(bundle.classes), bundle.arrays))
@@ -72,7 +79,7 @@ class Recognizer:
             raise BundleError("head.bin", f"does not make a head: {error}") from None
 
     def chain(self, listening: Listening, *, gated: bool = True, runtime: str = "auto") -> Chain:
-        """A new stream, with an encoder of its own."""
+        """Return a new stream, with an encoder of its own."""
         encoder = Encoder(self.bundle.encoder, runtime=runtime)
         return Chain(encoder, self.head, listening, gated=gated)
 
@@ -80,10 +87,10 @@ class Recognizer:
 def thresholds(
     bundle: Bundle, sensitivity: float = 0.5, overrides: dict[str, float] | None = None, *, turn: bool = False
 ) -> NDArray[np.float32]:
-    """Per class of the head: the bundle's calibrated threshold moved by ``sensitivity`` 0..1, or the override.
+    """Return per class of the head the bundle's calibrated threshold moved by ``sensitivity`` 0..1, or the override.
 
-    Sensitivity shifts the log-odds, so that no setting reaches 0 or 1. Classes that are no phrase get 1. In a
-    ``turn`` phrases have thresholds of their own; an override holds everywhere.
+    Sensitivity shifts the log-odds, so that no setting reaches 0 or 1. Classes that are no phrase get 1. In a ``turn``
+    phrases have thresholds of their own; an override holds everywhere.
     """
     values = np.ones(len(bundle.classes))
     places = {phrase.name: bundle.classes.index(phrase.name) for phrase in bundle.phrases}
@@ -109,9 +116,14 @@ def listening(
     pause_ms: float = 160.0,
     refractory_s: float = 0.8,
 ) -> Listening:
-    """What the decoder listens for; ``None`` means everything that the bundle has, names it lacks count for nothing.
+    """Return what the decoder listens for; ``None`` means everything that the bundle has.
 
-    A phrase that is always on is listened for whether or not ``phrases`` lists it.
+    Names that the bundle lacks count for nothing. A phrase that is always on is listened for whether or not ``phrases``
+    lists it.
+
+    Args:
+        sensitivity: 0..1.
+        overrides: thresholds by phrase, 0..1.
     """
 
     def mask(names: Iterable[str]) -> NDArray[np.bool_]:
@@ -135,14 +147,14 @@ def listening(
 
 
 def also_always(base: Listening, name: str) -> Listening:
-    """The same, with one more class heard at any time, at its threshold of a turn: a question was put."""
+    """Return ``base`` with one more class heard at any time, at its threshold of a turn, after a question was put."""
     mask = np.array([each == name for each in base.classes], np.bool_)
     thresholds = np.where(mask, base.turn_thresholds, base.thresholds).astype(np.float32)
     return replace(base, phrases=base.phrases | mask, always_on=base.always_on | mask, thresholds=thresholds)
 
 
 def with_taught(base: Listening, taught: Sequence[str], sensitivity: float = 0.5) -> Listening:
-    """The same, and phrases that people taught: heard where any phrase is, whoever of them speaks."""
+    """Return ``base`` with phrases that people taught: heard where any phrase is, whoever of them speaks."""
     if not taught:
         return base
     more = len(taught)
@@ -163,12 +175,12 @@ def with_taught(base: Listening, taught: Sequence[str], sensitivity: float = 0.5
 
 
 def users(config: Config) -> dict[str, Sequence[str]]:
-    """The Unix users of each person, by name."""
+    """Return the Unix users of each person, by name."""
     return {name: person.users for name, person in config.people.items()}
 
 
 def for_people(base: Listening, config: Config, profiles: Mapping[str, str]) -> Listening:
-    """The same, with the thresholds of those who have a sensitivity of their own.
+    """Return ``base`` with the thresholds of those who have a sensitivity of their own.
 
     ``profiles`` are by the key of their name (``values.name_key``). A phrase whose threshold the configuration sets has
     that for everybody.
@@ -185,7 +197,11 @@ def for_people(base: Listening, config: Config, profiles: Mapping[str, str]) -> 
 
 
 def listening_for(config: Config, bundle: Bundle) -> Listening:
-    """What the configuration asks for. ``ConfigError`` names every phrase that the bundle does not have."""
+    """Return what the configuration asks to listen for.
+
+    Raises:
+        ConfigError: the bundle does not have some of the phrases; the error names every one.
+    """
     from idiolect.config.schema import check_phrases
 
     if problems := check_phrases(config, bundle.wake_words, bundle.commands):

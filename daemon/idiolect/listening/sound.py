@@ -1,4 +1,4 @@
-"""What the sockets for sound need of the daemon: ears for what a client sends, and what the phrases are called.
+"""The interface between the sockets for sound and the daemon: streams for what a client sends, and names of phrases.
 
 ``streams`` implements it. Nothing that is heard here is learnt from, counted or kept, and no event stream has it.
 """
@@ -47,25 +47,25 @@ class Stream(Protocol):
     """One client's sound. All methods belong to the event loop, and wait while too much has not been done yet."""
 
     async def detect(self, names: Sequence[str] | None) -> None:
-        """Wait for these phrases from here on, None: for every wake word."""
+        """Wait for these phrases from here on; None: for every wake word."""
 
     async def transcribe(self) -> None:
         """Wait for any phrase from here on, as in a turn."""
 
     async def start(self, sound: Sound) -> None:
-        """Sound in this format follows, after silence. ``SoundError``."""
+        """Begin with sound in this format, after silence. Raises ``SoundError``."""
 
     async def feed(self, data: bytes, timestamp: int | None) -> None:
-        """Whole frames. ``timestamp`` is the first frame's, in ms."""
+        """Hear whole frames. ``timestamp`` is the first frame's, in ms."""
 
     async def settle(self) -> None:
         """Return when all that was fed so far has been heard and told."""
 
     async def finish(self) -> None:
-        """That was all: returns when everything has been heard and told."""
+        """End the sound, and return when everything has been heard and told."""
 
     def close(self) -> None:
-        """Drop it, whatever has not been heard."""
+        """Close the stream, and drop what has not been heard."""
 
 
 class Hearing(Protocol):
@@ -73,24 +73,24 @@ class Hearing(Protocol):
 
     @property
     def bundle(self) -> str:
-        """Name of the bundle in use."""
+        """Return the name of the bundle in use."""
 
     @property
     def version(self) -> str:
-        """Its version."""
+        """Return the version of the bundle in use."""
 
     @property
     def language(self) -> str:
-        """What its phrases are in, a language tag."""
+        """Return the language of its phrases, as a language tag."""
 
     def wakers(self) -> Sequence[Known]:
-        """What can be waited for at any time: wake words, phrases that are always on, and what was taught."""
+        """Return what can be waited for at any time: wake words, phrases that are always on, and what was taught."""
 
     def text_of(self, name: str) -> str:
-        """A phrase's canonical spelling."""
+        """Return a phrase's canonical spelling."""
 
     def speaker(self, profile: str) -> str:
-        """``profile`` where its person agreed to be known by voice, else ""."""
+        """Return ``profile`` where its person agreed to be known by voice, else ""."""
 
     def open(self, heard: Callable[[Heard], Awaitable[None]]) -> Stream:
-        """A new stream; ``heard`` is told on the event loop."""
+        """Return a new stream; ``heard`` is called on the event loop with each phrase."""

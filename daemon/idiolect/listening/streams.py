@@ -1,10 +1,12 @@
-"""What clients send, heard as the microphone is: a chain for each of them, and one thread for them all.
+"""Hears what clients send as the microphone is heard: a chain for each of them, and one thread for them all.
 
-The microphone's thread has nothing to do with it: it tells no event, counts nothing, learns nothing, and is not kept.
-What is listened for, who is addressed and what people taught is the microphone's, from the next chunk of sound on. A
-chain costs 0.3 MiB and, where several clients speak at once, half a millisecond a block; encoders are shared
-(``pipeline.encoder_pool``). What the thread has not come to yet is bounded for each client, whatever it is: who sends
-more waits (``listening.backlog``).
+Goes in: sound from clients, in any format that ``check_sound`` lets through. Comes out: phrases that were heard in it.
+The microphone's thread has nothing to do with it: no event is published, and nothing is counted, learnt or kept.
+
+How it works: what is listened for, who is addressed and what people taught is the microphone's, from the next chunk of
+sound on. A chain costs 0.3 MiB and, where several clients speak at once, half a millisecond a block; encoders are
+shared (``pipeline.encoder_pool``). The work that the thread has not come to yet is bounded for each client, whatever it
+is: a client who sends more waits (``listening.backlog``).
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ TAIL = np.zeros(12 * BLOCK, np.int16)
 LEAD = np.zeros(WINDOW * BLOCK, np.int16)
 """Before the start: clients begin in mid-breath, and a window is never half empty."""
 Fit = Callable[[Listening], Listening]
-"""What a stream waits for, out of what is listened for at all."""
+"""Makes of what is listened for at all what one stream waits for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the microphone's chain is told (``Inference.listen_for``)."""
+    """The things that the microphone's chain is told: what to listen for and for whom (``Inference.listen_for``)."""
 
     listening: Listening
     household: Household | None = None
@@ -59,9 +61,12 @@ class Wish:
 
 
 def for_detection(base: Listening, names: Collection[str] | None) -> Listening:
-    """The phrases of these names at any time, each with its threshold of an open room; None: the wake words.
+    """Return what a stream listens for that waits for phrases at any time, each with its threshold of an open room.
 
     A wake word opens a turn for one block and no more: somebody else will listen to what follows.
+
+    Args:
+        names: the phrases; None for the wake words.
     """
     asked = base.wake if names is None else np.array([name in names for name in base.classes], np.bool_)
     wake = base.wake & asked
@@ -73,7 +78,10 @@ def for_detection(base: Listening, names: Collection[str] | None) -> Listening:
 
 
 def for_transcription(base: Listening) -> Listening:
-    """Every phrase at any time, with its threshold of a turn; wake words count for nothing."""
+    """Return what a stream listens for that waits for every phrase at any time, with its threshold of a turn.
+
+    Wake words count for nothing.
+    """
     return replace(
         base, wake=np.zeros_like(base.wake), thresholds=base.turn_thresholds, mode=State.OPEN,
         by_profile={profile: Thresholds(own.turn, own.turn) for profile, own in base.by_profile.items()},
@@ -96,39 +104,45 @@ class Streams:
         self.earlier = EncoderPool(before.encoder, name="previous-encoder.tflite") if before else None
 
     def counted(self) -> int:
-        """The work done so far, in bytes of sound that went through an encoder, once more or for the first time."""
+        """Return the work done so far, in bytes of sound that went through an encoder; replays count as well."""
         return 2 * BLOCK * self.pool.steps
 
     def listen_for(
         self, listening: Listening, household: Household | None, profile: str, carried: EarlierModel | None
     ) -> None:
-        """As ``Inference.listen_for``. Any thread: a stream takes it over before its next chunk."""
+        """Take over what the microphone listens for, called like ``Inference.listen_for``.
+
+        Any thread may call it: a stream takes it over before its next chunk.
+        """
         self.wish = Wish(listening, household, profile, carried)
 
     def wakers(self) -> tuple[Known, ...]:
-        """See ``Hearing``."""
+        """Return what can be waited for at any time: wake words, phrases that are always on, and what was taught."""
         base, shipped = self.wish.listening, len(self.head.classes)
         always = base.wake | base.always_on
         always[shipped:] = True  # what people taught
         return tuple(Known(base.classes[i], self.text_of(base.classes[i])) for i in np.flatnonzero(always))
 
     def text_of(self, name: str) -> str:
-        """See ``Hearing``: a taught phrase is called by what is said."""
+        """Return a phrase's canonical spelling; a taught phrase is spelt as its name."""
         return self._texts.get(name, name)
 
     def speaker(self, profile: str) -> str:
-        """See ``Hearing``: there is no voice in an adapter without the consent voice_match."""
+        """Return ``profile`` where its person agreed to be known by voice, else "".
+
+        Without the consent voice_match there is no voice in an adapter.
+        """
         household = self.wish.household
         adapter = household.adapters.get(profile) if household else None
         return profile if adapter and adapter.voice is not None else ""
 
     def open(self, heard: Callable[[Heard], Awaitable[None]]) -> ClientStream:
-        """See ``Hearing``."""
+        """Return a new stream; ``heard`` is called on the event loop with each phrase."""
         return ClientStream(self, heard)
 
 
 class _Ear:
-    """What the thread has of one client: converter, chain, clock. Only the thread touches it."""
+    """The thread's part of one client: converter, chain, clock. Only the thread touches it."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
@@ -145,7 +159,7 @@ class _Ear:
         yield Piece(FIT_BYTES)
 
     def start(self, sound: Sound) -> Iterator[Piece[Heard]]:
-        """Everything anew, but for what is listened for."""
+        """Start anew in this format, with silence in front; what is listened for stays."""
         self._sound, self._converter = sound, AudioConverter(sound.rate, sound.channels)
         self._frames = 0
         self._marks.clear()
@@ -163,7 +177,7 @@ class _Ear:
         self._origin = chain.position
 
     def hear(self, data: bytes, timestamp: int | None) -> Iterator[Piece[Heard]]:
-        """Whole frames; what became certain."""
+        """Hear whole frames, in pieces, each with what became certain. ``timestamp`` is the first frame's, in ms."""
         sound, frame = self._sound, self._sound.width * self._sound.channels
         if timestamp is not None:
             self._marks.append((self._frames * SAMPLE_RATE // sound.rate, timestamp))
@@ -175,7 +189,7 @@ class _Ear:
             yield Piece(price_of(sound, part), heard)
 
     def end(self) -> Iterator[Piece[Heard]]:
-        """Silence, until everything is certain."""
+        """Hear silence until everything is certain."""
         frames = round(PAD_S * self._sound.rate) * self._sound.channels
         yield Piece(PAD_BYTES, self._take(self._converter.feed(bytes(2 * frames))))
         if (chain := self._chain) is not None:
@@ -205,7 +219,7 @@ class _Ear:
         chain.address(wish.profile)
 
     def _own(self, carried: EarlierModel | None) -> EarlierModel | None:
-        """The same with an encoder of the clients': the microphone's is its own."""
+        """Return an earlier model with an encoder of the clients', as the microphone's serves its own stream only."""
         if carried is None or self._streams.earlier is None:
             return None
         if self._earlier is None:
@@ -221,7 +235,7 @@ class _Ear:
         ]
 
     def _ms(self, position: int) -> int:
-        """A position of the chain on the client's clock."""
+        """Return a position of the chain in ms on the client's clock."""
         sample = max(0, position - self._origin)
         start, stamp = next((mark for mark in reversed(self._marks) if mark[0] <= sample), (0, 0))
         return stamp + (sample - start) * 1000 // SAMPLE_RATE
@@ -237,46 +251,50 @@ class ClientStream:
         self.backlog = Backlog(streams.turns, heard)
 
     async def detect(self, names: Sequence[str] | None) -> None:
-        """See ``Stream``."""
+        """Wait for these phrases from here on; None: for every wake word."""
         wanted = None if names is None else frozenset(names)
         await self._wait_for(lambda base: for_detection(base, wanted))
 
     async def transcribe(self) -> None:
-        """See ``Stream``."""
+        """Wait for any phrase from here on, as in a turn."""
         await self._wait_for(for_transcription)
 
     async def _wait_for(self, fit: Fit) -> None:
         await self.backlog.put(Job(FIT_BYTES, lambda: self._ear.take_over(fit), "fit"))
 
     async def start(self, sound: Sound) -> None:
-        """See ``Stream``."""
+        """Begin with sound in this format, after silence.
+
+        Raises:
+            SoundError: the format is not understood.
+        """
         check_sound(sound)
         self._sound = sound
         await self.backlog.put(Job(2 * len(LEAD), lambda: self._ear.start(sound), "start"))
 
     async def feed(self, data: bytes, timestamp: int | None) -> None:
-        """See ``Stream``."""
+        """Queue whole frames. ``timestamp`` is the first frame's, in ms."""
         if data:
             await self.backlog.put(Job(price_of(self._sound, data), lambda: self._ear.hear(data, timestamp)))
 
     async def settle(self) -> None:
-        """See ``Stream``."""
+        """Return when all that was fed so far has been heard and told."""
         await self.backlog.drained()
 
     async def finish(self) -> None:
-        """See ``Stream``."""
+        """End the sound, and return when everything has been heard and told."""
         await self.backlog.put(Job(2 * len(TAIL) + PAD_BYTES, self._ear.end))
         await self.backlog.drained()
 
     def close(self) -> None:
-        """See ``Stream``."""
+        """Drop whatever has not been heard, and leave the encoders to others."""
         self.backlog.close()
         with suppress(RuntimeError):  # the interpreter is going down
             self._streams.worker.submit(self._ear.release)
 
 
 def price_of(sound: Sound, data: bytes) -> int:
-    """What hearing ``data`` costs: its bytes, or those that it becomes at 16 kHz, 16 bits, where that is more."""
+    """Return the price of hearing ``data``: its bytes, or those it becomes at 16 kHz, 16 bits, if these are more."""
     frames = len(data) // (sound.width * sound.channels)
     return max(len(data), 2 * frames * SAMPLE_RATE // sound.rate)
 
@@ -286,7 +304,11 @@ def _in_pieces(silence: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
 
 
 def check_sound(sound: Sound) -> None:
-    """``SoundError`` for what is not converted: it names each field that would have to be another."""
+    """Check that a format can be converted.
+
+    Raises:
+        SoundError: it cannot; the message names each field that would have to be another.
+    """
     wrong = [
         text
         for fits, text in (
@@ -301,7 +323,7 @@ def check_sound(sound: Sound) -> None:
 
 
 def as_16_bit(data: bytes, width: int) -> bytes:
-    """Samples of ``width`` bytes as S16_LE: 8 bits are unsigned, of more than 16 the lowest go."""
+    """Return samples of ``width`` bytes as S16_LE: 8 bits are unsigned, of more than 16 the lowest go."""
     if width == 1:
         return ((np.frombuffer(data, np.uint8).astype("<i2") - 128) << 8).astype("<i2").tobytes()
     if width > 2:

@@ -1,4 +1,8 @@
-"""Turns cut out of what the microphone hears, for ``wyoming.handoff``: on the inference thread, and while asked."""
+"""Cuts turns out of what the microphone hears, for ``wyoming.handoff``: on the inference thread, and while asked.
+
+Goes in: each block with what became certain with it. Comes out: messages with the sound of a turn, from the end of its
+wake word to its end, LONGEST_S seconds at most. Nothing is kept but the last BEFORE blocks.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 from idiolect.values import BLOCK, SAMPLE_RATE, Detection
 
 LONGEST_S = 15
-"""Of one turn's sound."""
+"""Seconds of one turn's sound that are sent at most."""
 BEFORE = 8
 """Blocks remembered while somebody is connected: a wake word may be certain only so long after its end."""
 
@@ -24,7 +28,7 @@ conversation then ("idle", "listening" or "always")."""
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What happened in the ``turn``-th turn, on its way to the event loop; ``position`` in samples."""
+    """Something that happened in the ``turn``-th turn, on its way to the event loop; ``position`` in samples."""
 
     kind: Literal["wake", "sound", "stop", "phrase"]
     turn: int
@@ -34,7 +38,7 @@ class Message:
 
 
 class TurnTap:
-    """A ``Tap``, made for one client: what it gets, from the end of each wake word to the end of its turn."""
+    """A ``Tap``, made for one client, which gets the sound from the end of each wake word to the end of its turn."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send
@@ -43,7 +47,7 @@ class TurnTap:
         self._left = 0  # samples that may still go out, 0: no turn is open
 
     def __call__(self, samples: NDArray[np.int16], detections: Sequence[Detection], position: int, state: str) -> None:
-        """One block. A second wake word in a turn begins another."""
+        """Take one block. A second wake word in a turn begins another."""
         self._before.append(samples)
         wake = next((each for each in detections if each.kind == "wake"), None)
         phrase = next((each for each in detections if each.kind == "phrase"), None)
@@ -59,7 +63,7 @@ class TurnTap:
             self._stop(position)
 
     def _begin(self, detection: Detection, position: int) -> None:
-        """A turn, with what was heard since its wake word."""
+        """Begin a turn, with what was heard since its wake word."""
         self._turn += 1
         self._left = LONGEST_S * SAMPLE_RATE
         self._send(Message("wake", self._turn, detection.end, detection=detection))

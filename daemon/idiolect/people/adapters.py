@@ -1,7 +1,7 @@
-"""The event loop's side of everything personal: who is known, who speaks, what is learnt. All vault work goes to the
-keys thread; what comes back is what the control API answers, and what inference listens for.
+"""The event loop's side of everything personal: who is known, who speaks, and which adapters are loaded.
 
-Nothing here outlives the vault: without keys there is nobody but guests, and every question is answered with why.
+Goes in: what the control API asks and what inference hears. Comes out: answers, and what inference is to listen for.
+All vault work goes to the keys thread. Without keys everybody is a guest, and every request is refused with the reason.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class Adapters:
-    """See the module. All methods belong to the event loop but ``heard``, which any thread may call."""
+    """Everybody's adapters as they are loaded now. All methods belong to the event loop."""
 
     def __init__(
         self, keys: VaultThread, inference: Inference, hub: EventStream, model: Model | None, encoder: str,
@@ -61,8 +61,8 @@ class Adapters:
         synchronized: Callable[[], bool] = clock.synchronized, succession: Succession = NOTHING,
         moment: Callable[[], Moment] = clock.moment,
     ) -> None:  # fmt: skip
-        """``listen`` tells inference what to listen for: whose adapters, who is addressed, whether for a "yes", and for
-        whose phrases with an earlier model. ``wishes`` says what counts in a turn of somebody's (``Learner.wishes``).
+        """Restore who speaks and the pause. ``listen`` tells inference whose adapters to listen with, who is addressed,
+        whether for a "yes", and the earlier model for those who need it; ``wishes``: see ``Learner.wishes``.
         """
         self._keys, self._inference, self._hub, self._model = keys, inference, hub, model
         self._encoder, self._people, self._names, self._listen = encoder, people, names, listen
@@ -91,11 +91,10 @@ class Adapters:
         """Ids by the key of their person's name."""
         self.refused_names: tuple[str, ...] = ()
         """Ids of people whose name would be refused today."""
-        """Whose profile is which, by name in small letters."""
         self._counts: dict[str, dict[str, int]] = {}
         self._said: list[Said] = []
         self.altered: Callable[[], None] = lambda: None
-        """Told when what is kept has changed: something may be due now."""
+        """Called when what is kept has changed: something may be due now."""
         self._restore()
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -134,34 +133,34 @@ class Adapters:
 
     @property
     def open(self) -> bool:
-        """Whether the keys are here, and what was learnt is at hand."""
+        """Return whether the keys are released and what was learnt is at hand."""
         return self._learner is not None
 
     @property
     def keyed(self) -> bool:
-        """Whether the vault is open, which it is with a bundle that cannot learn too."""
+        """Return whether the vault is open, which it is with a bundle that cannot learn too."""
         return self._consents is not None
 
     @property
     def able(self) -> bool:
-        """Whether the bundle can learn at all."""
+        """Return whether the bundle can learn at all."""
         return self._model is not None
 
     def closed(self) -> RequestError:
-        """Why nothing can be learnt, or asked of what was."""
+        """Return the error that says why nothing can be learnt, or asked of what was."""
         return refusals.closed(self._keys.view, self._trouble, able=self.able)
 
     @property
     def learning(self) -> bool:
-        """Whether anything may be learnt now."""
+        """Return whether anything may be learnt now."""
         return not self._paused or (self._pause is not None and self._pause.left(self._moment()) <= 0)
 
     def _pause_ends(self) -> float | None:
-        """By the wall clock as it is now; None without a pause, or without an end of it."""
+        """Return the pause's end by the wall clock as it is now; None without a pause, or without an end of it."""
         return None if self.learning or self._pause is None else self._pause.ends(self._moment())
 
     def status(self) -> dict[str, object]:
-        """For ``status``: ids and counts, no names."""
+        """Return the state of everything personal for ``status``: ids and counts, no names."""
         if self._model is None:
             return {"state": "off", "detail": f"the bundle {refusals.NO_SPACE}"}
         if self._learner is None:
@@ -179,18 +178,18 @@ class Adapters:
         }
 
     def voice(self, profile: str) -> dict[str, object]:
-        """For its owner: what telling this voice still lacks; empty without that consent."""
+        """Return what telling this person's voice still lacks, for its owner; empty without that consent."""
         return voices.shown(self.voices.get(profile, {}), self._model) if self._model else {}
 
     @property
     def taught(self) -> tuple[str, ...]:
-        """The phrases that somebody taught, under whichever model they are heard."""
+        """Return the phrases that somebody taught, under whichever model they are heard."""
         own = self._household.taught if self._household else ()
         return tuple(dict.fromkeys((*own, *(self._carried.phrases if self._carried else ()))))
 
     @property
     def shared(self) -> tuple[str, ...]:
-        """The phrases that everybody may say, by name."""
+        """Return the phrases that everybody may say, by name."""
         return tuple(sorted({phrase for home in self._homes for phrase in home.shared}))
 
     @property
@@ -199,7 +198,7 @@ class Adapters:
         return tuple(home for home in homes if home is not None)
 
     def lent(self, detection: Detection) -> bool:
-        """Whether it was heard with what somebody else taught: of that nothing is learnt of who said it."""
+        """Return whether it was heard with what somebody else taught: of that nothing is learnt of who said it."""
         profile, phrase = detection.profile, detection.phrase
         homes = self._homes
         return any(home.lent(profile, phrase) for home in homes) and not any(
@@ -207,7 +206,7 @@ class Adapters:
         )
 
     async def opened(self) -> None:
-        """The keys are here: bring everybody's adapters into use, made anew where they are stale.
+        """Bring everybody's adapters into use, made anew where they are stale, after the keys were released.
 
         To be called again where it failed, as on a disk that was full for a while.
         """
@@ -240,7 +239,7 @@ class Adapters:
         return learner
 
     async def reload(self) -> None:
-        """What is in use, into use."""
+        """Read from the vault who is known and what is in use of each, and have inference listen with it."""
         learner = self._learner
         if learner is None or self._model is None:
             return
@@ -267,7 +266,7 @@ class Adapters:
             self._save()
 
     def _say_standing(self) -> None:
-        """To the journal: how many phrases rest on an earlier encoder, or on none."""
+        """Log how many phrases rest on an earlier encoder, or on none."""
         for name, text in ((standing.EARLIER, "on the earlier model"), (standing.AGAIN, "not heard any more")):
             if count := sum(mine.get(name, 0) for mine in self.standing.values()):
                 what = counted(count, "phrase")
@@ -292,12 +291,12 @@ class Adapters:
             self._carried = None
 
     def of_earlier(self, detection: Detection) -> bool:
-        """Whether the earlier model heard it: of that nothing is learnt, and it tells nothing of other versions."""
+        """Return whether the earlier model heard it: nothing is learnt of that, nor told of other versions."""
         carried = self._carried
         return carried is not None and carried.number(detection.profile, detection.phrase) == detection.adapter > 0
 
     def relisten(self) -> None:
-        """Tell inference, after a change here or of the configuration."""
+        """Tell inference what to listen for, after a change here or of the configuration."""
         self._listen(self._household, self.active, self._asking, self._carried)
 
     async def flush(self) -> None:
@@ -332,7 +331,7 @@ class Adapters:
 
     @property
     def waited_s(self) -> float:
-        """How long something has waited for an idle window, by the wall clock."""
+        """Return how long something has waited for an idle window, in seconds by the wall clock."""
         return 0.0 if self.waiting_since is None else self._moment().wall - self.waiting_since
 
     def note_waiting(self, waiting: bool) -> None:
@@ -345,14 +344,14 @@ class Adapters:
             self._save()
 
     async def do(self, work: Callable[[Learner], T]) -> T:
-        """Run something over the learner on the keys thread. ``RequestError`` (``closed``) where there is none."""
+        """Run work over the learner on the keys thread. ``RequestError`` (``closed``) where there is none."""
         learner = self._learner
         if learner is None:
             raise self.closed()
         return await self._ask(lambda: work(learner))
 
     async def keep(self, work: Callable[[Consents], T]) -> T:
-        """Run something over who agreed to what and their vault, which needs keys and no bundle that can learn."""
+        """Run work over consents and their vault, for which keys are enough; ``RequestError`` without these."""
         consents = self._consents
         if consents is None:
             raise refusals.closed(self._keys.view, self._trouble, able=True)
@@ -365,14 +364,14 @@ class Adapters:
             raise RequestError(503, "learning", f"{error}; {error.fix}") from None
 
     async def idle(self, work: Callable[[Learner], T]) -> T:
-        """The same for idle windows: ``LearningError`` stays what it is, and a caller who is cancelled waits."""
+        """Run work of an idle window: ``LearningError`` stays what it is, and a caller who is cancelled waits."""
         learner = self._learner
         if learner is None:
             raise self.closed()
         return await asyncio.shield(self._keys.ask(lambda: work(learner)))
 
     async def changed(self, work: Callable[[Learner], T]) -> T:
-        """The same, and bring into use what came of it, even for a caller who hangs up."""
+        """Run work as ``do``, and bring into use what came of it, even for a caller who hangs up."""
 
         async def whole() -> T:
             result = await self.do(work)
@@ -383,13 +382,13 @@ class Adapters:
         return await asyncio.shield(whole())
 
     def publish(self, what: Mapping[str, object]) -> None:
-        """A change of state, for who follows events."""
+        """Publish a change of state to who follows events."""
         self._hub.publish(StateChange(self._names(), time.time(), what))
 
     # -- what inference hears -----------------------------------------------------------------------------------
 
     def heard(self, event: Event) -> None:
-        """An event, on the event loop."""
+        """Take in an event: count it, keep what was said until it is counted, and settle a "yes" that is waited for."""
         detection = event.detection
         if self._inference.played(detection):  # it may have been the box itself, and a "yes" nobody's
             return
@@ -407,7 +406,7 @@ class Adapters:
             self._said.append(Said(detection.profile, detection.phrase, kept.span))
 
     def uncount(self, heard: Heard) -> None:
-        """An utterance was something else than it was taken for: it counts for nothing."""
+        """Count an utterance for nothing, as it was something else than it was taken for."""
         detection = heard.event.detection
         self._said = [said for said in self._said if said.span is not heard.span]
         counts = self._counts.get(detection.profile, {})
@@ -441,7 +440,7 @@ class Adapters:
         self.altered()
 
     def pause(self, until: float | None) -> None:
-        """Learn nothing until then (inf: until told to), or again from now on (None)."""
+        """Learn nothing until then (seconds since the epoch; inf: until told to), or again from now on (None)."""
         now = self._moment()
         self._paused = until is not None
         self._pause = Stretch(max(0.0, until - now.wall), now, now) if until is not None and until < math.inf else None
@@ -451,14 +450,14 @@ class Adapters:
 
 
 def _carried(earlier: Earlier, adapters: Sequence[Adapter], shared: Mapping[str, Collection[str]]) -> EarlierModel:
-    """The earlier model, made for this."""
+    """Load the earlier model and its encoder, with these adapters."""
     model = earlier.load()
     encoder = Encoder(earlier.graph, name="previous-encoder.tflite")
     return EarlierModel(encoder, model.head, Household(model.space, earlier.classes, adapters, shared))
 
 
 def _accepted(data: bytes, digest: str) -> Adapter | None:
-    """An adapter as the keys thread handed it over; what is damaged is not used, and its owner gets the base model."""
+    """Return an adapter from its file; None for a damaged one, which is not used: its owner gets the base model."""
     try:
         return adapter_file.accept(data, digest)
     except LearningError as error:
@@ -467,7 +466,7 @@ def _accepted(data: bytes, digest: str) -> Adapter | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """A time as it is kept. ``ValueError`` for what is none."""
+    """Return a time as it was kept in the state file; ``ValueError`` for what is none."""
     seconds = None if value is None else float(value)
     if seconds is not None and not math.isfinite(seconds):
         raise ValueError

@@ -1,14 +1,14 @@
 """Set aside: what becomes of people's adapters when another bundle runs, and of the phrases that it cannot take over.
 
-An adapter belongs to the bundle that it was made with. When another one starts, the table of versions goes to a shelf,
-under the digest of its bundle, and the table that lay there for the bundle which starts comes back: so one can go back
-and forth between bundles, and finds everything as it was. What is on a shelf is used only where the bundle carries the
-model that it is for (``learning.maps.Earlier``): then phrases that were taught under that model, and that nothing
-in use knows, are still heard with it.
+An adapter belongs to the bundle that it was made with. When another one starts, the person's table of versions is set
+aside under the digest of its bundle, and the table that was set aside earlier for the bundle that starts now comes
+back. So one can go back and forth between bundles and find everything as it was. A table set aside is used only where
+the bundle carries the model that it is for (``learning.maps.Earlier``): then phrases that were taught under that model,
+and that nothing in use knows, are still heard with it. In the code a table set aside is called a shelf.
 
-A shelf holds as long as all examples do that were kept when it was filled. Forgetting, withdrawing and erasing empty
-all of a person's shelves in their own transaction; expiry is found out here. What was set aside of the carried model is
-then made anew, from what is left, with that model.
+A shelf holds as long as all examples are kept that there were when it was filled. Forgetting, withdrawing and erasing
+empty all of a person's shelves in their own transaction; expiry is found out here. What was set aside of the carried
+model is then made anew, from what is left, with that model.
 
 Everything here runs on the thread that owns the vault.
 """
@@ -44,7 +44,7 @@ AGAIN = ("bundle", "encoder")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a version was made with: its bundle's digest, and its encoder's id."""
+    """The bundle and the encoder with which a version was made: a digest and an id."""
 
     bundle: str
     encoder: str
@@ -62,7 +62,7 @@ def _origin(records: Records, profile: str, versions: Iterable[Version]) -> Orig
 
 
 def origin(records: Records, profile: str) -> Origin | None:
-    """What the table in use was made with; None without one that can be believed."""
+    """Return what the table in use was made with; None without a version that can be believed."""
     return _origin(records, profile, records.versions(profile))
 
 
@@ -70,18 +70,27 @@ def origin(records: Records, profile: str) -> Origin | None:
 
 
 def stale(records: Records, profile: str) -> str:
-    """Why the table in use is not this bundle's, "" when it is: another bundle made it, or this one's is on a shelf."""
+    """Return why the table in use is not this bundle's, "" when it is.
+
+    "bundle": another bundle with the same encoder made it, or this bundle's own table is set aside while none is in
+    use. "encoder": a bundle with another encoder made it.
+    """
     table = origin(records, profile)
     if table is not None and table.bundle != records.model.digest:
         return "bundle" if table.encoder == records.encoder else "encoder"
+    # Nothing is in use, and the table set aside for this bundle still holds: it is to come back.
     own = [s for s in every(records, profile) if s.bundle == records.model.digest and s.versions]
     return "bundle" if own and own[0].holds(records, profile) and not records.versions(profile) else ""
 
 
 def turn(records: Records, profile: str, why: str) -> bool:
-    """Another bundle runs: set its predecessor's table aside and bring this one's back, in one transaction.
+    """Set the table of the bundle before aside and bring this bundle's one back, in one transaction.
 
-    Whether there was one to bring back.
+    Args:
+        why: the reason for the log, as ``stale`` returns it.
+
+    Returns:
+        Whether there was a table to bring back.
     """
     before, versions = origin(records, profile), records.versions(profile)
     used = rollout.in_use(versions)
@@ -100,18 +109,19 @@ def turn(records: Records, profile: str, why: str) -> bool:
         if before is not None and before.encoder != records.encoder:
             _log_encoder(records, change, profile, before.encoder)
         _bring_back(records, change, profile, back, why, number)
+        # Versions of tables that were pushed out, or do not hold any more, go with these.
         keep_only(change, profile, [v for s in (*kept, *([back] if back else [])) for v in s.versions])
     return back is not None
 
 
 def _kept(records: Records, shelved: list[SetAside]) -> list[SetAside]:
-    """The carried model's, and of the others as many as there is room for."""
+    """Return the carried model's table, and the newest of the others, as many as there is room for (CAPACITY)."""
     carried = records.earlier.digest if records.earlier else ""
     return [s for s in shelved if s.bundle == carried] + [s for s in shelved if s.bundle != carried][-CAPACITY:]
 
 
 def _log_encoder(records: Records, change: Change, profile: str, before: str) -> None:
-    """How many examples go on counting under another encoder, and by which map."""
+    """Write to the log how many examples go on counting under another encoder, and by which map."""
     made_by = Counter(encoder for _, encoder in records.examples(profile) if encoder != records.encoder)
     mapped = sum(count for encoder, count in made_by.items() if encoder in records.maps)
     fields: dict[str, int | str] = {
@@ -125,6 +135,7 @@ def _log_encoder(records: Records, change: Change, profile: str, before: str) ->
 def _bring_back(  # noqa: PLR0917 - the parts of one transaction
     records: Records, change: Change, profile: str, back: SetAside | None, why: str, number: int
 ) -> None:
+    # The last round looked at another bundle: without its note a new round is due.
     change.delete(profile, CONSENT, "round", "00")
     if back is None:
         change.delete(profile, ADAPTER, "state", "00")
@@ -139,7 +150,10 @@ def _bring_back(  # noqa: PLR0917 - the parts of one transaction
 
 
 def waiting(records: Records, profile: str) -> bool:
-    """Whether something that was taught waits for the first round under this bundle, also after a crash before it."""
+    """Return whether something that was taught waits for the first round under this bundle.
+
+    It waits still after a crash before that round.
+    """
     retired, last, versions = records.retired(profile), records.last_round(profile), records.versions(profile)
     if (retired is not None and retired.why not in AGAIN) or (last is not None and last.bundle == records.model.digest):
         return False
@@ -154,7 +168,7 @@ def waiting(records: Records, profile: str) -> bool:
 
 
 def tidy(records: Records, profile: str) -> None:
-    """Empty the shelves whose examples are not all there any more."""
+    """Delete the tables set aside whose examples are not all there any more."""
     shelved = every(records, profile)
     gone = [shelf for shelf in shelved if not shelf.holds(records, profile)]
     if not gone:
@@ -171,7 +185,7 @@ def tidy(records: Records, profile: str) -> None:
 
 
 def carried(records: Records, profile: str) -> Sealed | None:
-    """What is in use of the carried model; None where nothing is, or where it cannot be believed."""
+    """Return the version in use of the carried model; None where there is none, or where it cannot be believed."""
     before = records.earlier
     shelf = next((s for s in every(records, profile) if before and s.bundle == before.digest), None)
     version = rollout.in_use(shelf.versions) if shelf else None
@@ -185,7 +199,7 @@ def carried(records: Records, profile: str) -> Sealed | None:
 
 
 def known(records: Records, profile: str) -> set[str]:
-    """The phrases that the adapter in use under this bundle was taught."""
+    """Return the phrases that the adapter in use under this bundle was taught."""
     used = rollout.in_use(records.versions(profile))
     try:
         return (
@@ -196,9 +210,9 @@ def known(records: Records, profile: str) -> set[str]:
 
 
 def adapter(records: Records, profile: str) -> Adapter | None:
-    """A person's adapter under the carried model, its taught phrases only those that nothing else would hear.
+    """Return a person's adapter under the carried model, its taught phrases only those that nothing else would hear.
 
-    That changes no score of those that are left: each has a row of its own (``pipeline.household``).
+    Leaving phrases out changes no score of the others: each has a row of its own (``pipeline.household``).
     """
     before, sealed = records.earlier, carried(records, profile)
     if before is None or sealed is None:
@@ -214,16 +228,17 @@ def adapter(records: Records, profile: str) -> Adapter | None:
 
 
 def adapters(records: Records) -> list[Adapter]:
-    """Everybody's."""
+    """Return everybody's adapters under the carried model."""
     if records.earlier is None:
         return []
     return [found for profile in records.vault.profiles() if (found := adapter(records, profile))]
 
 
 def owed(records: Records, profile: str, *, recalled: bool) -> bool:
-    """Whether there are phrases for the carried model, and no adapter was tried to be made of them.
+    """Return whether an adapter for the carried model is to be made: there are phrases for it, and none was tried.
 
-    ``recalled``: somebody asked for this person since the start, so that disuse has ended.
+    Args:
+        recalled: somebody asked for this person since the start, so that disuse has ended.
     """
     before, retired = records.earlier, records.retired(profile)
     if before is None or any(shelf.bundle == before.digest for shelf in every(records, profile)):

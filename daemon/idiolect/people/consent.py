@@ -1,11 +1,14 @@
-"""Consent: who agreed to what. Over an open vault, on the thread that owns it.
+"""Consent: who agreed to what. Works over an open vault, on the thread that owns it.
+
+Goes in: names, purposes, and a "yes". Comes out: people, and receipts that the vault binds keys to.
 
 A person is a profile, an opaque id; the name they go by is kept encrypted like everything else. Ids and names are two
-namespaces: whatever has an id at hand asks ``by_profile``, and only what people type is looked up with ``find``. No new
-name may look like an id (``values.person_name``), so that neither is ever taken for the other. Agreeing has two
-steps: ``begin`` gives the notice and a token, ``agree`` settles it within ``ANSWER_S``, either because the recogniser
-heard "yes" or because a Unix user who is paired with that name in the configuration said so. Nobody else can, root
-included: an administrator may erase, never agree.
+namespaces: code that has an id at hand asks ``by_profile``, and only what people type is looked up with ``find``. No
+new name may look like an id (``values.person_name``), so that neither is ever taken for the other.
+
+Agreeing has two steps: ``begin`` gives the notice and a token, ``agree_paired`` or ``heard_yes`` settles it within
+``ANSWER_S`` seconds, either because a Unix user who is paired with that name in the configuration said so or because
+the recogniser heard "yes". Nobody else can, root included: an administrator may erase, never agree.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _NAME_ID = "00"
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody the device knows. ``purposes``: what is granted, with its receipt."""
+    """Somebody the device knows. ``purposes``: each one agreed to, with its receipt."""
 
     profile: str
     name: str = field(repr=False)
@@ -84,7 +87,10 @@ def may_be_named(name: str) -> bool:
 
 
 class Consents:
-    """See the module. ``paired`` maps names to the Unix users who may agree for them."""
+    """Looks people up, and keeps what they agree to and withdraw.
+
+    ``paired`` maps names to the Unix users who may agree for them.
+    """
 
     def __init__(
         self,
@@ -102,7 +108,7 @@ class Consents:
     # -- looking ------------------------------------------------------------------------------------------------
 
     def people(self) -> list[Person]:
-        """Everybody, by name."""
+        """Return everybody, by name."""
         found = [self._person(profile) for profile in self.vault.profiles()]
         return sorted(found, key=lambda person: person.name.casefold())
 
@@ -165,8 +171,9 @@ class Consents:
         person = self.look(typed)
         if person is None:
             raise RequestError(
-                404, "profile", "there is nobody of that name: `idiolect consent show` lists who there is"
-            )
+                404, "profile", "there is nobody of that name: `idiolect consent show` lists who there is,"
+                " `idiolect consent grant NAME` asks somebody new"
+            )  # fmt: skip
         return person
 
     def meant(self, typed: object) -> tuple[str, str]:
@@ -179,28 +186,33 @@ class Consents:
         return (person.name, person.profile) if person else (clean_name(typed), "")
 
     def allowed(self, profile: str, purpose: str) -> Receipt | None:
-        """The receipt under which something may be kept now, None without consent."""
+        """Return the receipt under which something may be kept now; None without consent."""
         if profile not in self.vault.profiles():
             return None
         return self._person(profile).purposes.get(purpose)
 
     def granted(self, profile: str) -> set[str]:
-        """Ids of the receipts that hold now."""
+        """Return the ids of the receipts that hold now."""
         return {receipt.ident for receipt in self._person(profile).purposes.values()}
 
     def history(self, profile: str) -> list[Receipt]:
-        """Every receipt of a person, oldest first."""
+        """Return every receipt of a person, withdrawals too, oldest first."""
         found = [parse(record.payload) for record in self.vault.items(profile, CONSENT, "receipt")]
         return sorted(found, key=lambda receipt: (receipt.time, receipt.purpose))
 
     def users_of(self, name: str) -> tuple[str, ...]:
-        """The Unix users paired with a name."""
+        """Return the Unix users paired with a name."""
         return self._paired.get(name_key(name), ())
 
     # -- agreeing -----------------------------------------------------------------------------------------------
 
     def begin(self, name: object, purposes: Sequence[str], language: str = "en") -> Pending:
-        """Put the question. Nothing is stored by it."""
+        """Put the question to somebody, and return it. Nothing is stored in the vault by it.
+
+        Raises:
+            RequestError: the name, a purpose or the language cannot be used; 409, all was agreed to already, or the
+                house is full; 429, MAX_PENDING questions are open.
+        """
         known, ident = self.meant(name)
         self._check_wish(purposes, language)
         self._forget_old()
@@ -229,12 +241,16 @@ class Consents:
         self._pending = {token: p for token, p in self._pending.items() if p.expires > now}
 
     def waiting(self, token: str) -> Pending | None:
-        """The question that a token stands for, while it is open."""
+        """Return the question that a token stands for; None when it is not open any more."""
         self._forget_old()
         return self._pending.get(token)
 
     def agree_paired(self, token: str, user: str, uid: int) -> list[Receipt]:
-        """Settled by the caller, who must be paired with the name."""
+        """Settle a question for the caller, a Unix user who must be paired with the name; return the receipts.
+
+        Raises:
+            RequestError: 404, the question is not open; 403, the caller is not paired with that name.
+        """
         pending = self.waiting(token)
         if pending is None:
             raise RequestError(404, "token", f"unknown, or older than {ANSWER_S:.0f} s: ask again")
@@ -248,13 +264,16 @@ class Consents:
         return self._settle(pending, "paired", uid)
 
     def heard_yes(self) -> list[Receipt]:
-        """Settled aloud. With several questions open a "yes" could mean any of them, and counts for none."""
+        """Settle the open question aloud, and return the receipts, none where nothing was settled.
+
+        With several questions open a "yes" could mean any of them, and settles none.
+        """
         self._forget_old()
         spoken = [p for p in self._pending.values() if not self.users_of(p.name)]
         return self._settle(spoken[0], "spoken", -1) if len(spoken) == 1 else []
 
     def _still_open(self, name: str, profile: str, purposes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-        """The profile that a name has, or may have as a new one, and which of the purposes it has not agreed to."""
+        """Return the profile that a name has, or a new one would get, and which purposes are not agreed to yet."""
         people = self.people()
         same = next((p for p in people if p.profile == profile), None)
         same = same or next((p for p in people if name_key(p.name) == name_key(name)), None)
@@ -265,7 +284,7 @@ class Consents:
         return profile, purposes
 
     def _settle(self, asked: Pending, how: str, uid: int) -> list[Receipt]:
-        """One transaction: the person, if new; a receipt and a data key for every purpose; the audit entries."""
+        """Store in one transaction the person, if new, a receipt and a key for every purpose, and the audit entries."""
         del self._pending[asked.token]
         # Another question to the same person may have been answered since.
         profile, purposes = self._still_open(asked.name, asked.profile, asked.purposes)
@@ -274,6 +293,7 @@ class Consents:
         pending = replace(asked, profile=profile, purposes=purposes)
         known = CONSENT in self.vault.purposes(profile)
         receipts = [self._receipt(pending, purpose, how, uid) for purpose in purposes]
+        # A change has one audit entry of its own; those of further purposes are added within it.
         *entries, last = (
             {"profile": profile, "purpose": receipt.purpose, "receipt": receipt.ident, "how": how}
             for receipt in receipts
@@ -312,14 +332,21 @@ class Consents:
     # -- withdrawing --------------------------------------------------------------------------------------------
 
     def may_withdraw(self, person: Person, user: str) -> bool:
-        """A paired person's consent is withdrawn by that person; who has no account is served by any user's client."""
+        """Return whether this Unix user may withdraw for a person.
+
+        Only their own Unix users may for a person who is paired with some; any user may for a person who has none.
+        """
         users = self.users_of(person.name)
         return not users or user in users
 
     def withdraw(self, person: Person, purpose: str, uid: int = -1) -> int:
-        """Delete what the purpose collected and every adapter made from it, in one step; how many records went.
+        """Delete what the purpose collected and every adapter made from it, in one step; return how many records.
 
-        Nothing is learnt from which phrases everybody may say, and nobody can say what is taught no more.
+        Household phrases are an exception: no adapter is made from them, so adapters stay. Withdrawing "enrol" takes
+        back which phrases are shared, as nobody can say what is not taught any more.
+
+        Raises:
+            RequestError: 409, it was not agreed to.
         """
         granted = person.purposes.get(purpose)
         if granted is None:
@@ -338,14 +365,14 @@ class Consents:
         return count
 
     def _take_back(self, change: Change, profile: str) -> None:
-        """Forget which phrases everybody may say: they are gone."""
+        """Delete the records of which phrases everybody may say: the phrases are gone."""
         if HOUSEHOLD in self.vault.purposes(profile):
             for ident in self.vault.idents(profile, HOUSEHOLD, SHARED):
                 change.delete(profile, HOUSEHOLD, SHARED, ident)
             change.rekey(profile, HOUSEHOLD)
 
     def erase(self, profile: str) -> int:
-        """Forget a person altogether: the keys go, and with them all that lies under them."""
+        """Delete a person with all keys, and so all that lies under them; return how many records that were."""
         with self.vault.change("erased", rotate=True, profile=profile) as change:
             count = change.erase(profile)
             change.note(count=count)

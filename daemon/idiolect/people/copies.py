@@ -1,4 +1,8 @@
-"""A person's own copy of the examples that are kept: how one is written into an export, and read from one again."""
+"""Writes an example into a person's export, and reads one from an import.
+
+Goes in and comes out: one row of the document's ``examples``. A row that is read comes from outside, so every field is
+checked against its bounds. Nothing is kept here: ``review`` does that.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _TEXTS = ("embeddings_float16", "utterance_float16")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What examples have in common that are kept together. ``encoder``: its id, "" for the one that runs here."""
+    """The fields that examples share which are kept together. ``encoder``: its id, "" for the one that runs here."""
 
     source: Source
     phrase: str = field(repr=False)
@@ -33,7 +37,7 @@ class Group:
 
 
 def row_of(example: Example, encoder: str) -> dict[str, object]:
-    """An example as an export has it."""
+    """Return an example as a row of an export. ``encoder`` is the id of the encoder that made its embeddings."""
     row: dict[str, object] = {
         "phrase": example.phrase, "source": example.source, "day": example.day, "session": example.session,
         "heard": example.heard, "copies": len(example.spans), "length": example.length, "encoder": encoder,
@@ -47,12 +51,12 @@ def row_of(example: Example, encoder: str) -> dict[str, object]:
 
 
 def read(row: Any) -> tuple[Group, np.ndarray, Manner]:
-    """Read one back: with what it is kept, its embeddings (copies, 18, 96), and how it was said.
+    """Return from a row of an import: its group, its embeddings (copies, 18, 96), and how it was said.
 
     Exports of old have no encoder (it is the one that runs here), no length and nothing of whole utterances.
 
     Raises:
-        RequestError: 422 where it is no example.
+        RequestError: 422, the row is no example.
     """
     try:
         if row["source"] not in PURPOSES or not 1 <= int(row["copies"]) <= MAX_COPIES:
@@ -74,7 +78,7 @@ def read(row: Any) -> tuple[Group, np.ndarray, Manner]:
 
 
 def release(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Give back the bytes in which the rows' embeddings lie; a round takes memory of its own."""
+    """Free the bytes in which the rows' embeddings lie, before a round takes memory of its own."""
     for row in rows:
         for name in _TEXTS:
             if isinstance(text := row.get(name), structure.Text):
@@ -86,7 +90,7 @@ def _text(embeddings: np.ndarray) -> str:
 
 
 def _embeddings(given: Any) -> np.ndarray:
-    """Embeddings (n, 96), float32, from their text. ``ValueError`` for what is none."""
+    """Return embeddings (n, 96), float32, from their text; ``ValueError`` for text that holds none."""
     raw = given.base64() if isinstance(given, structure.Text) else base64.b64decode(given, validate=True)
     found = np.frombuffer(raw, "<f2").reshape(-1, EMBEDDING).astype(np.float32)
     if not np.isfinite(found).all():

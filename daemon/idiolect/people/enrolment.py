@@ -1,7 +1,9 @@
-"""Teaching a phrase, live: prompt, listen, judge, again; then train at once. One at a time, as there is one microphone.
+"""Teaches a phrase, live: prompt, listen, judge, and again; then train at once.
 
-The state is asked for by whoever shows it (`idiolect enroll`, the page) and published without the phrase. Sound is in
-RAM for the length of an attempt, and gone with it.
+Goes in: a person's name, a phrase, how many samples. Comes out: a new version of that person's adapter, and on the way
+a state that whoever shows the enrolment asks for (`idiolect enroll`, the page); it is published as an event without the
+phrase. One enrolment goes on at a time, as there is one microphone. The sound of takes is in RAM until the enrolment
+ends, to be compared with the next ones, and is never written anywhere.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class State:
-    """Where an enrolment stands; ``reason`` is why the last attempt was refused."""
+    """The state of an enrolment; ``reason`` is why the last attempt was refused, "" when it was not."""
 
     id: str
     profile: str
@@ -53,17 +55,17 @@ class State:
     result: dict[str, object] = field(default_factory=dict)
     user: str = field(default="", repr=False)
     session: str = field(default="", repr=False)
-    """Who began it: a Unix user, or the person of a browser's session."""
+    """``user``: the Unix user who began it; ``session``: the person of the browser's session in which it was begun."""
     takes: list[int] = field(default_factory=list)
     keepable: bool = False
     advice: list[Advice] = field(default_factory=list)
 
     def of(self, user: str, session: str) -> bool:
-        """Whether it is who began it who asks, or the person in a browser."""
+        """Return whether the asker is who began it, or the person taught when asked from a browser's session."""
         return session == self.profile if session else not self.session and user == self.user
 
     def public(self, *, named: bool = False) -> dict[str, object]:
-        """What observers may know; the advice names phrases only where these may be ``named``."""
+        """Return what observers may know; the advice names phrases only where they may be ``named``."""
         return {
             "id": self.id, "state": self.state, "taken": self.taken, "wanted": self.wanted,
             "attempts": self.attempts, "reason": self.reason, "takes": list(self.takes), "keepable": self.keepable,
@@ -72,13 +74,20 @@ class State:
 
 
 class Enrolment:
-    """See the module. Belongs to the event loop."""
+    """Runs one enrolment at a time. All methods belong to the event loop."""
 
     def __init__(
         self, personal: Adapters, people: People, inference: Inference, hub: EventStream, model: Model | None, *,
         names: Callable[[], str], ready: Callable[[], str], listened: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
-        """``ready`` says why nobody can be heard now, "" when all is well; ``listened`` what of the model's counts."""
+        """Take the parts it works with.
+
+        Args:
+            model: None when the bundle cannot learn.
+            names: makes ids of events.
+            ready: says why nobody can be heard now, "" when all is well.
+            listened: the model's phrases that are listened for, which advice compares with.
+        """
         self._personal, self._people, self._inference, self._hub = personal, people, inference, hub
         self._model, self._names, self._ready, self._listened = model, names, ready, listened
         self._state: State | None = None
@@ -91,7 +100,15 @@ class Enrolment:
     async def start(
         self, name: object, phrase: object, samples: int, speak: str, user: str, *, session: str = ""
     ) -> dict[str, object]:
-        """POST /v1/enrol: begin; ``speak`` is a language in which to prompt aloud, "" for silence."""
+        """Begin an enrolment (POST /v1/enrol).
+
+        Args:
+            samples: takes wanted, 1 to MOST_SAMPLES.
+            speak: the language in which to prompt aloud, "" for silence.
+
+        Raises:
+            RequestError: nothing can be taught now, or not by this person, or not this phrase.
+        """
         if self._beginning or (self._task is not None and not self._task.done()):
             raise RequestError(
                 409, "enrol", "somebody is teaching a phrase already: wait, or `idiolect enroll --cancel`"
@@ -120,7 +137,11 @@ class Enrolment:
         return self._state.public()
 
     def state(self, user: str = "", session: str = "") -> dict[str, object]:
-        """GET /v1/enrol: where it stands, with the level at the microphone for a meter."""
+        """Return where the enrolment stands, with the level at the microphone for a meter (GET /v1/enrol).
+
+        Raises:
+            RequestError: 404, there was none since the start.
+        """
         if self._state is None:
             raise RequestError(404, "enrol", "nobody is teaching a phrase: idiolect enroll NAME PHRASE")
         level = round(self._inference.level_dbfs, 1)
@@ -128,7 +149,11 @@ class Enrolment:
         return {**self._state.public(named=named), "level_dbfs": level, "result": self._state.result}
 
     def cancel(self) -> dict[str, object]:
-        """DELETE /v1/enrol: nothing is kept of it."""
+        """End the enrolment and keep nothing of it (DELETE /v1/enrol).
+
+        Raises:
+            RequestError: 409, none goes on, or it is learnt from already.
+        """
         if self._task is None or self._task.done() or self._state is None:
             raise RequestError(409, "enrol", "nobody is teaching a phrase")
         if self._state.state == "training":
@@ -140,7 +165,11 @@ class Enrolment:
         return self._state.public()
 
     async def take_back(self, number: int, ident: str, user: str, session: str) -> dict[str, object]:
-        """POST /v1/enrol/take-back: a take counts no more, and is asked for anew."""
+        """Count a take no more, and ask for another in its place (POST /v1/enrol/take-back).
+
+        Raises:
+            RequestError: 404, there is no such take; else as ``_open``.
+        """
         state, lesson = self._open(ident, user, session)
         if not lesson.take_back(number):
             there = ", ".join(map(str, state.takes)) or "none"
@@ -149,7 +178,11 @@ class Enrolment:
         return state.public(named=True)
 
     async def keep(self, ident: str, user: str, session: str) -> dict[str, object]:
-        """POST /v1/enrol/keep: the take that was just refused counts, as its speaker says so."""
+        """Count the take that was just refused, as its speaker says that it is right (POST /v1/enrol/keep).
+
+        Raises:
+            RequestError: 409, the last take was not refused in a way that allows this; else as ``_open``.
+        """
         state, lesson = self._open(ident, user, session)
         costs = lesson.keep()
         if not costs:
@@ -163,7 +196,11 @@ class Enrolment:
         return {**state.public(named=True), "costs": costs}
 
     def _open(self, ident: str, user: str, session: str) -> tuple[State, Lesson]:
-        """The enrolment whose takes are to be changed; ``RequestError`` where they cannot be, or not by this one."""
+        """Return the enrolment whose takes are to be changed.
+
+        Raises:
+            RequestError: 409, none goes on, another does, or it is learnt from already; 403, somebody else began it.
+        """
         state, lesson = self._state, self._lesson
         if state is None or lesson is None or self._task is None or self._task.done():
             raise RequestError(409, "enrol", "nobody is teaching a phrase")
@@ -176,7 +213,7 @@ class Enrolment:
         return state, lesson
 
     async def _changed(self, state: State, lesson: Lesson) -> None:
-        """Say which takes count now, and advise on them."""
+        """Update the state after a take was added or taken back, and advise on the takes there are now."""
         state.taken, state.takes = len(lesson.takes), [each.number for each in lesson.takes]
         state.keepable = lesson.keepable
         takes, listened = lesson.advised_on, set(self._listened()) - {state.phrase}
@@ -214,7 +251,7 @@ class Enrolment:
             state.keepable = False
 
     async def _collect(self, state: State, speak: str) -> Lesson | None:
-        """Good samples, as many as wanted; None when it is given up."""
+        """Return good samples, as many as wanted; None when it is given up."""
         if self._model is None:
             return None
         others = await self._people.takes(state.profile, state.phrase)
@@ -244,7 +281,7 @@ class Enrolment:
         return lesson
 
     async def _attempt(self) -> Taken | Reason | None:
-        """What was said; None when no more is wanted."""
+        """Return the next utterance, or why it is refused; None when no more is wanted."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Taken | Reason | None] = loop.create_future()
         self._waiting = future

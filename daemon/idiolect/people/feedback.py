@@ -1,6 +1,7 @@
-"""What is made of what people said: usage, the trial of new versions, and the health of the one in use.
+"""Turns utterances that were heard into usage counts, steps of versions on trial, and the health of the one in use.
 
-Runs on the thread that owns the vault, seldom and for many utterances together: one transaction for each person.
+Goes in: counts and utterances that the event loop has gathered. Comes out: whether another version is in use now. Runs
+on the thread that owns the vault, seldom and for many utterances together: one transaction for each person.
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ class Said:
 
 
 def observe(learner: Learner, counts: Mapping[str, dict[str, int]], said: Sequence[Said]) -> bool:
-    """Count utterances and let versions take the steps they earned. Whether what is in use changed for anybody."""
+    """Count utterances and let versions take the steps they earned; return whether anybody's version in use changed.
+
+    Args:
+        counts: by profile and phrase, how often it was said.
+        said: the utterances; profiles that are not known any more are passed over.
+    """
     changed = False
     known = set(learner.vault.profiles())
     for profile in sorted({*counts, *(s.profile for s in said)} & known):
@@ -56,6 +62,7 @@ def _observe(learner: Learner, profile: str, said: Sequence[Said], usage: dict[s
         base = gate.understood(learner.model, None, heard)
         answers = {v.number: _answers(learner, profile, v, heard) for v in versions if _watched(v)}
         for i, each in enumerate(said):
+            # Each utterance counts for the versions as the one before it has left them.
             used = rollout.in_use(versions)
             if used is not None and used.number in answers:
                 if health is None or health.number != used.number:
@@ -76,7 +83,7 @@ def _watched(version: rollout.Version) -> bool:
 
 
 Answer = tuple[str, float]
-"""What is understood, and how sure of it."""
+"""The phrase that is understood, "" for none, and how sure that is."""
 
 
 def _answers(learner: Learner, profile: str, version: rollout.Version, heard: Heard) -> list[Answer]:
@@ -97,13 +104,13 @@ def _health(day: int, before: Health, said: Said, own: Answer, base: Answer) -> 
 
 
 def _of(learner: Learner, profile: str, number: int) -> Health:
-    """The figures of a version, begun anew with each."""
+    """Return the figures of a version; they begin anew with each version."""
     kept = learner.health(profile)
     return kept if kept is not None and kept.number == number else Health(number, learner.day)
 
 
 def _stepped(version: rollout.Version, said: Said, answer: str, base: str) -> rollout.Version:
-    """A version on trial after an utterance that was understood and not corrected; the table in ``rollout``."""
+    """Return a version on trial after an utterance that was understood and not corrected (table in ``rollout``)."""
     if version.state is State.ACTIVE or not said.understood or said.meant is not None:
         return version
     drifted = bool(base) and answer != base and said.understood == base
@@ -111,7 +118,7 @@ def _stepped(version: rollout.Version, said: Said, answer: str, base: str) -> ro
 
 
 def corrected(learner: Learner, said: Said) -> bool:
-    """Take note that somebody meant something else; whether what is in use was taken back for it."""
+    """Count that something else was meant than was understood; return whether the version in use was taken back."""
     used = rollout.in_use(learner.versions(said.profile))
     if used is None or said.meant == said.understood:
         return False

@@ -1,7 +1,11 @@
-"""Learning on the device: the vault's examples into adapters, through the worker and the gate, and into use.
+"""Learning on the device: turns the vault's examples into adapters, through the worker and the gate, and into use.
 
-Everything here runs on the thread that owns the vault (``records`` says what lies there). Each step is one
-transaction, so that a crash leaves the old state or the new, and one that was interrupted is simply due again.
+Goes in: what ``records`` finds in the vault. Comes out: versions in the vault, and entries in its audit log. Training
+itself runs in the worker, a confined process of its own. Everything here runs on the thread that owns the vault. Round,
+gate, shadow and the carried, or earlier, model are explained in the glossary of docs/architecture.md.
+
+How a crash is survived: each step is one transaction, so that a crash leaves the old state or the new, and a step that
+was interrupted is simply due again.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ DISUSE_DAYS = 180
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a round led to: ``number`` 0 when the gate refused, ``state`` of the version otherwise."""
+    """The outcome of a round: ``number`` of the new version, 0 when the gate refused, and the ``state`` it entered."""
 
     number: int
     state: str
@@ -51,7 +55,7 @@ class Made:
 
 
 class Learner(Records):
-    """See the module."""
+    """A person's records with what changes them: rounds, self-tests, expiry and retirement."""
 
     def __init__(  # noqa: PLR0917 - all of it is needed, and none of it optional but the last two
         self, consents: Consents, model: Model, encoder: str, backend: Backend, clock: Callable[[], float] = time.time,
@@ -60,12 +64,17 @@ class Learner(Records):
         super().__init__(consents, model, encoder, clock, succession)
         self.backend = backend
         self.wishes: Callable[[str], Wish | None] = lambda _: None
-        """What counts in a turn of somebody's; None: all that the bundle has."""
+        """Returns the phrases that count in a turn of a profile's; None: all that the bundle has."""
         self.recalled: set[str] = set()
         """Profiles that somebody asked for since the start: their disuse has ended."""
 
     def ask(self, request: messages.Request, *, patient: bool = False) -> dict[str, object]:
-        """The worker's answer; that there was none goes into the audit log, unless it only gave way."""
+        """Return the worker's answer to a request.
+
+        Raises:
+            Preempted: the worker gave way to something more urgent.
+            WorkerFailed: there was no answer; that goes into the audit log.
+        """
         try:
             answer = self.backend.run(messages.ask(request), messages.ANSWER_CAP, patient=patient)
         except Preempted:
@@ -78,7 +87,11 @@ class Learner(Records):
     # -- rounds -------------------------------------------------------------------------------------------------
 
     def due(self, profile: str, *, asked: bool = False) -> bool:
-        """Whether a round would find something new; ``asked`` that somebody does not want to wait."""
+        """Return whether a round would find something new.
+
+        Args:
+            asked: somebody asked to learn now, and does not want to wait for a trial to end.
+        """
         if self._owed(profile):
             return True
         known, last, day = self.outline(profile), self.last_round(profile), self.day
@@ -94,16 +107,21 @@ class Learner(Records):
         return known.usage and not 0 <= day - last.day < USAGE_ROUND_DAYS
 
     def _shadowed(self, profile: str, day: int) -> bool:
-        """Whether a version is still being tried out beside one that is in use."""
+        """Return whether a version is still being tried out beside one that is in use."""
         shadows = [v for v in self.versions(profile) if v.state is rollout.State.SHADOW]
         made = [self.made_on(profile, v.number) for v in shadows]
         return any(then is not None and 0 <= day - then < SHADOW_DAYS for then in made)
 
     def round(self, profile: str, *, at_once: bool = False, owed: bool = False, patient: bool = False) -> Made:
-        """Train, judge, and let what passed into the rollout; see ``learning.rollout`` for ``at_once``.
+        """Train, judge, and let what passed into the rollout.
 
-        ``owed``: something must go, so that there is no version to fall back to. ``patient``: gives way, see
-        ``worker.process``. ``WorkerFailed`` when the worker did not answer; nothing is changed then.
+        Args:
+            at_once: what passed is used at once, on trial, not first in the shadow (``learning.rollout``).
+            owed: something had to be deleted, so that there is no version to fall back to.
+            patient: give way to whatever needs the machine (``learning.worker.process``).
+
+        Raises:
+            WorkerFailed: the worker did not answer; nothing is changed then.
         """
         known = self.ledger(profile)
         if not known.examples and not known.usage:
@@ -125,7 +143,7 @@ class Learner(Records):
         return self._enter(known, outcome, number, at_once or owed)
 
     def _wish(self, profile: str) -> Wish | None:
-        """What counts in a turn of this person's, with what others let everybody say."""
+        """Return what counts in a turn of this person's, with what others let everybody say."""
         wish = self.wishes(profile)
         if wish is None:
             return None
@@ -134,7 +152,10 @@ class Learner(Records):
         return replace(wish, lent=tuple(lent))
 
     def round_owed(self, profile: str) -> Made:
-        """A round after something had to go, which has gone whatever becomes of this: if need be it is made up for."""
+        """Run a round after something was deleted, and make the carried model's adapter anew where it is owed.
+
+        What was deleted stays deleted when the round fails: it is made up for later.
+        """
         made = Made(0, "base", None)
         try:
             made = self.round(profile, owed=True)
@@ -144,24 +165,24 @@ class Learner(Records):
         return made
 
     def _rebuild_owed(self, profile: str) -> None:
-        """The same under the model that the bundle carries."""
+        """Make the adapter under the earlier model, which the bundle carries, anew where it is owed; log a failure."""
         try:
             self.rebuild(profile)
         except LearningError as error:
             log.warning("no adapter of the earlier model is made of what is left yet: %s", error)
 
     def weigh(self, profile: str) -> Verdict | None:
-        """What admission says of the newest example, which the next round will say too."""
+        """Return what admission says of the newest example, as the next round will; None without examples."""
         known = self.ledger(profile)
         return prepare(self.model, known)[1][-1] if known.examples else None
 
     def counter(self, profile: str) -> int:
-        """The number of the newest version that there ever was."""
+        """Return the number of the newest version that there ever was."""
         raw = self.vault.get(profile, CONSENT, "counter", "00")
         return int(raw) if raw else 0
 
     def _note_round(self, change: Change, known: Ledger, outcome: rounds.Outcome) -> None:
-        """What this round looked at, and in the log what it set aside that no earlier one had seen."""
+        """Write down what this round looked at, and log the examples it left out that no earlier round had seen."""
         profile, before = known.profile, self.last_round(known.profile)
         seen = before.last if before else 0
         for example, verdict in zip(known.examples, outcome.admissions, strict=True):
@@ -175,13 +196,17 @@ class Learner(Records):
         change.put(profile, CONSENT, "round", "00", json.dumps(asdict(now)).encode())
 
     def _enter(self, known: Ledger, outcome: rounds.Outcome, number: int, at_once: bool) -> Made:
-        """One transaction: the signed version, the table, the audit entry; what is in use now rotates the keys."""
+        """Store what passed the gate, in one transaction: the signed version, the table, the audit entry.
+
+        Where it is in use at once, the vault's keys are rotated with it.
+        """
         profile = known.profile
         sealed = seal(self, known, outcome, number, self.model.digest)
         versions = rollout.enter(self.versions(profile), number, at_once=at_once)
         state = next(v.state for v in versions if v.number == number)
         fields = sealed.provenance.audited(state.value)
         with self.vault.change("adapter-made", state in rollout.IN_USE, **fields) as change:
+            # The first version, or the first since all were deleted with their key.
             if ADAPTER not in change.shelf(profile).keys:
                 change.add_key(profile, ADAPTER, "")
             change.put(profile, ADAPTER, "adapter", f"{number:08x}", sealed.encode(), self.encoder)
@@ -195,9 +220,12 @@ class Learner(Records):
         return carryover.owed(self, profile, recalled=profile in self.recalled)
 
     def rebuild(self, profile: str, *, patient: bool = False) -> bool:
-        """Make a person's adapter under the carried model anew where it is owed; whether it is in use now.
+        """Make a person's adapter under the carried model anew where it is owed; return whether it is in use now.
 
-        It passes the gate of that model or is not used. ``WorkerFailed`` when the worker did not answer.
+        It passes the gate of that model or is not used.
+
+        Raises:
+            WorkerFailed: the worker did not answer.
         """
         before = self.earlier
         if before is None or not self._owed(profile):
@@ -224,7 +252,7 @@ class Learner(Records):
     # -- upkeep -------------------------------------------------------------------------------------------------
 
     def test(self, profile: str, *, patient: bool = False) -> bool:
-        """Self-test what is in use, keep the result, and take back what has become worse; whether that was so."""
+        """Self-test the version in use, keep the result, and take back one that is worse; return whether it was."""
         used = rollout.in_use(self.versions(profile))
         if used is None:
             return False
@@ -256,7 +284,7 @@ class Learner(Records):
         return bool(worse)
 
     def refresh(self) -> int:
-        """Make anew what was made from another bundle or from examples that are gone; how many profiles that was."""
+        """Make anew what was made from another bundle or from examples that are gone; return for how many people."""
         stale = 0
         for profile in self.vault.profiles():
             carryover.tidy(self, profile)
@@ -264,6 +292,7 @@ class Learner(Records):
             stale += bool(why)
             if why == "expired":
                 retire(self, profile, why)
+            # ``turn`` brings this bundle's own table back where there is one; otherwise a round is owed.
             gone = why == "expired" or (bool(why) and not carryover.turn(self, profile, why))
             if gone or carryover.waiting(self, profile):
                 self.round_owed(profile)
@@ -285,10 +314,10 @@ class Learner(Records):
         return "" if kept == record.examples else "expired"
 
     def expire(self, day: int) -> int:
-        """Delete what nobody agreed to have kept beyond ``day``, and retire what came of it, and whom nobody hears.
+        """Delete what nobody agreed to have kept beyond ``day``; return how many records were deleted.
 
-        What is left is due for a round then. Returns how many records went. What was kept while nobody knew the day is
-        kept from today on.
+        Adapters that were made from deleted examples, and those that nobody was heard with for long, are retired. What
+        is left is due for a round then. What was kept while nobody knew the day is kept from today on.
         """
         self._date(max(day, self.day))
         gone = self.vault.sweep(day)
@@ -302,7 +331,11 @@ class Learner(Records):
         return gone
 
     def _date(self, day: int) -> None:
-        """Else what is taught before a board without a clock has found the time is of 1970, and gone a year later."""
+        """Give today's date to records that were made before the clock was known.
+
+        A board without a battery clock starts in 1970; what is taught then would carry a last day in 1971, and be
+        deleted at the first expiry after the clock is set.
+        """
         if self.dated() and (found := self.undated()):
             with self.vault.change("put", False, count=len(found)) as change:
                 for profile, purpose, kind, ident in found:
@@ -311,7 +344,7 @@ class Learner(Records):
                     change.put(profile, purpose, kind, ident, record.payload, record.encoder, last)
 
     def unheard(self, day: int) -> list[str]:
-        """Whose adapter nobody was heard with for DISUSE_DAYS."""
+        """Return the profiles whose adapter nobody was heard with for more than DISUSE_DAYS."""
         found = []
         for profile in self.vault.profiles():
             used = rollout.in_use(self.versions(profile))
@@ -323,7 +356,15 @@ class Learner(Records):
         return found
 
     def verify(self, profile: str, number: int) -> dict[str, object]:
-        """Prove a version: signed here, from this bundle, from exactly these examples, each with its consent."""
+        """Check a version: signed here, from this bundle, from exactly these examples with their consents, made alike.
+
+        Returns:
+            "checks" by name, "ok" when all hold, and what the version was made from.
+
+        Raises:
+            RequestError: 404, there is no such version.
+            LearningError: its signature or binding does not fit.
+        """
         sealed = self.sealed(profile, number)
         record = sealed.provenance
         of = self.earlier if self.earlier and record.bundle == self.earlier.digest else None

@@ -1,4 +1,7 @@
-"""What learning needs of a bundle, and of the household's wishes: models, maps, and what counts in a turn."""
+"""Builds what learning needs from a bundle and the configuration: models, maps between encoders, and wishes.
+
+A wish says what counts in a turn of one person's. Nothing here reads the vault.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ if TYPE_CHECKING:
 
 
 def wish_of(config: Config, bundle: Bundle, profiles: Mapping[str, str], profile: str) -> Wish:
-    """What counts in a turn of ``profile``'s besides what people taught: by it rounds are judged.
+    """Return what counts in a turn of ``profile``'s besides phrases that people taught; rounds are judged by it.
 
-    ``profiles`` are by the key of their name (``values.name_key``).
+    Args:
+        profiles: ids of people by the key of their name (``values.name_key``).
     """
     some_phrase = ("",)
     wanted = with_taught(listening_for(config, bundle), some_phrase, config.listening.sensitivity)
@@ -34,7 +38,7 @@ def wish_of(config: Config, bundle: Bundle, profiles: Mapping[str, str], profile
 
 
 def model_of(recognizer: Recognizer) -> Model | None:
-    """What learning needs of a bundle; None when it ships no personal space."""
+    """Return what learning needs of a bundle; None when it ships no personal space."""
     bundle = recognizer.bundle
     if recognizer.space is None:
         return None
@@ -52,9 +56,13 @@ def model_of(recognizer: Recognizer) -> Model | None:
 
 
 def succession_of(bundle: Bundle) -> Succession:
-    """What a bundle brings for what was taught under earlier ones.
+    """Return the maps, and the earlier model, that a bundle brings for what was taught under earlier bundles.
 
-    ``BundleError`` names the file where the model that it carries would make no head: not only when it is needed.
+    The earlier model is built once here as a trial, so that a damaged one is found at the start and not only when it is
+    needed.
+
+    Raises:
+        BundleError: no head can be made of the model that it carries; the error names the file.
     """
     before = bundle.previous
     if before is None:

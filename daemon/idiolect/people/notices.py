@@ -1,4 +1,8 @@
-"""What people are told before they agree: one notice for each purpose and language. A changed text is a new version."""
+"""The texts that people are shown before they agree: one line for each purpose, in each language.
+
+Goes in: purposes, a language and how many days each is kept. Comes out: the text, and its digest, which the receipt of
+the consent names. Whoever changes a text must raise VERSION, so that a receipt tells which text was agreed to.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +49,16 @@ _PURPOSES: Mapping[str, Mapping[str, str]] = {
 
 
 def notice(purposes: Sequence[str], language: str, retention: Mapping[str, int]) -> str:
-    """What is read before agreeing to these purposes."""
+    """Return the text that is shown before agreeing to these purposes.
+
+    Args:
+        language: one of LANGUAGES.
+        retention: days that each purpose is kept.
+    """
     lines = [f"- {_PURPOSES[language][p].format(days=retention[p])}" for p in purposes]
     return "\n".join([_START[language], *lines, _END[language]])
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a notice, hex: receipts name it."""
+    """Return the SHA-256 of a notice as hex; receipts name it."""
     return hashlib.sha256(text.encode()).hexdigest()

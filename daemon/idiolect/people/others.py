@@ -1,4 +1,8 @@
-"""What the rest of the household is heard with: a new adapter must take none of it for a phrase of its own."""
+"""Collects examples of the rest of the household, on which a new adapter of one person is tried.
+
+A new adapter must take nothing that the others say for a phrase of its own. The gate tries it on what is returned here.
+Goes in: the vault's records and one person's ledger. Comes out: windows of embeddings, or None. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +28,25 @@ OTHERS_CAP = 200
 
 
 def others(records: Records, known: Ledger, of: Earlier | None = None) -> NDArray[np.float32] | None:
-    """What the rest of the household is heard with, newest first, but for phrases that this person has too.
+    """Return examples of everybody but this person, newest first, without phrases that this person has too.
 
-    Of everybody alike, and of who has less than his share all: in a full house nobody goes untried. What is kept
-    but not in use, or is not heard with the adapter in use, counts for nothing (``learning.neighbours``).
+    The places (``OTHERS_CAP``) are shared evenly; a person who has fewer examples than that share gives all, and what
+    is left goes to the others, so that in a full house everybody is tried. Examples that are kept but not in use, or
+    that the adapter in use does not recognise, are left out (``learning.neighbours``).
+
+    Args:
+        known: the ledger of the person for whom a new adapter is made.
+        of: the earlier model, when the new adapter is for that one; None for the bundle's own.
+
+    Returns:
+        float32 (examples, 18, 96); None when there are no such examples.
     """
     own = {example.phrase for example in known.examples}
     people = sorted((other for other in records.vault.profiles() if other != known.profile), key=records.count)
     model = of.load() if of else records.model
     spans: list[NDArray[np.float32]] = []
     for number, other in enumerate(people):
+        # Who has least comes first: places left over go to those who come later.
         share = (OTHERS_CAP - len(spans)) // (len(people) - number)
         spans += [example.spans[0] for example in _heard(records, other, own, share, model, of)]
     return np.stack(spans) if spans else None
@@ -42,7 +55,7 @@ def others(records: Records, known: Ledger, of: Earlier | None = None) -> NDArra
 def _heard(  # noqa: PLR0917 - whose, which, and with what
     records: Records, profile: str, besides: set[str], most: int, model: Model, of: Earlier | None
 ) -> list[Example]:
-    """The newest examples of phrases ``besides`` others from which the adapter in use has learnt something."""
+    """Return the newest examples, not of phrases ``besides``, from which the other's adapter in use has learnt."""
     sealed = carryover.carried(records, profile) if of else records.used(profile)
     try:
         adapter = adapter_file.decode(sealed.data) if sealed else None

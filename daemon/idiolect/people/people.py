@@ -1,7 +1,7 @@
-"""What people ask of the device about themselves: consent, teaching, corrections, and their rights over what is kept.
+"""Answers what people ask about themselves: consent, teaching, corrections, and their rights over what is kept.
 
-Everything here answers a request of the control API, for who may ask it: the vault's work is done on the keys thread
-(``Adapters.do``), and what came of it is in use when the answer goes out.
+Each method answers a request of the control API, or raises ``RequestError`` for who may not ask it and for what cannot
+be done. The vault's work runs on the keys thread (``Adapters.do``); what came of it is in use with the answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class People:
-    """See the module. All methods belong to the event loop."""
+    """The requests about people, one method each. All methods belong to the event loop."""
 
     def __init__(self, personal: Adapters, inference: Inference) -> None:
         self._personal, self._inference = personal, inference
@@ -41,7 +41,7 @@ class People:
     # -- consent ------------------------------------------------------------------------------------------------
 
     async def people(self) -> dict[str, object]:
-        """GET /v1/consent."""
+        """Return everybody, what they agreed to, and what everybody may say (GET /v1/consent)."""
         people = await self._personal.keep(lambda consents: consents.people())
         rows = [
             {
@@ -55,7 +55,7 @@ class People:
         return {"people": rows, "active": self._personal.active, "household": list(self._personal.shared)}
 
     async def share(self, name: object, phrase: object, wanted: bool, user: str) -> dict[str, object]:
-        """POST /v1/share: let everybody say a phrase of somebody's, or nobody else any more."""
+        """Let everybody say a phrase of somebody's, or nobody else any more (POST /v1/share)."""
         said = clean_phrase(phrase)
 
         def work(rights: Rights, person: Person) -> dict[str, object]:
@@ -64,7 +64,7 @@ class People:
         return await self._changed_about(name, work, user)
 
     async def ask_consent(self, name: object, purposes: Sequence[str], language: str) -> dict[str, object]:
-        """POST /v1/consent: put the question."""
+        """Put the question whether somebody agrees, and listen for a "yes" if it is to be said (POST /v1/consent)."""
 
         def work(learner: Learner) -> tuple[Pending, bool]:
             paired = bool(learner.consents.users_of(learner.consents.meant(name)[0]))
@@ -86,17 +86,17 @@ class People:
         }
 
     async def agree(self, token: str, user: str, uid: int) -> dict[str, object]:
-        """POST /v1/consent/agree: by a paired Unix user."""
+        """Settle a question for the Unix user who is paired with the person (POST /v1/consent/agree)."""
         receipts = await self._personal.changed(lambda learner: learner.consents.agree_paired(token, user, uid))
         return {"granted": [r.purpose for r in receipts], "receipts": [r.ident for r in receipts]}
 
     async def consent_state(self, token: str) -> dict[str, object]:
-        """GET /v1/consent/wait: whether the question is still open."""
+        """Return whether the question is still open (GET /v1/consent/wait)."""
         pending = await self._personal.do(lambda learner: learner.consents.waiting(token))
         return {"state": "open" if pending else "closed"}
 
     async def withdraw(self, name: object, purpose: str, user: str, uid: int) -> dict[str, object]:
-        """POST /v1/consent/withdraw."""
+        """Delete what a purpose collected, and make an adapter of what is left (POST /v1/consent/withdraw)."""
 
         def work(consents: Consents) -> tuple[int, str]:
             person = consents.find(name)
@@ -114,7 +114,7 @@ class People:
         return {"deleted": count, **told(Made(0, "base", None))}
 
     async def erase(self, name: object, user: str, admin: bool) -> dict[str, object]:
-        """POST /v1/erase."""
+        """Delete a person altogether; an administrator may ask it for anybody (POST /v1/erase)."""
 
         def work(consents: Consents) -> dict[str, object]:
             person = consents.find(name)
@@ -129,7 +129,7 @@ class People:
         return answer
 
     async def _forgetting(self, work: Awaitable[T]) -> T:
-        """The outcome of ``work``; what was heard of anybody is forgotten with it, unless it was refused."""
+        """Return the outcome of ``work``; what was heard of anybody is forgotten with it, unless it was refused."""
         try:
             done = await work
         except RequestError:
@@ -143,14 +143,14 @@ class People:
     # -- who speaks, and whether anything is learnt -------------------------------------------------------------
 
     async def address(self, name: object) -> dict[str, object]:
-        """POST /v1/profile: take somebody to be the one who speaks, until somebody else is."""
+        """Take somebody to be the one who speaks, until somebody else is (POST /v1/profile)."""
         nobody = isinstance(name, str) and name_key(name) in NOBODY
         profile = GUEST if nobody else (await self._personal.do(lambda x: x.consents.find(name))).profile
         self._personal.address(profile)
         return {"active": profile}
 
     async def pause(self, seconds: float | None, active: bool) -> dict[str, object]:
-        """POST /v1/learning."""
+        """Stop learning, for ``seconds`` or until told to go on (None), or go on with it (POST /v1/learning)."""
         until = None if active else (float("inf") if seconds is None else time.time() + seconds)
         self._personal.pause(until)
         if self._personal.open:
@@ -166,7 +166,7 @@ class People:
     # -- corrections --------------------------------------------------------------------------------------------
 
     async def correct(self, event: str, phrase: object, user: str) -> dict[str, object]:
-        """POST /v1/correct: what was meant by an event of the last minutes."""
+        """Learn that an event of the last minutes was meant as another phrase (POST /v1/correct)."""
         self._check_learning()
         meant = clean_phrase(phrase)
         heard = self._look(event)
@@ -192,7 +192,7 @@ class People:
         return answer
 
     async def confirm(self, event: str, user: str) -> dict[str, object]:
-        """POST /v1/confirm: an event of the last minutes was understood as it was meant."""
+        """Learn that an event of the last minutes was understood as it was meant (POST /v1/confirm)."""
         self._check_learning()
         heard = self._look(event)
         detection = heard.event.detection
@@ -209,7 +209,7 @@ class People:
         return await self._personal.changed(work)
 
     def _look(self, event: str) -> Heard:
-        """An event that may be learnt from; it is used up only when something is (``_learn_of``)."""
+        """Return an event that may be learnt from; it is used up only when something is (``_learn_of``)."""
         heard = self._inference.recent.look(event)
         if heard is None:
             raise _used_up()
@@ -220,7 +220,7 @@ class People:
         return heard
 
     def _learn_of(self, learner: Learner, heard: Heard, source: Source, phrase: str, understood: str = "") -> int:
-        """Keep an event as an example; its number. It is used up with that: nothing is learnt from twice."""
+        """Keep an event as an example and return its number. That uses the event up: nothing is learnt from twice."""
         event, recent = heard.event, self._inference.recent
         if recent.look(event.id) is None:  # somebody was faster
             raise _used_up()
@@ -237,7 +237,7 @@ class People:
     # -- rights: each a person and a question -------------------------------------------------------------------
 
     async def _about(self, name: object, work: Callable[[Rights, Person], T], user: str) -> T:
-        """Something about somebody, for who may ask."""
+        """Ask something about somebody, for the Unix user who may."""
 
         def asked(learner: Learner) -> T:
             person = learner.consents.find(name)
@@ -247,7 +247,7 @@ class People:
         return await self._personal.do(asked)
 
     async def see(self, what: str, name: object, adapter: int | None, user: str) -> dict[str, object]:
-        """GET /v1/review, history, report, explain."""
+        """Return what ``what`` names of a person (GET /v1/review, history, report, explain)."""
         questions: dict[str, Callable[[Rights, Person], dict[str, object]]] = {
             "review": Rights.review,
             "history": Rights.history,
@@ -257,16 +257,16 @@ class People:
         return await self._about(name, questions[what], user)
 
     async def forget(self, name: object, what: Mapping[str, object], user: str) -> dict[str, object]:
-        """POST /v1/forget."""
+        """Delete examples, or everything, of a person (POST /v1/forget)."""
         work = self._changed_about(name, lambda rights, person: rights.forget(person, what), user)
         return await self._forgetting(work)
 
     async def export(self, name: object, passphrase: str, user: str) -> dict[str, object]:
-        """POST /v1/export."""
+        """Return a person's own copy of what is kept, sealed where there is a passphrase (POST /v1/export)."""
         return await self._about(name, lambda rights, person: rights.export(person, passphrase), user)
 
     async def bring(self, name: object, document: Mapping[str, Any], passphrase: str, user: str) -> dict[str, object]:
-        """POST /v1/import."""
+        """Take over the examples of an export (POST /v1/import)."""
         return await self._changed_about(name, lambda rights, person: rights.bring(person, document, passphrase), user)
 
     async def _changed_about(
@@ -280,7 +280,7 @@ class People:
         return await self._personal.changed(asked)
 
     async def rollback(self, name: object, user: str = "") -> dict[str, object]:
-        """POST /v1/rollback."""
+        """Take back the version in use (POST /v1/rollback)."""
 
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.find(name)
@@ -290,7 +290,7 @@ class People:
         return await self._personal.changed(work)
 
     async def verify(self, name: object, number: int, user: str) -> dict[str, object]:
-        """GET /v1/adapters/verify."""
+        """Check a version and return what was found (GET /v1/adapters/verify)."""
 
         def work(learner: Learner) -> dict[str, object]:
             person = learner.consents.find(name)
@@ -300,7 +300,7 @@ class People:
         return await self._personal.do(work)
 
     async def may_teach(self, name: object, phrase: str, user: str) -> str:
-        """The id of this person; ``RequestError`` unless they agreed to be taught from, and may have the phrase."""
+        """Return the id of this person; ``RequestError`` unless they agreed to enrol, and may have the phrase."""
 
         def work(learner: Learner) -> str:
             person = learner.consents.find(name)
@@ -320,11 +320,11 @@ class People:
         return await self._personal.do(work)
 
     async def may_go_on(self, profile: str) -> None:
-        """``RequestError`` when the person who is being taught from has withdrawn from that meanwhile, or is erased."""
+        """Raise ``RequestError`` when the person being taught from has withdrawn that meanwhile, or is erased."""
         await self._personal.do(lambda learner: _agreed_to_enrol(learner.consents.by_profile(profile)))
 
     async def takes(self, profile: str, phrase: str) -> list[list[np.ndarray]]:
-        """The newest takes of each of the person's other phrases, as they are aligned."""
+        """Return the newest takes of each of the person's other phrases, as they are aligned."""
 
         def work(learner: Learner) -> list[list[np.ndarray]]:
             known = learner.ledger(learner.consents.by_profile(profile).profile)
@@ -333,7 +333,7 @@ class People:
         return await self._personal.do(work)
 
     async def neighbours(self, profile: str, phrase: str) -> list[Neighbour]:
-        """What everybody else's and the person's other phrases are like, named where this person may see them."""
+        """Return everybody's other phrases with their takes, named only where this person may see the name."""
 
         def work(learner: Learner) -> list[Neighbour]:
             shared, found = sharing.everybody(learner), []
@@ -367,7 +367,7 @@ def _used_up() -> RequestError:
 
 
 def _kept(learner: Learner, profile: str, number: int) -> dict[str, object]:
-    """For an example that came by the way: whether it will count, what is in use meanwhile, and that it has to wait."""
+    """Return whether an example that came by the way will count, what is in use meanwhile, and when it is learnt."""
     verdict = learner.weigh(profile)
     counts = verdict is not None and verdict.admitted
     return {
@@ -380,7 +380,7 @@ def _kept(learner: Learner, profile: str, number: int) -> dict[str, object]:
 
 
 def clean_phrase(phrase: object) -> str:
-    """A phrase in its one form; ``RequestError`` 422 when it is none."""
+    """Return a phrase in its one form; raise ``RequestError`` 422 when it is none."""
     try:
         return visible_text(phrase if isinstance(phrase, str) else "").lower()
     except ValueError:

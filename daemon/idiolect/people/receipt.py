@@ -37,7 +37,10 @@ _CAP = 8192
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """See the module. ``time`` in seconds since the epoch; ``agent`` is a Unix uid, -1 when it was said aloud."""
+    """One consent receipt, with the fields that the module's table explains.
+
+    ``time`` is in seconds since the epoch; ``agent`` is a Unix uid, -1 when it was said aloud.
+    """
 
     record: str
     principal: str
@@ -59,17 +62,21 @@ class Receipt:
     withdrawal: str = WITHDRAWAL
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
+        """Return the receipt as canonical JSON."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
 
     @property
     def ident(self) -> str:
-        """Its id: the SHA-256 of the canonical form, hex."""
+        """Return the receipt's id: the SHA-256 of its canonical form, hex."""
         return hashlib.sha256(self.encode()).hexdigest()
 
 
 def parse(raw: bytes) -> Receipt:
-    """Read canonical JSON. ``VaultError`` names the field that makes no sense."""
+    """Return the receipt that canonical JSON holds.
+
+    Raises:
+        VaultError: the bytes are no receipt; the message names the field that makes no sense.
+    """
     fields = _fields(raw)
     for name, kind in Receipt.__annotations__.items():
         expected = {"int": int, "str": str}.get(kind, list)

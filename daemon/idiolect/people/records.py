@@ -1,6 +1,7 @@
-"""What the vault keeps for learning: examples, usage, versions of adapters, their health and what was last done.
+"""Reads and writes what the vault keeps for learning: examples, usage, versions of adapters, their health.
 
-Everything here runs on the thread that owns the vault, and is read from it anew each time.
+Every answer but an ``Outline`` is read from the vault anew; nothing here trains, judges or decides. Everything runs on
+the thread that owns the vault.
 
 | record (profile, purpose, kind, id) | holds |
 | --- | --- |
@@ -59,7 +60,10 @@ USAGE_DAYS = 60
 
 @dataclass(frozen=True, slots=True)
 class LastRound:
-    """What the newest round looked at, passed or not; ``material`` is ``Ledger.material``, ``day`` its day."""
+    """The state of a person's records when the newest round looked at them, whether it passed or not.
+
+    ``material`` is ``Ledger.material``, ``day`` the round's day, ``check`` the one that refused (0: none).
+    """
 
     material: str
     bundle: str
@@ -71,7 +75,7 @@ class LastRound:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """Why a person has no adapter any more: ``why`` is bundle, encoder, expired or disuse."""
+    """The reason why a person has no adapter any more: ``why`` is bundle, encoder, expired or disuse."""
 
     why: str
     day: int
@@ -80,7 +84,7 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What of a ledger tells whether a round is due. ``of``: the profile's root and the day, for which it holds."""
+    """The part of a ledger that tells whether a round is due. ``of``: the profile's root and the day it holds for."""
 
     of: tuple[bytes, int]
     examples: bool
@@ -89,19 +93,26 @@ class Outline:
 
 
 class Records:
-    """See the module."""
+    """A person's records in the vault, and the key that signs adapters. See the module's table for what lies where."""
 
     def __init__(
         self, consents: Consents, model: Model, encoder: str, clock: Callable[[], float] = time.time,
         succession: Succession = NOTHING,
     ) -> None:  # fmt: skip
-        """``encoder``: digest of the encoder that new examples are bound to."""
+        """Take the adapters' key from the vault, or make one where nobody provisioned it.
+
+        Args:
+            encoder: digest of the encoder that new examples are bound to.
+
+        Raises:
+            LearningError: the vault was provisioned without that key, or what lies there is no such key.
+        """
         self.vault, self.consents, self.model = consents.vault, consents, model
         self.encoder, self.clock = encoder, clock
         self.maps, self.earlier = succession.maps, succession.earlier
         self._outlines: dict[str, Outline] = {}
         self.dated: Callable[[], bool] = lambda: True
-        """Whether the clock can be believed. What is kept while it cannot is dated later (``Learner.expire``)."""
+        """True when the clock can be believed. Records kept while it cannot are dated later (``Learner.expire``)."""
         secret = self.vault.get("", *ADAPTER_KEY) or self._new_key()
         key = serialization.load_der_private_key(secret, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -109,11 +120,11 @@ class Records:
         self._key = key
 
     def sign(self, data: bytes) -> bytes:
-        """This device's signature over ``data``, by the key of its adapters."""
+        """Return this device's signature over ``data``, by the key of its adapters."""
         return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
 
     def _new_key(self) -> bytes:
-        """For a vault that nobody provisioned (``keystore: file``): made at the first start."""
+        """Make and keep a key, for a vault that nobody provisioned (``keystore: file``): at its first start."""
         purpose, kind, item = ADAPTER_KEY
         if purpose in self.vault.purposes(""):
             raise LearningError("the device has no adapter key", "provision the device anew: idiolect provision")
@@ -127,7 +138,7 @@ class Records:
 
     @property
     def day(self) -> int:
-        """Today, in days since the epoch, and never before it."""
+        """Return today, in days since the epoch, and never before it."""
         return max(0, int(self.clock() // DAY_S))
 
     # -- what there is ------------------------------------------------------------------------------------------
@@ -135,9 +146,14 @@ class Records:
     def ledger(
         self, profile: str, *, day: int | None = None, last: int | None = None, of: Earlier | None = None
     ) -> Ledger:
-        """What a person's adapter is made from on ``day``, up to example ``last``; ``of`` the earlier model, or ours.
+        """Return what a person's adapter is made from.
 
         Examples of other encoders are there as far as a map brings them over.
+
+        Args:
+            day: of its making: usage counts of the USAGE_DAYS before it are taken; None for today.
+            last: number of the newest example that counts; None for all.
+            of: the earlier model, when the adapter is for that one; None for the bundle's own.
         """
         day = self.day if day is None else day
         kept = tuple(
@@ -154,12 +170,15 @@ class Records:
         return Ledger(profile, kept, usage, voice)
 
     def examples(self, profile: str) -> list[tuple[Example, str]]:
-        """Every example that is kept, by number, each as it was recorded and with the id of the encoder it is of."""
+        """Return every example that is kept, by number, as it was recorded, each with the id of its encoder."""
         found = [(ledgers.decode(record.payload), record.encoder) for _, record in self._records(profile)]
         return sorted(found, key=lambda each: each[0].sequence)
 
     def outline(self, profile: str) -> Outline:
-        """See ``Outline``. Everybody's is asked for after every change: only who has changed is read again."""
+        """Return a person's ``Outline``, from memory where nothing has changed.
+
+        Everybody's is asked for after every change in the vault, so only the records of who has changed are read again.
+        """
         of, found = (self.vault.root(profile), self.day), self._outlines.get(profile)
         if found is None or found.of != of:
             known = self.ledger(profile)
@@ -167,14 +186,14 @@ class Records:
         return found
 
     def _carried(self, example: Example, made_by: str, of: Earlier | None) -> Example | None:
-        """An example as the encoder of ``of``, or ours, has it; None where no map brings it over."""
+        """Return an example as the encoder of ``of``, or ours, has it; None where no map brings it over."""
         encoder, maps = (of.encoder, of.maps) if of else (self.encoder, self.maps)
         if made_by == encoder:
             return example
         return maps[made_by].carried(example, made_by) if made_by in maps else None
 
     def backwards(self, profile: str, of: Earlier | None = None) -> Iterator[Example]:
-        """The examples that ``ledger`` has, the newest first, each read when it is its turn."""
+        """Yield the examples that ``ledger`` has, the newest first, each read from the vault when it is its turn."""
         for _, purpose, ident in sorted(self._numbers(profile), reverse=True):
             record = self.vault.record(profile, purpose, "example", ident)
             carried = self._carried(ledgers.decode(record.payload), record.encoder, of) if record else None
@@ -182,7 +201,7 @@ class Records:
                 yield carried
 
     def used(self, profile: str) -> Sealed | None:
-        """The version that a person is heard with under this bundle; None for none, or one that is not believed."""
+        """Return the version that a person is heard with under this bundle; None for none, or one not believed."""
         version = rollout.in_use(self.versions(profile))
         try:
             sealed = self.sealed(profile, version.number) if version else None
@@ -191,12 +210,17 @@ class Records:
         return sealed if sealed is not None and sealed.provenance.bundle == self.model.digest else None
 
     def versions(self, profile: str) -> list[rollout.Version]:
-        """The versions that are kept, by number."""
+        """Return the versions that are kept, by number."""
         raw = self.vault.get(profile, ADAPTER, "state", "00")
         return rollout.read(json.loads(raw)) if raw else []
 
     def sealed(self, profile: str, number: int) -> Sealed:
-        """A version, its signature and binding checked. ``LearningError`` says what does not fit."""
+        """Return a version, its signature and binding checked.
+
+        Raises:
+            RequestError: 404, there is no such version.
+            LearningError: the version is another person's or has another number, or its signature does not fit.
+        """
         raw = self.vault.get(profile, ADAPTER, "adapter", f"{number:08x}")
         if raw is None:
             raise RequestError(404, "adapter", f"there is no version {number}: see `idiolect history`")
@@ -211,14 +235,14 @@ class Records:
         return sealed
 
     def made_on(self, profile: str, number: int) -> int | None:
-        """The day of a version; None where it cannot be believed, which is for its owner to take back."""
+        """Return the day of a version; None where it cannot be believed, which is for its owner to take back."""
         try:
             return self.sealed(profile, number).provenance.day
         except (LearningError, RequestError):
             return None
 
     def files(self) -> list[tuple[bytes, str]]:
-        """The adapters in use, of everybody, each with its digest; what cannot be used is left out and said."""
+        """Return everybody's adapters in use, each with its digest; leave out, and log, those that cannot be used."""
         found = []
         for profile in self.vault.profiles():
             used = rollout.in_use(self.versions(profile))
@@ -234,22 +258,25 @@ class Records:
         return found
 
     def health(self, profile: str) -> Health | None:
-        """How the version in use does; None where nobody was heard with it yet."""
+        """Return how the version in use does; None where nobody was heard with it yet."""
         raw = self.vault.get(profile, ADAPTER, "health", "00")
         return healths.read(json.loads(raw)) if raw else None
 
     def selftest(self, profile: str) -> dict[str, Any]:
-        """The last self-test: {"day", "adapter", "worse", "slices": [[name, total, wrong, lost, won], ...]}."""
+        """Return the last self-test, {} for none.
+
+        It is {"day", "adapter", "worse", "slices": [[name, total, wrong, lost, won], ...]}.
+        """
         raw = self.vault.get(profile, ADAPTER, "selftest", "00")
         return json.loads(raw) if raw else {}
 
     def last_round(self, profile: str) -> LastRound | None:
-        """What the newest round looked at."""
+        """Return what the newest round looked at; None when there was none."""
         raw = self.vault.get(profile, CONSENT, "round", "00")
         return LastRound(**json.loads(raw)) if raw else None
 
     def retired(self, profile: str) -> Retired | None:
-        """Why there is no adapter any more."""
+        """Return why a person has no adapter any more; None where that was not noted."""
         raw = self.vault.get(profile, CONSENT, "retired", "00")
         return Retired(**json.loads(raw)) if raw else None
 
@@ -266,9 +293,16 @@ class Records:
         encoder: str = "",
         said: Sequence[Manner] = (),
     ) -> list[int]:
-        """Keep examples (each (copies, 18, 96)), all or none; their numbers. ``RequestError`` 403 without consent.
+        """Keep examples, all or none, and return their numbers.
 
-        They are of ``encoder``, by default of the one that runs; ``said`` how, as far as that is known.
+        Args:
+            spans: each (copies, 18, 96).
+            heard: the phrase that was understood instead, for a correction.
+            encoder: id of the encoder that made the spans; "" for the one that runs.
+            said: how each was said, as far as that is known.
+
+        Raises:
+            RequestError: 403, without consent; 409, there are as many examples as one may have.
         """
         purpose = PURPOSES[source]
         receipt = self.consents.allowed(profile, purpose)
@@ -284,6 +318,7 @@ class Records:
             )
             for i, (s, how) in enumerate(zip_longest(spans, said, fillvalue=Manner()))
         ]  # fmt: skip
+        # While numbers stay below the cap so does the count, and need not be taken.
         if first + len(made) > ledgers.MAX_EXAMPLES and self.count(profile) + len(made) > ledgers.MAX_EXAMPLES:
             raise RequestError(409, "profile", "has as many examples as one may have: forget some first")
         expires = self.expires(purpose)
@@ -295,24 +330,24 @@ class Records:
         return [example.sequence for example in made]
 
     def _records(self, profile: str) -> list[tuple[str, Record]]:
-        """Every example, of other encoders too, with the purpose it is kept for."""
+        """Return every example, of other encoders too, with the purpose it is kept for."""
         purposes = sorted(PURPOSES.values())
         return [(purpose, record) for purpose in purposes for record in self.vault.items(profile, purpose, "example")]
 
     def _numbers(self, profile: str) -> list[tuple[int, str, str]]:
-        """Number, purpose and id of every example, of other encoders too; none is read."""
+        """Return number, purpose and id of every example, of other encoders too, without reading any."""
         idents = ((purpose, self.vault.idents(profile, purpose, "example")) for purpose in PURPOSES.values())
         return [(int(ident, 16), purpose, ident) for purpose, each in idents for ident in each]
 
     def count(self, profile: str) -> int:
-        """How many examples are kept, of other encoders too."""
+        """Return how many examples are kept, of other encoders too."""
         return len(self._numbers(profile))
 
     def _next_sequence(self, profile: str) -> int:
         return 1 + max((number for number, _, _ in self._numbers(profile)), default=0)
 
     def count_usage(self, change: Change, profile: str, said: dict[str, int]) -> None:
-        """Add to today's counts, phrase -> how often, within a change. Nothing happens without consent."""
+        """Add to today's counts, phrase -> how often, within a change; do nothing without consent."""
         if self.consents.allowed(profile, "usage") is None:
             return
         ident = f"{self.day:08x}"
@@ -323,17 +358,17 @@ class Records:
         change.put(profile, "usage", "count", ident, json.dumps(total).encode(), "", self.expires("usage"))
 
     def expires(self, purpose: str) -> int:
-        """The last day on which something of today's is kept."""
+        """Return the last day on which something of today's is kept; UNDATED while the clock cannot be believed."""
         return self.day + RETENTION[purpose] if self.dated() else UNDATED
 
     def last_day(self, purpose: str, expires: int) -> int:
-        """What a record's last day is; of one that is not dated yet, as if it were kept from today."""
+        """Return a record's last day; of one that is not dated yet, as if it were kept from today."""
         return expires if expires < UNDATED else self.day + RETENTION[purpose]
 
     def kept_until(self, profile: str) -> dict[int, int]:
-        """The last day of every example, by number."""
+        """Return the last day of every example, by number."""
         return {int(r.id, 16): self.last_day(purpose, r.expires) for purpose, r in self._records(profile)}
 
     def undated(self) -> list[tuple[str, str, str, str]]:
-        """(profile, purpose, kind, id) of what was kept while nobody knew the day."""
+        """Return (profile, purpose, kind, id) of every record that was kept while nobody knew the day."""
         return self.vault.expired(UNDATED + 1, since=UNDATED)

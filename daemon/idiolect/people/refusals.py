@@ -1,4 +1,7 @@
-"""Why nothing personal can be done: for want of what in the bundle, of keys, or of what is kept; and what mends it."""
+"""The errors that say why nothing personal can be done: the bundle, the keys or the vault lack something.
+
+Each says what mends it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,17 @@ NEW_BUNDLE = "install a bundle that has them: ./scripts/build_bundle.py takes th
 
 
 def keyless(view: View) -> RequestError:
-    """For what needs the vault only."""
+    """Return the error for a request that needs the vault, while the keys are not released."""
     return RequestError(503, "keys", f"nothing personal without keys: {view.detail}; {view.fix}")
 
 
 def closed(view: View, trouble: str, *, able: bool) -> RequestError:
-    """For what needs to learn, too. ``able``: whether the bundle can; ``trouble``: what else is in the way."""
+    """Return the error for a request that needs learning.
+
+    Args:
+        trouble: what else is in the way, "" for nothing.
+        able: whether the bundle has what learning needs.
+    """
     if not able:
         return RequestError(503, "bundle", f"{NO_SPACE}: {NEW_BUNDLE}")
     if not view.released:
@@ -24,6 +32,6 @@ def closed(view: View, trouble: str, *, able: bool) -> RequestError:
 
 
 def no_yes() -> RequestError:
-    """For a spoken agreement that this bundle could not hear."""
+    """Return the error for a person who can agree only aloud, with a bundle that has no phrase "yes"."""
     fix = 'name this person\'s Unix user under "people" in the configuration, or install a bundle that has the phrase'
     return RequestError(409, "bundle", f'has no phrase "yes", so nobody can agree aloud: {fix}')

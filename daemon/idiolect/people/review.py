@@ -1,4 +1,4 @@
-"""What people may do with what is kept about them: see it, have it explained, take it along, bring it back, forget it.
+"""The rights over what is kept of a person: see it, have it explained, take it along, bring it back, forget it.
 
 Forgetting is exact: the examples and every kept version of the adapter go in one transaction, the keys over them are
 replaced, and a new adapter is made from what is left, with the same bytes as if the rest had never been there.
@@ -26,7 +26,7 @@ from idiolect.trust.vault import sealed_copy
 from idiolect.values import counted
 
 PARTS, AROUND = 1 << 16, 5 << 19
-"""Of the plain text of a sealed copy: its brackets and commas, and its bytes beside the embeddings. The most examples
+"""Caps on a sealed copy's plain text: brackets and commas, and bytes beside the embeddings. The most examples
 with the longest phrases are 2.2 MB, spelt as escapes of six bytes a character; read, no text takes more than 10 MiB."""
 AT_ONCE = 32
 """Examples that are unpacked together: 55 KB each at most."""
@@ -42,15 +42,15 @@ FOREIGN = "it is of another encoder, and the model brings no map from that: it w
 
 
 def date(day: int) -> str:
-    """A day since the epoch as 2026-11-24."""
+    """Return a day since the epoch as text, like 2026-11-24."""
     return datetime.datetime.fromtimestamp(day * DAY_S, datetime.UTC).date().isoformat()
 
 
 class Rights:
-    """See the module."""
+    """A person's rights over their own records, on the vault's thread; ``RequestError`` for what is not there."""
 
     def __init__(self, learner: Learner, stretch: sealed_copy.Stretch = stretch) -> None:
-        """``stretch`` makes a key of a passphrase."""
+        """Work on a learner's vault; ``stretch`` makes a key of a passphrase."""
         self._learner = learner
         self._vault = learner.vault
         self._stretch = stretch
@@ -58,7 +58,7 @@ class Rights:
     # -- seeing -------------------------------------------------------------------------------------------------
 
     def review(self, person: Person) -> dict[str, object]:
-        """Everything that is kept about somebody, and until when."""
+        """Return everything that is kept about a person, and until when."""
         learner, profile = self._learner, person.profile
         known = learner.ledger(profile)
         verdicts = trainer.prepare(learner.model, known)[1]
@@ -109,7 +109,7 @@ class Rights:
         }
 
     def _upkeep(self, profile: str) -> dict[str, str]:
-        """What is kept besides, so that learning knows where it stands."""
+        """Return the days of what is kept besides, by which learning knows where it stands."""
         last, health = self._learner.last_round(profile), self._learner.health(profile)
         tested, retired = self._learner.selftest(profile), self._learner.retired(profile)
         found = {
@@ -121,7 +121,7 @@ class Rights:
         return {name: value for name, value in found.items() if value}
 
     def history(self, person: Person) -> dict[str, object]:
-        """The versions of somebody's adapter, those set aside for another bundle first, each table's oldest first."""
+        """Return the versions of an adapter, those set aside for another bundle first, each table's oldest first."""
         rows = []
         aside = [v for shelf in every(self._learner, person.profile) for v in shelf.versions]
         for version in [*aside, *self._learner.versions(person.profile)]:
@@ -143,7 +143,7 @@ class Rights:
         return {"profile": person.profile, "name": person.name, "versions": rows}
 
     def explain(self, person: Person, number: int | None = None) -> dict[str, object]:
-        """In plain words, what a version of the adapter is, and why it is used or not."""
+        """Return in plain words what a version is (without ``number`` the one in use), and why it is used or not."""
         versions = self._learner.versions(person.profile)
         chosen = [v for v in versions if v.number == number] if number else [v for v in versions if v.in_use]
         if not chosen and number:
@@ -220,7 +220,7 @@ class Rights:
         ]
 
     def report(self, person: Person) -> dict[str, object]:
-        """The person's own figures before and after, how they were measured, and what cannot be known."""
+        """Return the person's own figures before and after, how they were measured, and what cannot be known."""
         used = rollout.in_use(self._learner.versions(person.profile))
         limits = [
             "Measured on your own examples, each held out in turn; they were said on purpose, in one room, and few.",
@@ -262,13 +262,13 @@ class Rights:
         }  # fmt: skip
 
     def share(self, person: Person, phrase: str, wanted: bool) -> list[str]:
-        """Let everybody say a phrase, or nobody else any more; what everybody may say then."""
+        """Let everybody say a phrase, or nobody else any more; return what everybody may say then."""
         return sharing.share(self._learner, person, phrase, wanted)
 
     # -- forgetting ---------------------------------------------------------------------------------------------
 
     def forget(self, person: Person, what: Mapping[str, object]) -> dict[str, object]:
-        """One example, a phrase, a day or everything: {"example": 3}, {"phrase": ..}, {"day": ..}, {"all": true}."""
+        """Delete one example, a phrase, a day or all: {"example": 3}, {"phrase": ..}, {"day": ..}, {"all": true}."""
         chosen = self._choose(person, what)
         profile = person.profile
         numbers = {e.sequence for e in chosen}
@@ -309,7 +309,7 @@ class Rights:
     # -- taking along -------------------------------------------------------------------------------------------
 
     def export(self, person: Person, passphrase: str = "") -> dict[str, object]:
-        """The person's own copy: readable, or sealed with a passphrase."""
+        """Return the person's own copy: readable, or sealed with a passphrase."""
         known, kept = self._learner.ledger(person.profile), self._learner.examples(person.profile)
         document = {
             "schema": copies.SCHEMA,
@@ -331,7 +331,7 @@ class Rights:
         )
 
     def bring(self, person: Person, document: Mapping[str, Any], passphrase: str = "") -> dict[str, object]:
-        """Bring an export back, for a person who agreed here: what no consent covers here is left out, and counted."""
+        """Take an export over, for a person who agreed here; leave out, and count, what no consent covers here."""
         if document.get("schema") == sealed_copy.SCHEMA:
             document = self._opened(document, passphrase)
         if (
@@ -363,7 +363,7 @@ class Rights:
         return {"imported": taken, "left_out_without_consent": left, **told(made), **used}
 
     def _opened(self, document: Mapping[str, Any], passphrase: str) -> Any:
-        """What was sealed, None where that is no JSON. ``RequestError`` where it does not open, or is too much."""
+        """Return what was sealed, None where that is no JSON; ``RequestError`` if it does not open, or is too much."""
         try:
             plain = structure.Source(sealed_copy.open_(document, passphrase, self._stretch))
             return structure.load_apart(plain, parts=PARTS, depth=structure.DEPTH, around=AROUND)
@@ -376,7 +376,7 @@ class Rights:
 
 
 def _counts(gate: Mapping[str, float]) -> dict[str, int]:
-    """Of a version's held-out examples: how many, how many of phrases that the model has, and which were misunderstood.
+    """Return how many held-out examples there were, how many of the model's phrases, and how many were misunderstood.
 
     ``wrong_before`` is of those that the model has: it can understand no other. Of old all were counted as such.
     """
@@ -393,13 +393,13 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def in_use(learner: Learner, profile: str) -> dict[str, object]:
-    """The version in use now, whatever came of a round: one that is refused, or tried out silently, replaces none."""
+    """Return the version in use now, whatever came of a round: one refused, or tried out silently, replaces none."""
     used = rollout.in_use(learner.versions(profile))
     return {"adapter": used.number if used else 0, "state": used.state.value if used else "base"}
 
 
 def told(made: Made) -> dict[str, object]:
-    """A round's outcome for an answer."""
+    """Return a round's outcome as an answer has it."""
     answer: dict[str, object] = {"adapter": made.number, "state": made.state}
     if made.outcome is not None:
         verdict = made.outcome.verdict

@@ -1,8 +1,8 @@
 """Household phrases: which of the phrases that somebody taught everybody may say, guests included.
 
-Kept under a purpose of its own, ``household_phrases``: one record for each phrase, so that each is shared and taken
-back alone, and goes with its phrase. What others say of it is attributed to them, counted for nobody and learnt from by
-nobody. Runs on the thread of the vault.
+They are kept under a purpose of their own, ``household_phrases``, with one record for each phrase, so that each is
+shared and taken back alone, and goes with its phrase. When somebody else says such a phrase, the event names that
+person, but it is counted for nobody and nothing is learnt from it. Everything runs on the thread of the vault.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def phrases(records: Records, profile: str) -> dict[str, str]:
-    """The phrases that a person lets everybody say, each with the id of its record."""
+    """Return the phrases that a person lets everybody say, each with the id of its record."""
     return {record.payload.decode(): record.id for record in records.vault.items(profile, HOUSEHOLD, SHARED)}
 
 
 def everybody(records: Records) -> dict[str, frozenset[str]]:
-    """The same by profile, of who agreed and shares something."""
+    """Return the shared phrases by profile, only of people who agreed to sharing and share something."""
     found = {}
     for profile in records.vault.profiles():
         if records.vault.idents(profile, HOUSEHOLD, SHARED) and records.consents.allowed(profile, HOUSEHOLD):
@@ -34,7 +34,11 @@ def everybody(records: Records) -> dict[str, frozenset[str]]:
 
 
 def share(records: Records, person: Person, phrase: str, wanted: bool) -> list[str]:
-    """Let everybody say a phrase of this person's, or nobody else any more; what is shared then, by name.
+    """Let everybody say a phrase of this person's, or nobody else any more; return what is shared then, by name.
+
+    Args:
+        phrase: compared without regard to case.
+        wanted: True to share the phrase, False to take it back.
 
     Raises:
         RequestError: 403, without that consent; 404, this person has not taught it; 422, everybody has it anyway.
@@ -74,12 +78,12 @@ def _taught(records: Records, profile: str) -> set[str]:
 
 
 def orphans(records: Records, profile: str, left: Collection[str]) -> list[str]:
-    """The records of what was shared and is not among the taught phrases that are ``left``."""
+    """Return the records of shared phrases that are not among the taught phrases that are ``left``."""
     return [ident for phrase, ident in phrases(records, profile).items() if phrase not in left]
 
 
 def drop(change: Change, profile: str, gone: Collection[str]) -> None:
-    """Within a change: forget these records, beyond recovery."""
+    """Delete these records within a change, beyond recovery: the key over them is replaced."""
     for ident in gone:
         change.delete(profile, HOUSEHOLD, SHARED, ident)
     if gone:
@@ -87,7 +91,7 @@ def drop(change: Change, profile: str, gone: Collection[str]) -> None:
 
 
 def tidy(records: Records, profile: str) -> None:
-    """Forget that phrases were shared of which nothing is kept any more."""
+    """Delete the records of shared phrases of which no taught example is kept any more."""
     known = records.vault.idents(profile, HOUSEHOLD, SHARED)
     gone = orphans(records, profile, _taught(records, profile)) if known else []
     if gone:

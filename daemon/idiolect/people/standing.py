@@ -1,4 +1,4 @@
-"""How the phrases stand that somebody taught under an earlier encoder, in numbers and in plain words.
+"""Tells how the phrases stand that somebody taught under an earlier encoder, in numbers and in plain words.
 
 | standing | means |
 | --- | --- |
@@ -6,7 +6,7 @@
 | earlier | heard with the earlier model, which the bundle carries |
 | again | not heard any more: to be taught again |
 
-What has been taught anew under this encoder, and is in use, stands nowhere here. Runs on the thread of the vault.
+A phrase that was taught anew under this encoder, and is in use, is left out. Runs on the thread of the vault.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEPT, EARLIER, AGAIN = "kept", "earlier", "again"
 
 
 def phrases(records: Records, profile: str) -> dict[str, str]:
-    """The standing of each phrase, in order of name."""
+    """Return the standing of each phrase of a person, in order of name."""
     if records.earlier is None and records.vault.encoders(profile, "example") <= {records.encoder}:
         return {}  # the usual case, for which nothing need be read
     taught = [(e.phrase, encoder) for e, encoder in records.examples(profile) if e.source == "enrolment"]
@@ -39,7 +39,7 @@ def phrases(records: Records, profile: str) -> dict[str, str]:
 
 
 def counts(records: Records) -> dict[str, dict[str, int]]:
-    """By profile and standing, how many phrases; only profiles and standings that there are."""
+    """Return how many phrases stand how, by profile and standing; only profiles and standings that there are."""
     found: dict[str, dict[str, int]] = {}
     for profile in records.vault.profiles():
         for standing in phrases(records, profile).values():
@@ -49,7 +49,7 @@ def counts(records: Records) -> dict[str, dict[str, int]]:
 
 
 def told(records: Records, person: Person) -> list[str]:
-    """For the person herself."""
+    """Return sentences for the person whose phrases they are, one for each standing that occurs."""
     mine = phrases(records, person.profile)
     names = {s: [phrase for phrase, standing in mine.items() if standing == s] for s in (KEPT, EARLIER, AGAIN)}
     said = {s: f"{_count(len(them))} of {person.name}" for s, them in names.items()}

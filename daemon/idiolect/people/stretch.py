@@ -1,4 +1,7 @@
-"""A key from a passphrase, made by a child (``stretching``): one at a time, and none of its memory here."""
+"""Makes a key from a passphrase in a child process (``stretching``), which takes 32 MiB that the daemon never has.
+
+One child runs at a time. The key and nothing else comes back from it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,14 @@ _child = Worker([sys.executable, "-m", "idiolect.people.stretching"], WALL_S)
 
 
 def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
-    """As ``vault.passphrase.stretch``. ``VaultError`` where the child gives no key."""
+    """Return the key that scrypt makes of a passphrase; called like ``vault.passphrase.stretch``, which the child runs.
+
+    Args:
+        cost: scrypt's N.
+
+    Raises:
+        VaultError: the child gave no key, for want of memory or time.
+    """
     request = json.dumps({"passphrase": passphrase, "salt": salt.hex(), "cost": cost}).encode()
     try:
         key = _child.run(request, KEY_BYTES)
@@ -28,6 +38,10 @@ def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
 
 
 def asked(request: bytes) -> tuple[str, bytes, int]:
-    """Passphrase, salt and cost, as the child reads them. Raises one of NONSENSE."""
+    """Return passphrase, salt and cost from a request, for the child.
+
+    Raises:
+        one of NONSENSE: the request cannot be understood.
+    """
     fields = structure.load(request, parts=8, depth=1)
     return str(fields["passphrase"]), bytes.fromhex(fields["salt"]), int(fields["cost"])

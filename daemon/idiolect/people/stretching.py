@@ -1,4 +1,4 @@
-"""Making a key of a passphrase, in a process of its own: scrypt takes 32 MiB, which the daemon does not have to spare.
+"""Makes a key of a passphrase, in a process of its own: scrypt takes 32 MiB, which the daemon does not have to spare.
 
 The child is confined like the training worker (``worker.sandbox``), makes one key and ends; ``stretch`` starts it.
 """
@@ -17,7 +17,7 @@ from idiolect.trust.vault import passphrase
 
 
 def main() -> int:
-    """Exit status 0 with a key, 65 with none."""
+    """Read one request from standard input and answer with the key; return 0 with a key, 65 without."""
     held = sandbox.early(waited_for=True)
     passphrase.stretch("", b"", 2)  # OpenSSL opens files at its first use
     held += sandbox.enter()

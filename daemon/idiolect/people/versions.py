@@ -1,6 +1,9 @@
 """The versions of a person's adapter: signed, kept in a table, moved, taken back; and tables set aside.
 
-Everything here runs on the thread that owns the vault.
+Goes in: what a round made, or what was counted of a version. Comes out: rows in the vault, each group of them in one
+transaction. A table set aside (``SetAside``, in the vault "shelf") is that of another bundle (``carryover``). Nothing
+is trained or judged here. Everything here runs on the thread that owns the vault. The states that a version goes
+through (shadow, canary, active) are in ``learning.rollout``; docs/architecture.md has a glossary.
 """
 
 from __future__ import annotations
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A table set aside. ``examples`` is the digest of all those kept at the time, up to number ``last``."""
+    """A table of versions set aside for another bundle.
+
+    ``examples`` is the digest of all examples kept at the time, up to number ``last``.
+    """
 
     bundle: str
     versions: tuple[Version, ...]
@@ -37,17 +43,20 @@ class SetAside:
     last: int
 
     def encode(self) -> bytes:
-        """As it is kept, under its bundle's digest."""
+        """Return the bytes that the vault keeps, under the digest of the bundle."""
         rows = [asdict(version) for version in self.versions]
         return json.dumps({"versions": rows, "examples": self.examples, "last": self.last}).encode()
 
     def holds(self, records: Records, profile: str) -> bool:
-        """Whether exactly these examples are still there; newer ones do not matter. Numbers alone are given anew."""
+        """Return whether exactly these examples are still there; newer ones do not matter.
+
+        The numbers alone would not tell, as the number of a deleted example is given again.
+        """
         return _examples(records, profile, self.last) == self.examples
 
 
 def every(records: Records, profile: str) -> list[SetAside]:
-    """A person's shelves, oldest first, whether they hold or not."""
+    """Return a person's tables set aside, oldest first, whether they still hold or not."""
     found = []
     for record in records.vault.items(profile, ADAPTER, "shelf"):
         kept = json.loads(record.payload)
@@ -61,7 +70,7 @@ def _newest(shelf: SetAside) -> int:
 
 
 def filled(records: Records, profile: str, bundle: str, versions: Iterable[Version]) -> SetAside:
-    """A shelf as of now."""
+    """Return a table set aside for ``bundle``, with the digest of all examples that are kept now."""
     last = max((example.sequence for example, _ in records.examples(profile)), default=0)
     return SetAside(bundle, tuple(versions), _examples(records, profile, last), last)
 
@@ -75,7 +84,13 @@ def _examples(records: Records, profile: str, last: int) -> str:
 
 
 def seal(records: Records, known: Ledger, outcome: Outcome, number: int, bundle: str) -> Sealed:
-    """What a round made from ``known`` under ``bundle`` (its digest), with its provenance, signed."""
+    """Return a version with its provenance and this device's signature.
+
+    Args:
+        known: the ledger that the round made it from.
+        number: the number of the new version.
+        bundle: the digest of the bundle it was made under.
+    """
     numbers, mapped = outcome.verdict.numbers, Counter(e.origin for e in known.examples if e.origin)
     record = Provenance(
         profile=known.profile, number=number, bundle=bundle, ledger=known.digest(), day=records.day,
@@ -87,7 +102,7 @@ def seal(records: Records, known: Ledger, outcome: Outcome, number: int, bundle:
 
 
 def store(records: Records, change: Change, profile: str, versions: list[rollout.Version]) -> None:
-    """Write the table, and drop the versions that neither it nor one set aside names any more."""
+    """Write the table, and delete the versions that neither it nor one set aside names any more."""
     rows = json.dumps([asdict(v) for v in versions]).encode()
     change.put(profile, ADAPTER, "state", "00", rows)
     shelved = [v for shelf in every(records, profile) for v in shelf.versions]
@@ -95,7 +110,7 @@ def store(records: Records, change: Change, profile: str, versions: list[rollout
 
 
 def keep_only(change: Change, profile: str, versions: Sequence[rollout.Version]) -> None:
-    """Delete the records of all other versions."""
+    """Delete the records of all versions but these."""
     numbers = {f"{v.number:08x}" for v in versions}
     for purpose, kind, ident in list(change.shelf(profile).records):
         if (purpose, kind) == (ADAPTER, "adapter") and ident not in numbers:
@@ -106,9 +121,12 @@ def settle(  # noqa: PLR0917 - what is kept together
     records: Records, profile: str, after: list[rollout.Version], stepped: Sequence[rollout.Version] = (),
     health: Health | None = None, usage: dict[str, int] | None = None,
 ) -> bool:  # fmt: skip
-    """Keep a table and what was counted beside it, in one transaction; whether what is in use is another now.
+    """Keep a table and what was counted beside it, in one transaction; return whether another version is in use now.
 
-    ``stepped`` are the versions that changed their state, in order: each is an entry in the log.
+    Args:
+        after: the table.
+        stepped: the versions that changed their state, in order: each is an entry in the log.
+        usage: phrase -> how often it was said, to be added to today's counts.
     """
     now, then = rollout.in_use(after), rollout.in_use(records.versions(profile))
     other = (now.number if now else 0) != (then.number if then else 0)
@@ -117,10 +135,12 @@ def settle(  # noqa: PLR0917 - what is kept together
     ]
     if entries and health is not None:
         entries[-1] |= {"lost": round(health.lost), "won": round(health.won)}
+    # A change has one audit entry of its own: the last step, or, without a step, that something was kept.
     kind, last = ("adapter-moved", entries.pop()) if entries else ("put", {"profile": profile, "count": 1})
     with records.vault.change(kind, other, **last) as change:
         for entry in entries:
             change.log(kind, entry, int(records.clock()))
+        # Somebody without any version has no key for them: then only usage is counted.
         if ADAPTER in change.shelf(profile).keys:
             store(records, change, profile, after)
             if health is not None:
@@ -131,12 +151,16 @@ def settle(  # noqa: PLR0917 - what is kept together
 
 
 def move(records: Records, profile: str, changed: rollout.Version) -> bool:
-    """Store one version's new state; whether what is in use changed with it."""
+    """Store one version's new state; return whether another version is in use now."""
     return settle(records, profile, rollout.update(records.versions(profile), changed), [changed])
 
 
 def rollback(records: Records, profile: str) -> str:
-    """Take back what is in use; the version before it, or the base model, takes over. What is in use then."""
+    """Take back the version in use; the one before it, or the base model, takes over. Return what is in use then.
+
+    Raises:
+        RequestError: 409, the base model is in use.
+    """
     used = rollout.in_use(records.versions(profile))
     if used is None:
         raise RequestError(409, "profile", "uses the base model already: there is nothing to take back")
@@ -146,7 +170,7 @@ def rollback(records: Records, profile: str) -> str:
 
 
 def retire(records: Records, profile: str, why: str) -> None:
-    """Remove every version of a person's adapter, beyond recovery, and keep in mind why."""
+    """Delete every version of a person's adapter, beyond recovery, and keep a note why."""
     used = rollout.in_use(records.versions(profile))
     number = used.number if used else 0
     fields: dict[str, int | str] = {"profile": profile, "adapter": number, "why": why}
@@ -157,5 +181,5 @@ def retire(records: Records, profile: str, why: str) -> None:
 
 
 def retirement(records: Records, why: str, number: int) -> bytes:
-    """The note that tells why there is no adapter any more."""
+    """Return the note that tells why there is no adapter any more."""
     return json.dumps(asdict(Retired(why, records.day, number))).encode()

@@ -1,4 +1,4 @@
-"""What the consent ``voice_match`` still lacks to do anything, by person.
+"""Tells what the consent ``voice_match`` still lacks to have an effect, by person.
 
 | state | means |
 | --- | --- |
@@ -30,20 +30,26 @@ Lack = Mapping[str, object]
 
 
 class Voices:
-    """See the module. Remembers whose examples it has looked at: everybody is asked about after every change."""
+    """Looks up what each voice lacks, and remembers it until that person's records change.
+
+    Everybody is asked about after every change, and a look may compute much.
+    """
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
         self._found: dict[str, tuple[bytes, Lack]] = {}
 
     def every(self) -> dict[str, Lack]:
-        """By profile, of who agreed and nobody else: ``examples`` that count of those ``needed``, and the ``state``."""
+        """Return what each voice lacks, by profile, only of people who agreed.
+
+        It is ``examples`` that count of those ``needed``, and the ``state``.
+        """
         profiles = self._learner.vault.profiles()
         self._found = {profile: found for profile, found in self._found.items() if profile in profiles}
         return {profile: lack for profile in profiles if (lack := self.of(profile))}
 
     def of(self, profile: str) -> Lack:
-        """The same of one person; empty without consent."""
+        """Return what one person's voice lacks; empty without consent."""
         if self._learner.consents.allowed(profile, PURPOSE) is None:
             return {}
         root, (then, known) = self._learner.vault.root(profile), self._found.get(profile, (b"", {}))
@@ -61,7 +67,7 @@ class Voices:
 
 
 def _in_use(learner: Learner, profile: str) -> bool:
-    """Whether the version in use has the voice."""
+    """Return whether the version in use can tell this person's voice."""
     used = rollout.in_use(learner.versions(profile))
     if used is None:
         return False
@@ -73,7 +79,7 @@ def _in_use(learner: Learner, profile: str) -> bool:
 
 
 def _counting(learner: Learner, profile: str) -> int:
-    """How many examples a voice would be made from."""
+    """Return how many examples a voice would be made from."""
     known, space, classes = learner.ledger(profile), learner.model.space, learner.model.classes
     if not prototypes.of_base(space, classes, [example.phrase for example in known.examples]):
         return 0  # so that nothing need be computed where somebody has only taught
@@ -82,7 +88,7 @@ def _counting(learner: Learner, profile: str) -> int:
 
 
 def shown(lack: Lack, model: Model) -> dict[str, object]:
-    """What its owner is told: the same, and some phrases, ``such_as`` can be said on purpose for it."""
+    """Return what a voice lacks as its owner is told it, with phrases to be said on purpose for it (``such_as``)."""
     spoken = [phrase for phrase in model.phrases if phrase not in model.wake_words]
     such = [spoken[i] for i in prototypes.of_base(model.space, model.classes, spoken)][:SUCH_AS]
     return {"voice": {**lack, "such_as": such}} if lack else {}

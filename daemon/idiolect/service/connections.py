@@ -1,6 +1,7 @@
-"""What is served beside the control socket: each by its section of the configuration, opened and closed together.
+"""Opens and closes what is served beside the control socket: Wyoming, the handoff, the metrics, the page.
 
-One that cannot be opened is said so and left out: nobody goes deaf because a port for somebody else is taken.
+Goes in: the configuration, each service by its section. One that cannot be opened is logged and left out, so that a
+port that is taken never keeps the daemon from listening.
 """
 
 from __future__ import annotations
@@ -26,35 +27,35 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", bound="Counted")
 
 TCP_GROUP = "idiolect-tcp"
-"""Whose members, the proxies of idiolect-tcp@.service, may connect to what is meant for a network."""
+"""The group whose members, the proxies of idiolect-tcp@.service, may connect to what is meant for a network."""
 METRICS_CLIENTS = 4
-"""Who may ask for numbers at once."""
+"""Clients that may ask for numbers at once."""
 
 
 class Serving(Protocol):
-    """Something that is open between these two."""
+    """Something that can be opened with ``start`` and closed with ``stop``."""
 
     async def start(self) -> None:
-        """Raises ``ListenError``."""
+        """Open it. Raises ``ListenError``."""
 
     async def stop(self) -> None:
-        """Within 300 ms; more than once is well."""
+        """Close it within 300 ms; calling it more than once is allowed."""
 
 
 class Counted(Serving, Protocol):
-    """The same, and it knows how many are there."""
+    """A ``Serving`` that knows how many clients it has."""
 
     @property
     def connected(self) -> int:
-        """Who is served; of what serves one only, whether that is there."""
+        """Return who is served; where only one is, whether that one is there."""
 
 
 class Served(Daemon, Protocol):
-    """What the service offers beside the control API."""
+    """The service, with what it offers beside the control API."""
 
     @property
     def streams(self) -> Hearing:
-        """Ears for what clients send."""
+        """Return the ears for sound that clients send."""
 
 
 class Microphone(Protocol):
@@ -64,13 +65,13 @@ class Microphone(Protocol):
 
 
 class Connections:
-    """All of them, from ``start`` to ``stop``."""
+    """All that the configuration asks for, from ``start`` to ``stop``."""
 
     def __init__(self, daemon: Served, config: Config, microphone: Microphone) -> None:
         self._made: dict[str, Serving] = {}
         self._user, self._program = config.handoff.user, None
         self.clients: dict[str, Callable[[], int]] = {}
-        """How many are connected to what."""
+        """By service, a way to count who is connected to it."""
         if config.wyoming.enabled:
             self._add("wyoming", lambda: _wyoming(daemon, config.wyoming))
         if config.handoff.user:
@@ -92,11 +93,11 @@ class Connections:
 
     @property
     def handoff(self) -> dict[str, object]:
-        """Whom the sound of turns may go to ("": nobody), and whether that program is there."""
+        """Return whom the sound of turns may go to ("": nobody), and whether that program is connected."""
         return {"user": self._user, "connected": bool(self._program and self._program.connected)}
 
     async def start(self) -> None:
-        """Open what the configuration asks for."""
+        """Open what the configuration asks for; log and leave out what cannot be opened."""
         for name, serving in tuple(self._made.items()):
             try:
                 await serving.start()
@@ -105,7 +106,7 @@ class Connections:
                 del self._made[name]
 
     async def stop(self) -> None:
-        """Close them."""
+        """Close everything that is open."""
         for serving in self._made.values():
             await serving.stop()
 

@@ -1,4 +1,8 @@
-"""What `idiolect doctor` asks the running daemon: each check says what was found, and what to do when it is bad."""
+"""The checks of `idiolect doctor` that ask the running daemon: each says what was found, and what to do when it is bad.
+
+Goes in: values that others have read (health, view, sensors). Comes out: findings. Only ``Prober`` starts something, a
+worker that says what confines it; ``state_directory``, and the clock in ``idle``, look at the machine themselves.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ log = logging.getLogger(__name__)
 LOUD_DBFS, QUIET_DBFS = -3.0, -75.0
 """Levels of a block beyond which a microphone is over-driven or as good as dead."""
 PROBED_S = 60.0
-"""How long what a worker said of its confinement holds."""
+"""Seconds that a worker's answer about its confinement holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,12 @@ class Check:
     fix: str = ""
 
     def as_dict(self) -> dict[str, object]:
-        """As the API carries it."""
+        """Return the finding as the API carries it."""
         return {**asdict(self), "ok": self.level == "ok"}
 
 
 def microphone(health: MicrophoneHealth) -> Iterable[Check]:
-    """Is audio coming in, unbroken and at a sensible level?"""
+    """Check that audio is coming in, unbroken and at a sensible level."""
     if health.state != "running":
         level = "warn" if health.state in ("opening", "paused", "ended") else "fail"
         yield Check("microphone", level, f"{health.state}: {health.reason or 'no audio is coming in'}", health.fix)
@@ -66,7 +70,7 @@ def microphone(health: MicrophoneHealth) -> Iterable[Check]:
 
 
 def configuration(now: Mapping[str, object]) -> Iterable[Check]:
-    """Is in force what the files say?"""
+    """Check that what is in force is what the files say."""
     restart = "" if now["state"] == "refused" else "restart"
     fix = f"correct that (sudo idiolect config check shows all), then: sudo systemctl {restart or 'reload'} idiolectd"
     if now["state"] == "in-force":
@@ -76,14 +80,14 @@ def configuration(now: Mapping[str, object]) -> Iterable[Check]:
 
 
 def listening(mode: str, wake_words: Sequence[str], always_on: Sequence[str]) -> Iterable[Check]:
-    """Is there anything to listen for?"""
+    """Check that there is anything to listen for."""
     if mode == "wake" and not wake_words and not always_on:
         fix = "set listening.wake_words or listening.always_on, or listening.mode: always"
         yield Check("listening", "warn", "no wake word is enabled, so no phrase can ever be heard", fix)
 
 
 def state_directory(path: Path) -> Iterable[Check]:
-    """Can state be kept?"""
+    """Check that state can be kept in this directory."""
     if os.access(path, os.W_OK | os.X_OK):
         yield Check("state directory", "ok", str(path))
     else:
@@ -93,7 +97,7 @@ def state_directory(path: Path) -> Iterable[Check]:
 
 
 def idle(wishes: Idle, sensed: Readings, leaving: str) -> Iterable[Check]:
-    """What decides when it learns: power, heat, pressure, memory and disk, hours, and what is heard of a shutdown."""
+    """Check what decides when it learns: power, heat, pressure, memory and disk, hours, and news of a shutdown."""
     power, thermal, pressure, resources = sensed.power, sensed.thermal, sensed.pressure, sensed.resources
     blind = power.has_battery and power.battery_percent is None and power.mains is not True
     fix = "look into /sys/class/power_supply; idle.power: any learns on battery too" if power.trouble else ""
@@ -125,7 +129,7 @@ def _told(name: str, detail: str, trouble: Sequence[str], bad: bool, fix: str) -
 
 
 def earlier_encoder(standing: Mapping[str, Mapping[str, int]]) -> Iterable[Check]:
-    """Does anybody still rest on an encoder that is not the model's own? By person, phrases by their standing."""
+    """Check that nobody still rests on an earlier encoder. ``standing``: by person, how many phrases stand how."""
     for name, detail in (
         ("earlier", "{} still use the earlier model, which costs a second encoder's share of the CPU"),
         ("again", "{} were taught under another encoder, and are not heard with this one"),
@@ -138,7 +142,7 @@ def earlier_encoder(standing: Mapping[str, Mapping[str, int]]) -> Iterable[Check
 
 
 def names(refused: Sequence[str]) -> Iterable[Check]:
-    """Does somebody have a name that was kept before names were held to one rule? Told by id: no name is shown here."""
+    """Check that no name was kept which would be refused today. People are told by id: no name is shown here."""
     if refused:
         detail = f"would be refused today for {', '.join(refused)}, who can be named by that id only"
         fix = "idiolect export ID, agree under another name, idiolect import that copy for it, idiolect erase ID"
@@ -146,9 +150,9 @@ def names(refused: Sequence[str]) -> Iterable[Check]:
 
 
 class Prober:
-    """What confines a worker, asked of one that is started for it (another than that of a round in course).
+    """Asks a worker that it starts for this (not that of a round in course) what confines it.
 
-    That costs half a second of a core, so what it said holds for ``PROBED_S``, whoever asks. Any thread may ask; the
+    That costs half a second of a core, so the answer holds for ``PROBED_S``, whoever asks. Any thread may ask; the
     second to ask waits for the first.
     """
 
@@ -158,7 +162,7 @@ class Prober:
         self._until, self._ended = float("-inf"), False
 
     def layers(self) -> tuple[Layer, ...]:
-        """The layers; empty where no worker starts."""
+        """Return the layers of confinement; empty where no worker starts."""
         with self._turn:
             if self._clock() >= self._until and not self._ended:
                 self._layers = self._probe()
@@ -180,7 +184,7 @@ class Prober:
 
 
 def sandbox(layers: Sequence[Layer]) -> Iterable[Check]:
-    """What confines the training worker."""
+    """Check which layers confine the training worker."""
     if not layers:
         yield Check("sandbox", "fail", "the training worker does not start: nothing is learnt", "see the journal")
         return
@@ -197,7 +201,7 @@ def sandbox(layers: Sequence[Layer]) -> Iterable[Check]:
 
 
 def confinement(found: Confinement) -> Iterable[Check]:
-    """What the unit keeps the daemon from: only then is "nothing leaves the device" the kernel's word."""
+    """Check what the unit keeps the daemon from: only then does the kernel ensure that nothing leaves the device."""
     if found.complete:
         yield Check("confinement", "ok", "no network, no capabilities, no new privileges, system calls filtered")
         return
@@ -212,7 +216,10 @@ def confinement(found: Confinement) -> Iterable[Check]:
 
 
 def swap(found: Swapping) -> Iterable[Check]:
-    """Can what is in memory, keys and sound, get on a disk? In a service that is a fault, as its unit forbids it."""
+    """Check whether what is in memory, keys and sound, can get on a disk.
+
+    In a service that is a fault, as its unit forbids it; elsewhere it is a warning.
+    """
     if found.open:
         where = f" ({', '.join(found.devices)})" if any(found.devices) else ""
         detail = f"swap is on{where}, and what is in memory may get there: {found.open}"
@@ -225,7 +232,7 @@ def swap(found: Swapping) -> Iterable[Check]:
 
 
 def keys(view: View, findings: Sequence[Finding]) -> Iterable[Check]:
-    """Are the keys there, and how well are they kept?"""
+    """Check that the keys are there, and how well they are kept."""
     level = {"released": "ok", "waiting": "warn"}.get(view.state, "fail")
     detail = view.detail if view.released else f"{view.state}: {view.detail}; everybody gets the base model"
     yield Check("keys", level, detail, "" if view.released else view.fix)
@@ -235,7 +242,7 @@ def keys(view: View, findings: Sequence[Finding]) -> Iterable[Check]:
 
 
 def bundle(name: str, version: int, *, signed: bool, lacks: Iterable[Lack] = ()) -> Iterable[Check]:
-    """Which model runs, whether anyone vouches for it, and what it does not bring."""
+    """Tell which model runs, whether it is signed, and what it does not bring."""
     level = "ok" if signed else "warn"
     fix = "" if signed else "an unsigned bundle is meant for development"
     yield Check("bundle", level, f"{name} v{version}, {'signed' if signed else 'unsigned'}", fix)
@@ -243,5 +250,5 @@ def bundle(name: str, version: int, *, signed: bool, lacks: Iterable[Lack] = ())
 
 
 def examine(*checks: Callable[[], Iterable[Check]]) -> list[dict[str, object]]:
-    """Run checks in order."""
+    """Run checks in order and return their findings as the API carries them."""
     return [finding.as_dict() for check in checks for finding in check()]

@@ -1,7 +1,7 @@
-"""Everything that can be measured about the running daemon, gathered when somebody asks (``api.metrics``).
+"""Gathers everything that can be measured about the running daemon, when somebody asks (``api.metrics``).
 
-Most is there to be read. What the vault knows is asked on the keys thread, which a TPM or a round may keep busy: one
-question at a time, and nobody waits for it longer than ASK_S; until it is answered the last answer holds.
+Most of it can be read at once. What the vault knows is asked on the keys thread, which a TPM or a round may keep busy:
+one question at a time, and nobody waits for it longer than ASK_S; until it is answered the last answer holds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FIRST_LOOK = 64
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What only the service knows: ``listening`` is the state, also paused; ``machine`` where /sys is."""
+    """The values that only the service knows: ``listening`` is the state, also paused; ``machine`` where /sys is."""
 
     model: Model
     configuration: str
@@ -49,7 +49,7 @@ class Moment:
 
 
 class Measuring:
-    """See the module. All methods belong to the event loop."""
+    """Gathers the numbers. All methods belong to the event loop."""
 
     def __init__(
         self, inference: Inference, queue: BlockQueue, *, personal: Adapters, windows: IdleScheduler,
@@ -62,10 +62,10 @@ class Measuring:
         self._asking: asyncio.Task[None] | None = None
         self._started = 0.0
         self.clients: dict[str, Callable[[], int]] = {}
-        """Who is connected to what: a name and a way to count them."""
+        """By service, a way to count who is connected to it."""
 
     async def measures(self) -> Measures:
-        """Everything. Never raises."""
+        """Return every number there is. Never raises."""
         heat = await asyncio.to_thread(read_thermal, self._now().machine)
         await self._ask()
         now, tally = self._now(), self._inference.tally
@@ -123,7 +123,7 @@ class Measuring:
 
 
 class _Told:
-    """What the vault tells, read anew only when its log has grown. Belongs to the thread that owns the vault."""
+    """The vault's numbers, read anew only when its log has grown. Belongs to the thread that owns the vault."""
 
     def __init__(self, custody: DeviceKeys) -> None:
         self._custody = custody
@@ -134,7 +134,7 @@ class _Told:
         self._checkpoint: int | None = None
 
     def look(self, learner: Learner, preempted: int) -> Learnt:
-        """As of now."""
+        """Return the vault's numbers now. ``preempted``: how many rounds gave way, which the log does not have."""
         count = learner.vault.audit_head().count
         if count != self._seen:
             for entry in self._fresh(learner, count):
@@ -150,7 +150,7 @@ class _Told:
         )  # fmt: skip
 
     def _fresh(self, learner: Learner, count: int) -> list[Entry]:
-        """Entries of this run that were not counted yet, oldest first."""
+        """Return the entries of this run that were not counted yet, oldest first."""
         if self._seen >= 0:
             return learner.vault.audit_entries(min(count - self._seen, MAX_ENTRIES))
         limit = _FIRST_LOOK

@@ -1,4 +1,8 @@
-"""The pause of listening: releases the microphone, survives a restart, ends by itself where it has an end."""
+"""Keeps the pause of listening: it releases the microphone, survives a restart, and ends by itself where it has an end.
+
+The end is kept as ``host.clock.Stretch``: after a restart it may come late, never early by a clock that leapt. State
+that cannot be read counts as a pause: the microphone stays closed.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,13 @@ LOOK_S = 60.0
 
 
 class Pausing:
-    """Whether listening is paused, and until when. Belongs to the main loop."""
+    """The pause of listening, and its end. Belongs to the main loop."""
 
     def __init__(
         self, capture: Capture, state_dir: Path, changed: Callable[[], None], *,
         now: Callable[[], Moment] = clock.moment,
     ) -> None:  # fmt: skip
-        """``changed`` is called after each pause and resumption, also by the clock."""
+        """Start without a pause. ``changed`` is called after each pause and resumption, also by the clock."""
         self._capture = capture
         self._path = state_dir / PAUSE_FILE
         self._changed, self._now = changed, now
@@ -40,20 +44,20 @@ class Pausing:
 
     @property
     def until(self) -> float | None:
-        """Seconds since the epoch; None while paused without an end."""
+        """Return when the pause ends, in seconds since the epoch; None while paused without an end."""
         return self._stretch.ends(self._now()) if self._stretch else None
 
     def pause(self, seconds: float | None) -> None:
-        """Release the microphone, for so long or until resumed."""
+        """Release the microphone, for so many seconds or until resumed (None)."""
         now = self._now()
         self._set(True, None if seconds is None else Stretch(seconds, now, now))
 
     def resume(self) -> None:
-        """Listen again."""
+        """Open the microphone again and listen."""
         self._set(False, None)
 
     def restore(self) -> None:
-        """As the last run left it; a file that cannot be understood means: paused, to be on the safe side."""
+        """Go on with the pause that the last run left; a file that cannot be understood means: paused, to be safe."""
         now, stretch = self._now(), None
         try:
             state: Any = json.loads(read_capped(self._path, 1024))
@@ -97,7 +101,7 @@ class Pausing:
         self._wait()
 
     def _wait(self) -> None:
-        """Look again when it is over; and before, as the device may sleep meanwhile or learn what time it is."""
+        """Set a timer for the pause's end, and for looks before: the device may sleep meanwhile, or learn the time."""
         if self._timer:
             self._timer.cancel()
         left = LOOK_S if self._stretch is None else min(LOOK_S, self._stretch.left(self._now()))

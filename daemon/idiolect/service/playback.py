@@ -1,8 +1,9 @@
-"""What the box around the daemon tells it, and is told: that it plays something, and how the microphone is.
+"""Keeps whether the box around the daemon plays something, and tells followers of events how the microphone is.
 
-Playback is a lease: a player that crashes must not leave the device hard of hearing, so it ends by itself unless it is
-renewed, and no restart remembers it. While it holds, scores must be higher (``inference.PLAYBACK_MORE``) and nothing is
-learnt of what is heard: ``Inference`` marks it.
+Goes in: the player's word that it plays, for a time, and the state of capture. Comes out: a flag for inference, and
+events. Playback is a lease: a player that crashes must not leave the device hard of hearing, so it ends by itself
+unless it is renewed, and no restart remembers it. While it holds, scores must be higher (``inference.PLAYBACK_MORE``)
+and nothing is learnt of what is heard: ``Inference`` marks it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from idiolect.listening.inference import Inference
 
 
 class Playback:
-    """See the module. ``microphone`` may be called by any one thread, all else belongs to the event loop."""
+    """The lease, and the microphone's last state.
+
+    ``microphone`` may be called by any one thread, all else belongs to the event loop.
+    """
 
     def __init__(self, hub: EventStream, names: Callable[[], str], inference: Inference) -> None:
         self._hub, self._names, self._inference = hub, names, inference
@@ -25,7 +29,7 @@ class Playback:
         self._microphone = ""
 
     def playback(self, seconds: float | None) -> dict[str, object]:
-        """The box plays something, for so many seconds from now at most, or not any more (None)."""
+        """Say that the box plays something, for at most so many seconds from now, or not any more (None)."""
         if self._timer:
             self._timer.cancel()
         self._timer = self._until = None
@@ -38,11 +42,11 @@ class Playback:
         return self.status()
 
     def status(self) -> dict[str, object]:
-        """Whether it plays something, and when that is forgotten (seconds since the epoch)."""
+        """Return whether the box plays something, and when that is forgotten (seconds since the epoch)."""
         return {"active": self._inference.playing, "until": self._until}
 
     def microphone(self, state: str) -> None:
-        """How capture is doing (``values.MicrophoneHealth``): told on when it has changed."""
+        """Publish how capture is doing (``values.MicrophoneHealth``), where that has changed."""
         if state != self._microphone:
             self._microphone = state
             self._publish("microphone", {"state": state})

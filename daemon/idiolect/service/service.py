@@ -8,8 +8,8 @@
 | inference | ``BlockQueue`` -> chain -> ``EventStream`` | when the queue is closed and empty |
 | helper, two at most | what may block for a moment: sensors, prompts | by itself |
 
-Stopping goes the way the data goes: capture, inference, then control, so that the last event is still told. A thread
-that dies of a bug takes the process with it (exit code 70): systemd restarts a dead daemon, nobody a deaf one.
+Threads stop in the order in which data flows: capture, inference, then control, so that the last event is still sent. A
+thread that dies of a bug takes the process with it (exit code 70): systemd restarts a dead process, not a deaf one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 QUEUE_BLOCKS = 25
 """Two seconds of audio: longer than any hiccup that leaves a board usable."""
 STOP_S = 0.4
-"""What each thread gets to end."""
+"""Seconds that each thread gets to end."""
 REFUSED = 78
 """Exit code of a start that comes to the same when it is tried again (EX_CONFIG); the unit does not try."""
 HELPERS = 2
@@ -82,7 +82,7 @@ class Service:
     """One running daemon. ``run`` returns the exit code; the rest is what the control API asks for."""
 
     def __init__(self, start: Start, files: Callable[[], Sequence[Path]], notifier: Notifier) -> None:
-        """``files`` lists what a reload reads."""
+        """Make every part and connect them; start nothing. ``files`` lists what a reload reads."""
         config, ears = start.config, start.ears
         self._settings = Settings(start, files)
         self.hub = EventStream()
@@ -132,7 +132,7 @@ class Service:
     # -- life ---------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; 0 then, 70 when a thread died."""
+        """Serve until SIGTERM or SIGINT; return 0 then, 70 when a thread died."""
         asyncio.run(self._main())
         return self._exit_code
 
@@ -229,7 +229,7 @@ class Service:
         return self._settings.config
 
     def reload(self) -> dict[str, object]:
-        """Read the configuration again; on any error say so and keep the old one. No audio is lost."""
+        """Read the configuration again; on any error keep the old one, and return what is wrong. No audio is lost."""
         self._supervision.reloading()
         try:
             waits = self._reload()
@@ -253,7 +253,7 @@ class Service:
         self._settings.works(self._opened if self._capture.health.state == "running" else None)
 
     def _listen(self, household: Household | None, profile: str, asking: bool, carried: EarlierModel | None) -> None:
-        """What is listened for: the configuration's wishes, what people taught, and a "yes" where one is waited for."""
+        """Tell inference what to listen for: wishes, taught phrases, and a "yes" where one is waited for."""
         base = listening_for(self._config, self._bundle)
         if asking and "yes" in base.classes:
             base = also_always(base, "yes")
@@ -264,7 +264,7 @@ class Service:
         self.streams.listen_for(wish, household, profile, carried)
 
     def _wish(self, profile: str) -> Wish:
-        """What counts in a turn of somebody's, besides what was taught. Called on the thread of the keys."""
+        """Return what counts in a turn of somebody's, besides what was taught. Called on the thread of the keys."""
         return wish_of(self._config, self._bundle, self.personal.profiles, profile)
 
     def _stirred(self) -> None:
@@ -292,28 +292,28 @@ class Service:
         return Condition(self._capture.health, self.proofs.view, self._pausing.active, name, self._settings.trouble())
 
     def _deaf(self) -> str:
-        """Why nobody can be heard, "" when all is well."""
+        """Return why nobody can be heard, "" when all is well."""
         if self._pausing.active:
             return "is released: idiolect resume listening"
         health = self._capture.health
         return "" if health.state == "running" else f"does not run: {health.reason or health.state}"
 
     def config(self) -> dict[str, object]:
-        """The configuration in force."""
+        """Return the configuration in force."""
         return as_dict(self._config)
 
     def origins(self) -> dict[str, object]:
-        """Where each key that is set was set."""
+        """Return for each key that is set, in which file and line."""
         return {key: {"file": place.source, "line": place.line} for key, place in self._config.places.items()}
 
     # -- pausing ------------------------------------------------------------------------------------------------
 
     def pause(self, seconds: float | None) -> None:
-        """Release the microphone, for so long or until resumed."""
+        """Release the microphone, for so many seconds or until resumed (None)."""
         self._pausing.pause(seconds)
 
     def resume(self) -> None:
-        """Listen again."""
+        """Open the microphone again and listen."""
         self._pausing.resume()
 
     def _paused(self) -> None:
@@ -321,7 +321,7 @@ class Service:
         self._supervision.changed()
 
     def _listened(self) -> set[str]:
-        """The bundle's phrases and wake words that are listened for."""
+        """Return the bundle's phrases and wake words that are listened for."""
         wish = self._config.listening
         wakes = self._bundle.wake_words if wish.wake_words == "all" else wish.wake_words
         return {*wakes, *wish.always_on, *(self._bundle.commands if wish.phrases == "all" else wish.phrases)}
@@ -333,7 +333,7 @@ class Service:
     # -- what others ask ----------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, object]:
-        """Everything at a glance."""
+        """Return the state of every part, for `idiolect status`."""
         health, view = self._capture.health, self.proofs.view
         return {
             "version": __version__,
@@ -361,15 +361,15 @@ class Service:
         }
 
     async def devices(self) -> list[dict[str, object]]:
-        """Capture devices; one look is for all who ask meanwhile."""
+        """Return the capture devices; requests that come while the devices are looked up share one answer."""
         return await self._asked_devices.get()
 
     async def _look_for_devices(self) -> list[dict[str, object]]:
-        """Ask libasound, which may take a moment, so it happens aside."""
+        """Ask libasound on a helper thread, as it may take a moment."""
         return [{"name": d.name, "description": d.description} for d in await asyncio.to_thread(list_devices)]
 
     async def doctor(self) -> list[dict[str, object]]:
-        """Findings about the running daemon."""
+        """Return findings about the running daemon, for `idiolect doctor`."""
         return await self._asked_doctor.get()
 
     async def _examine(self) -> list[dict[str, object]]:
@@ -407,7 +407,7 @@ def _warn_of_age(config: Config) -> None:
 
 
 def start(given: Sequence[Path] | None, installed: Callable[[], Sequence[Path]] = installed_files) -> int:
-    """Load the configuration and run; returns the exit code, with every reason on stderr.
+    """Load the configuration and run; return the exit code. Every reason for a failure goes to stderr or the journal.
 
     Without ``given`` files those that are ``installed`` count, listed anew at every reload.
     """
@@ -441,7 +441,7 @@ def start(given: Sequence[Path] | None, installed: Callable[[], Sequence[Path]] 
 
 
 def _complain(error: IdiolectError, *, journal: bool) -> None:
-    """The last words: to the journal as what they are, else as they are."""
+    """Write why the start failed: to the journal as critical messages, else to stderr as text."""
     if not journal:
         print(error, file=sys.stderr)
         return

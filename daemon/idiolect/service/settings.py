@@ -1,4 +1,4 @@
-"""The configuration in force: how it came about, what a reload changes, and what is kept for the next start.
+"""Keeps the configuration in force: how it came about, what a reload changes, and what is kept for the next start.
 
 | state | means |
 | --- | --- |
@@ -6,7 +6,7 @@
 | refused | the last reload was refused, and what was in force before still is |
 | fallback | a start could not use all of the files: some sections are those that worked last (``starting``) |
 
-What is wrong is told by `status`, the status line, the journal and `doctor` until it is mended. Belongs to the main
+What is wrong is shown by `status`, the status line, the journal and `doctor` until it is mended. Belongs to the main
 loop.
 """
 
@@ -29,14 +29,14 @@ _AT_START = (
     "bundle", "control", "wyoming", "metrics", "page", "handoff", "keystore", "people", "trust", "idle.machine",
     "state_dir", "listening.gate",
 )  # fmt: skip
-"""What a start alone takes over. Of `people` only whose Unix users they are."""
+"""Keys that only a start takes over. Of `people` only whose Unix users they are."""
 
 
 class Settings:
-    """See the module."""
+    """The configuration in force, and what is wrong with the files."""
 
     def __init__(self, start: Start, files: Callable[[], Sequence[Path]]) -> None:
-        """``files`` lists what a reload reads."""
+        """Begin with what the start came to. ``files`` lists what a reload reads."""
         self.config = start.config
         self._started, self._ears, self._files = start.config, start.ears, files
         self._fallen = dict(start.fallen)
@@ -49,9 +49,12 @@ class Settings:
     # -- reload -------------------------------------------------------------------------------------------------
 
     def reload(self) -> tuple[str, ...]:
-        """Read the files again and take over what can be: what waits for the next start. Raises ``ConfigError``.
+        """Read the files again and take over what can be; return the names of what waits for the next start.
 
-        Refused is what the next start could not use either, so that nobody learns of it only then.
+        What the next start could not use either is refused now, so that nobody learns of it only then.
+
+        Raises:
+            ConfigError: the files are refused; the configuration in force stays as it is.
         """
         try:
             config = load(self._files())
@@ -80,7 +83,10 @@ class Settings:
     # -- what is kept -------------------------------------------------------------------------------------------
 
     def works(self, heard: Audio | None) -> None:
-        """Keep what is in force for a start that cannot use the files. ``heard`` is that with which sound came in."""
+        """Keep what is in force for a start that cannot use the files.
+
+        ``heard``: the audio section with which sound came in, None where none has.
+        """
         before = self._kept
         if self._fallen:
             return
@@ -101,12 +107,12 @@ class Settings:
     # -- what others ask ----------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, object]:
-        """How the configuration is, for programs."""
+        """Return how the configuration is, for programs."""
         state = "refused" if self._refused else "fallback" if self._fallen else "in-force"
         return {"state": state, "fallen_back": sorted(self._fallen), "text": self.trouble()}
 
     def trouble(self) -> str:
-        """What is wrong with the configuration, "" when nothing is."""
+        """Return the sentence that says what is wrong with the configuration, "" when nothing is."""
         told = []
         if self._refused:
             told.append(f"configuration refused, the old one holds: {reason(ConfigError(self._refused))}")
@@ -118,7 +124,7 @@ class Settings:
 
 
 def _value(config: Config, name: str) -> object:
-    """What a dotted name stands for; of people their Unix users."""
+    """Return the value that a dotted name stands for; for "people" only their Unix users."""
     if name == "people":
         return recognizer.users(config)
     value: object = config
@@ -128,5 +134,5 @@ def _value(config: Config, name: str) -> object:
 
 
 def as_problems(problems: Sequence[Problem]) -> list[Mapping[str, object]]:
-    """Problems as the API carries them."""
+    """Return problems as the API carries them."""
     return [{"file": p.source, "line": p.line, "field": p.field, "message": p.message} for p in problems]

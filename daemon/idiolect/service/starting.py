@@ -1,4 +1,4 @@
-"""How a start gets from the configuration files to ears, and what falls back where these cannot be had.
+"""Gets from the configuration files to parts that listen, and falls back where the files cannot be used.
 
 | what is wrong | what happens |
 | --- | --- |
@@ -8,8 +8,8 @@
 | anything else: YAML, an unknown key, a file, any other section, a key in `trust.keys_dir` | no start |
 | nothing is kept, or that does not start either | no start |
 
-What falls back is what worked on this device (``last_good``), never a default: nobody chose that. A bundle in whose
-place another one serves must pass the same checks with the same keys, and what serves gets no keys of the vault.
+The fallback is what worked on this device (``last_good``), never a default, which nobody chose. A bundle in whose place
+another one serves must pass the same checks with the same keys, and the one that serves gets no keys of the vault.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ears:
-    """What listens: a bundle, the head and encoder made of it, and the wishes of the configuration."""
+    """The parts that listen: a bundle, the head and encoder made of it, and the wishes of the configuration."""
 
     bundle: Bundle
     model: Model
@@ -49,7 +49,7 @@ class Ears:
 
 @dataclass(frozen=True)
 class Start:
-    """``config`` as it is in force; ``fallen`` says of each section that fell back what is wrong with the new one."""
+    """A start's outcome: ``config`` in force; ``fallen`` says for each section that fell back what is wrong with it."""
 
     config: Config
     ears: Ears
@@ -57,9 +57,13 @@ class Start:
 
 
 def begin(load: Callable[[Collection[str]], Config]) -> Start:
-    """Start from the configuration, or from what worked last of it. ``load`` reads it without the named sections.
+    """Start from the configuration, or from what worked last of it.
 
-    Raises ``ConfigError`` or ``BundleError`` for what is wrong with the new one, where nothing may or can fall back.
+    Args:
+        load: reads the configuration without the sections that it is given.
+
+    Raises:
+        ConfigError, BundleError: what is wrong with the new one, where nothing may or can fall back.
     """
     refused: IdiolectError | None = None
     wrong: dict[str, IdiolectError] = {}
@@ -85,7 +89,12 @@ def begin(load: Callable[[Collection[str]], Config]) -> Start:
 
 
 def ears(config: Config, chosen: Chosen[Bundle]) -> Ears:
-    """Everything that listens. Raises ``BundleError``, and ``ConfigError`` for names that the bundle does not have."""
+    """Make everything that listens.
+
+    Raises:
+        BundleError: the bundle is of no use.
+        ConfigError: the configuration names phrases that the bundle does not have.
+    """
     content = chosen.content
     recognizer = Recognizer.from_bundle(content)
     wish = listening_for(config, content)
@@ -95,7 +104,7 @@ def ears(config: Config, chosen: Chosen[Bundle]) -> Ears:
 
 
 def _sections(error: ConfigError) -> dict[str, IdiolectError]:
-    """The sections that hold all the mistakes, each with its own; raises the error where one may not fall back."""
+    """Return the sections that hold all mistakes, each with its own; raise the error where one may not fall back."""
     if any(problem.section not in MAY_FALL_BACK for problem in error.problems):
         raise error
     found = {name: tuple(each for each in error.problems if each.section == name) for name in MAY_FALL_BACK}
@@ -103,7 +112,7 @@ def _sections(error: ConfigError) -> dict[str, IdiolectError]:
 
 
 def _trials(broken: Sequence[str], config: Config, kept: LastGood | None) -> Iterator[tuple[str, ...]]:
-    """Which sections to take from what is kept, in the order in which that is tried; ``broken`` ones in any case."""
+    """Yield which sections to take from what is kept, in the order to be tried; ``broken`` ones in any case."""
     if not broken:
         yield ()
     if kept is None or ("audio" in broken and not kept.heard):

@@ -1,11 +1,11 @@
-"""What systemd hears of the daemon: when it is ready, how it is, and that it lives.
+"""Tells systemd when the daemon is ready, how it is, and that it lives.
 
-READY comes once control serves and the first attempt at the microphone has ended, well or badly: a speaker without a
+READY is sent once control serves and the first attempt at the microphone has ended, well or badly: a speaker without a
 microphone is up, and says what is wrong. STATUS is one sentence without names or phrases.
 
 The watchdog is fed by work and never by a timer: by a block that went through recognition, or, where there is none to
-be had, by a bounded step of the search for the microphone. Either way the word goes through the main loop, so a daemon
-whose capture, recognition or control hangs is not alive.
+be had, by a bounded step of the search for the microphone. Either way the message goes through the main loop, so a
+daemon whose capture, recognition or control hangs sends none and is restarted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from idiolect.trust.device.keys import View
 from idiolect.values import MicrophoneHealth
 
 _FEEDS = 5
-"""How often the watchdog is fed within the time that it allows."""
+"""Times that the watchdog is fed within the time that it allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the status line is made of. ``settings``: what is wrong with the configuration, "" when nothing is."""
+    """The values that the status line shows. ``settings``: what is wrong with the configuration, "" for nothing."""
 
     microphone: MicrophoneHealth
     keys: View
@@ -38,7 +38,7 @@ class Condition:
 
 
 def describe(now: Condition) -> str:
-    """The condition in one line: the worst first, and what to do about it."""
+    """Return the condition in one line: the worst first, and what to do about it."""
     health, parts = now.microphone, []
     if now.settings:
         parts.append(now.settings)
@@ -57,7 +57,7 @@ def describe(now: Condition) -> str:
 
 
 def where(error: BaseException) -> str:
-    """The place in our source that raised it: an exception's text may quote what it choked on."""
+    """Return the place in our source that raised an error; its text may quote private data and is left out."""
     frame = error.__traceback__
     while frame and frame.tb_next:
         frame = frame.tb_next
@@ -77,13 +77,13 @@ class Supervision:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def serving(self) -> None:
-        """Control serves from now on."""
+        """Note that control serves from now on."""
         self._loop = asyncio.get_running_loop()
         self._serving = True
         self.changed()
 
     def changed(self) -> None:
-        """Something that the status line tells of may be different."""
+        """Send the status line anew, after something in it may have changed; say READY at the first chance."""
         now = self._look()
         self._notifier.status(describe(now))
         if self._serving and not self._ready and now.microphone.state != "opening":
@@ -91,33 +91,33 @@ class Supervision:
             self._notifier.ready()
 
     def stirred(self) -> None:
-        """The same from any thread."""
+        """Call ``changed`` soon, from any thread."""
         self._soon(self.changed)
 
     def reloading(self) -> None:
-        """The configuration is read again; ends with ``reloaded``."""
+        """Say that the configuration is read again; ``reloaded`` must follow."""
         self._notifier.reloading()
 
     def reloaded(self) -> None:
-        """Whatever came of it, the daemon goes on."""
+        """Say that the reload has ended, whether it was taken over or refused."""
         self.changed()
         if self._ready:
             self._notifier.ready()
 
     def stopping(self) -> None:
-        """The end has begun: nothing more is told."""
+        """Say that the end has begun, and tell nothing more."""
         self._ending = True
         self._notifier.stopping()
 
     def processed(self) -> None:
-        """A block went through recognition."""
+        """Feed the watchdog: a block went through recognition."""
         now = time.monotonic()
         if now - self._fed >= self._every:
             self._fed = now
             self._soon(self._notifier.alive)
 
     def searching(self) -> None:
-        """A bounded step without a block: that counts unless there is one that recognition leaves lying."""
+        """Feed the watchdog for a bounded step without a block, unless recognition leaves blocks lying in the queue."""
         if self._queue.empty:
             self.processed()
 

@@ -33,7 +33,7 @@ _SPACE_WAIT_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What was really opened: ``rate`` in Hz and ``channels`` as the device gives them, before conversion.
+    """The format of an open source: ``rate`` in Hz and ``channels`` as the device gives them, before conversion.
 
     A ``live`` source goes on whether it is read or not; another one (a file read as fast as possible, a pipe) waits.
     """
@@ -49,19 +49,22 @@ class Source(Protocol):
 
     @property
     def description(self) -> SourceInfo:
-        """What was opened."""
+        """Return the name and the format of what was opened."""
         ...
 
     @property
     def overruns(self) -> int:
-        """How often samples were lost since it was opened because they were not read in time."""
+        """Return how often samples were lost since it was opened because they were not read in time."""
         ...
 
     def read(self) -> Captured | None:
-        """The next block; None when there is none within about 0.25 s and nothing is known to be wrong.
+        """Return the next block; None when there is none within about 0.25 s and nothing is known to be wrong.
 
-        Raises a ``MicrophoneError`` (Absent, Busy, Stalled, Format, ...) when it has to be opened again, and
-        ``SourceEnded`` at the end of a recording. Never returns samples that nobody recorded.
+        It never returns samples that nobody recorded.
+
+        Raises:
+            MicrophoneError: (Absent, Busy, Stalled, Format, ...) it has to be opened again.
+            SourceEnded: at the end of a recording.
         """
         ...
 
@@ -76,11 +79,11 @@ class Buffered(Source, Protocol):
 
     @property
     def ready(self) -> int:
-        """Blocks that were taken from the device already: so many times ``read`` returns at once, and none fails."""
+        """Return how many blocks were taken from the device: so many times ``read`` returns at once, and none fails."""
         ...
 
     def ready_in(self, blocks: int) -> float:
-        """Seconds from now until that many blocks have gathered, or as many as are safe; 0 when one should read."""
+        """Return the seconds until that many blocks have gathered, or as many as are safe; 0 when one should read."""
         ...
 
 
@@ -88,7 +91,7 @@ class BlockQueue:
     """Blocks on their way from one thread to another: when full it forgets the oldest and says so on the next one."""
 
     def __init__(self, capacity: int) -> None:
-        """``capacity`` in blocks, from 1."""
+        """Make an empty queue for ``capacity`` blocks, from 1."""
         self.roused: Callable[[], None] = lambda: None
         """Called on the consumer's thread when it cannot wait any longer: who naps must look up."""
         self._patience = 1
@@ -101,28 +104,28 @@ class BlockQueue:
 
     @property
     def dropped(self) -> int:
-        """Blocks forgotten so far."""
+        """Return how many blocks were forgotten so far."""
         return self._dropped
 
     @property
     def waiting(self) -> int:
-        """Blocks that nobody has taken yet."""
+        """Return how many blocks nobody has taken yet."""
         return len(self._blocks)
 
     @property
     def empty(self) -> bool:
-        """No block waits."""
+        """Return whether no block waits."""
         return not self._blocks
 
     @property
     def finished(self) -> bool:
-        """Nothing is left and nothing more will come."""
+        """Return whether nothing is left and nothing more will come."""
         with self._changed:
             return self._closed and not self._blocks
 
     @property
     def patience(self) -> int:
-        """How many blocks the consumer is content to get at once: 1 is each as soon as it is there. A wish only."""
+        """Return how many blocks at once the consumer would like: 1 is each as soon as it is there. A wish only."""
         return self._patience
 
     @patience.setter
@@ -143,7 +146,7 @@ class BlockQueue:
             self._changed.notify_all()
 
     def get(self, timeout: float) -> Captured | None:
-        """The oldest block, or None after ``timeout`` seconds, or at once when the queue is finished."""
+        """Return the oldest block, or None after ``timeout`` seconds, or at once when the queue is finished."""
         with self._changed:
             self._changed.wait_for(lambda: self._blocks or self._closed, timeout)
             if not self._blocks:
@@ -199,7 +202,7 @@ class Capture:
 
     @property
     def health(self) -> MicrophoneHealth:
-        """How capture is doing. The state leaves "opening" when the first attempt has ended, well or badly."""
+        """Return how capture is doing. The state leaves "opening" when the first attempt has ended, well or badly."""
         return self._health
 
     def stop(self) -> None:
@@ -213,7 +216,7 @@ class Capture:
         self._wake.set()
 
     def resume(self) -> None:
-        """Open the device again."""
+        """Open the device again after a pause."""
         self._paused = False
         self._wake.set()
 
@@ -282,12 +285,12 @@ class Capture:
                 fresh = False
 
     def _undisturbed(self) -> bool:
-        """Whether to go on listening."""
+        """Return whether to go on listening: nobody wants to stop, pause or reopen."""
         self._wake.clear()  # all that it can have been set for is looked at from here on
         return not (self._stopping or self._paused or self._reopen)
 
     def _opened(self, source: Source, block: Captured) -> Captured:
-        """The first block of a source: capture works, again. Marked with what was missed while it did not."""
+        """Report that a source works; return its first block, marked with what was missed while there was none."""
         info = source.description
         reopened = self._health.reopened + self._failed
         self._report(

@@ -1,4 +1,4 @@
-"""Whatever a device or a file gives, as blocks of 1280 samples, 16 kHz, mono, int16.
+"""Converts what a device or a file gives into blocks of 1280 samples, 16 kHz, mono, int16.
 
 Down-mix, gain, resampling and saturation happen here and nowhere else. A DC offset is left alone: the frontend's
 filters start above it. Nothing is ever made up: where samples are missing the stream is cut, what was half-built is
@@ -35,7 +35,13 @@ class AudioConverter:
     """
 
     def __init__(self, rate: int, channels: int, *, channel: Channel = "mix", gain_db: float = 0.0) -> None:
-        """``rate`` in Hz from ``MIN_RATE`` up; ``channel`` "mix" or an index below ``channels``; else ValueError."""
+        """Start a stream; ValueError for arguments that cannot be.
+
+        Args:
+            rate: in Hz, from ``MIN_RATE`` up.
+            channel: "mix", or an index below ``channels``.
+            gain_db: amplification; 0 leaves samples alone.
+        """
         if rate < MIN_RATE or channels < 1 or (channel != "mix" and not 0 <= channel < channels):
             raise ValueError(f"cannot convert channel {channel} of {channels} at {rate} Hz")
         self._rate = rate
@@ -53,7 +59,7 @@ class AudioConverter:
         self._lost = 0
 
     def feed(self, data: bytes) -> list[Captured]:
-        """The blocks that ``data``, whole frames, completes: none, one or more."""
+        """Return the blocks that ``data``, whole frames, completes: none, one or more."""
         frames = np.frombuffer(data, "<i2").reshape(-1, self._channels)
         self._frames += len(frames)
         if self._plain:
@@ -64,7 +70,7 @@ class AudioConverter:
         return self._cut(_saturate(mono))
 
     def flush(self) -> list[Captured]:
-        """The blocks still inside the resampler, at the end of a recording. An unfinished block is dropped."""
+        """Return the blocks still inside the resampler, at the end of a recording. An unfinished block is dropped."""
         if self._resampler is None:
             return []
         return self._cut(_saturate(self._resampler.resample_chunk(np.empty(0, np.float32), last=True)))
@@ -83,7 +89,7 @@ class AudioConverter:
         return lost
 
     def _mono(self, frames: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Down-mixed and amplified, in the scratch buffer: valid until the next call."""
+        """Return frames down-mixed and amplified, in the scratch buffer: valid until the next call."""
         if len(frames) > len(self._scratch):
             self._scratch = np.empty(len(frames), np.float32)
         mono = self._scratch[: len(frames)]
@@ -116,21 +122,21 @@ class AudioConverter:
 
 
 def level_dbfs(samples: NDArray[np.int16]) -> float:
-    """RMS of a block in dB below full scale, from -120 (silence) to 0."""
+    """Return the RMS of a block in dB below full scale, from -120 (silence) to 0."""
     scaled = samples.astype(np.float32) / _FULL_SCALE
     power = float(np.dot(scaled, scaled)) / max(1, len(scaled))
     return max(-120.0, round(10.0 * float(np.log10(power + 1e-12)), 1))
 
 
 def _saturate(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rounded and clipped to int16's range, in place."""
+    """Round and clip to int16's range, in place."""
     np.rint(samples, out=samples)
     np.clip(samples, -32_768, 32_767, out=samples)
     return samples
 
 
 def _resampler(rate: int) -> soxr.ResampleStream:
-    """A float32 mono resampler to 16 kHz: with int16 libsoxr would add dither.
+    """Make a float32 mono resampler to 16 kHz: with int16 libsoxr would add dither.
 
     From 16 kHz up "LQ" (16-bit accurate, flat to 5.8 kHz where the frontend's filters end at 3.8, aliases below
     -100 dB): it holds back 20 ms, "MQ" and "HQ" 40 ms, out of the 250 an event may take. Below, the band is so narrow

@@ -1,10 +1,10 @@
 """The microphone: the one file that talks to ALSA.
 
-What a device is asked for and what it gives are two things: asked for 16 kHz mono, 48 kHz stereo hardware says yes and
-delivers 48 kHz stereo. So the answer is always looked up, the period is chosen again for the rate that was given (one
-wake-up per 80 ms at any rate), and ``AudioConverter`` turns the rest into blocks. Reads never block in ALSA: they poll
-with a time-out, so that a device that is open and silent is noticed. Only whole periods are read: half of one would
-put off the next wake-up, and with it the end of a block.
+A device may say yes and give something else: asked for 16 kHz mono, 48 kHz stereo hardware says yes and delivers 48 kHz
+stereo. So the answer is always looked up, the period is chosen again for the rate that was given (one wake-up per 80 ms
+at any rate), and ``AudioConverter`` turns the rest into blocks. Reads never block in ALSA: they poll with a time-out,
+so that a device that is open and silent is noticed. Only whole periods are read: half of one would put off the next
+wake-up, and with it the end of a block.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def open_source(device: str, *, channel: Channel, gain_db: float) -> Source:
 
 
 def list_devices() -> tuple[Device, ...]:
-    """Every capture PCM that ALSA knows now, as ``arecord -L`` lists them."""
+    """Return every capture PCM that ALSA knows now, as ``arecord -L`` lists them. Raises ``MicrophoneError``."""
     try:
         names = alsaaudio.pcms(alsaaudio.PCM_CAPTURE)
         indexes = alsaaudio.card_indexes()
@@ -120,7 +120,12 @@ class AlsaMicrophone:
         self._frames = 0  # read since it was opened
 
     def read(self) -> Captured | None:
-        """The next block, or None after ``WAIT_S``; raises ``MicrophoneStalled`` after ``STALL_S`` without data."""
+        """Return the next block, or None after ``WAIT_S``.
+
+        Raises:
+            MicrophoneStalled: there was no data for ``STALL_S``.
+            MicrophoneError: ALSA reports a fault.
+        """
         deadline = time.monotonic() + WAIT_S
         try:
             while not self._ready:
@@ -141,11 +146,11 @@ class AlsaMicrophone:
 
     @property
     def ready(self) -> int:
-        """Blocks that wait here, no longer in the device."""
+        """Return how many blocks wait here, no longer in the device."""
         return len(self._ready)
 
     def ready_in(self, blocks: int) -> float:
-        """Seconds until ``blocks`` or as many as are safe are in the device; 0 for fewer than two periods."""
+        """Return the seconds until ``blocks``, or as many as are safe, are in the device; 0 for under two periods."""
         rate = self.description.rate
         frames = min(blocks * BLOCK * rate // SAMPLE_RATE, self._spare) // self._period * self._period
         if not self._started or frames < 2 * self._period:
@@ -154,7 +159,7 @@ class AlsaMicrophone:
         return max(0.0, due - time.monotonic())
 
     def close(self) -> None:
-        """Release the device."""
+        """Release the device for others."""
         self._pcm.close()
 
     def _take(self, held: int) -> None:
@@ -182,7 +187,7 @@ class AlsaMicrophone:
         self._ready.extend(self._converter.feed(data))
 
     def _pace(self) -> float:
-        """How much faster than life samples come: 1 from a device, more from a recording in its place."""
+        """Return how much faster than life samples come: 1 from a device, more from a recording in its place."""
         pace = self._frames / (self.description.rate * max(time.monotonic() - self._opened_at, WAIT_S))
         return pace if pace > _HASTY else 1.0
 
@@ -206,7 +211,7 @@ class AlsaMicrophone:
 
 
 def _negotiate(device: str, channels: int) -> Any:
-    """An open PCM at 16 kHz if the device has it, else at a higher rate, else at what there is."""
+    """Return an open PCM at 16 kHz if the device has it, else at a higher rate, else at what there is."""
     asked = SAMPLE_RATE
     for last in (False, False, True):
         pcm = _open(device, asked, channels)
@@ -235,7 +240,7 @@ def _open(device: str, rate: int, channels: int) -> Any:
 
 
 def _checked(device: str, pcm: Any, channel: Channel) -> SourceInfo:
-    """What the device really gives; ``MicrophoneFormat`` when that cannot be used."""
+    """Return what the device really gives; raise ``MicrophoneFormat`` when that cannot be used."""
     given = pcm.info()
     plug = "plughw:" + device[3:] if device.startswith("hw:") else f"plug:{device}"
     if given["format"] != alsaaudio.PCM_FORMAT_S16_LE:
@@ -271,7 +276,10 @@ _FAULTS: dict[int, tuple[type[MicrophoneError], str, str]] = {
 
 
 def _as_fault(device: str, error: Exception) -> MicrophoneError:
-    """pyalsaaudio gives the text of an errno and the device's name in brackets; the number is found by its text."""
+    """Return the fault that an error of pyalsaaudio means.
+
+    It gives the text of an errno and the device's name in brackets; the number is found by its text.
+    """
     text = str(error).removesuffix(f" [{device}]")
     if text == os.strerror(errno.ENOENT) and _shut_out():
         return MicrophoneError(f"{device}: there are sound cards, and none that may be opened", _GROUP)
@@ -282,13 +290,13 @@ def _as_fault(device: str, error: Exception) -> MicrophoneError:
 
 
 def _shut_out(folder: Path = Path("/dev/snd")) -> bool:
-    """Whether there are cards and all are closed to us: libasound says then that there are none."""
+    """Return whether there are cards and all are closed to us: libasound says then that there are none."""
     controls = list(folder.glob("controlC*"))
     return bool(controls) and not any(os.access(each, os.R_OK | os.W_OK) for each in controls)
 
 
 def _describe(name: str, cards: dict[str, str]) -> str:
-    """Words for a PCM name such as "plughw:CARD=Mic,DEV=0"."""
+    """Return words for a PCM name such as "plughw:CARD=Mic,DEV=0"."""
     kind, _, rest = name.partition(":")
     arguments = dict(part.partition("=")[::2] for part in rest.split(","))
     card = cards.get(arguments.get("CARD", ""), "")

@@ -1,7 +1,8 @@
-"""What the journal hears of the microphone: when it goes, why, and when it is back.
+"""Writes to the journal when the microphone goes, why, and when it is back.
 
-A line each, however often it is tried meanwhile. A device that comes and goes all the time is told of a few times, then
-once every two minutes, with how often it was; how things are in the end is always told.
+Its going and its coming back are one line each, however often the device is tried meanwhile. A device that comes and
+goes all the time is reported a few times, then once every two minutes, with how often it went; how things are in the
+end is always written.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ BURST, EVERY_S = 6, 120.0
 
 
 class Outages:
-    """Belongs to the event loop."""
+    """The outages since the start, and which of them the journal has. Belongs to the event loop."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        """``now`` is in seconds, of a clock that nobody sets."""
+        """Start with all well. ``now`` is in seconds, of a clock that nobody sets."""
         self._now = now
         self._lines, self._filled = float(BURST), now()
         self._health = MicrophoneHealth()
@@ -34,7 +35,7 @@ class Outages:
         self._timer: asyncio.TimerHandle | None = None
 
     def changed(self, health: MicrophoneHealth) -> None:
-        """The microphone's state is another one."""
+        """Take in a new state of the microphone, and write it down when a line may be written."""
         was, self._health = self._health.state, health
         if health.state in DEAF:
             if self._since is None:
@@ -49,12 +50,12 @@ class Outages:
         self._tell()
 
     def close(self) -> None:
-        """Nothing more is told."""
+        """Write nothing more that still waits."""
         if self._timer:
             self._timer.cancel()
 
     def _tell(self) -> None:
-        """Say how it is, where that is another thing than was said last, and as soon as a line may be written."""
+        """Write how it is, where that differs from what was written last, as soon as a line may be written."""
         self.close()
         state = self._health.state if self._since is not None else ""
         if state == self._said:
@@ -72,7 +73,7 @@ class Outages:
             log.info("the microphone is back after %s%s", _spoken(self._back_after), often)
 
     def _wait(self) -> float:
-        """Take leave for a line: 0, or the seconds until there is one."""
+        """Take leave for a line: return 0, or the seconds until there is one."""
         now = self._now()
         self._lines = min(float(BURST), self._lines + (now - self._filled) / EVERY_S)
         self._filled = now
@@ -83,7 +84,7 @@ class Outages:
 
 
 def _spoken(seconds: float) -> str:
-    """ "0.4 s", "12 s", "3 min", "5 h"."""
+    """Return seconds in words: "0.4 s", "12 s", "3 min", "5 h"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     for size, unit in ((3600, "h"), (60, "min")):

@@ -1,4 +1,4 @@
-"""Keeping one known line of a library off standard error, and no other.
+"""Keeps one known line of a library off standard error, and no other.
 
 LiteRT says once per process, when its first interpreter is made, that it made a delegate. It has no setting for that
 (the severity of its log is compiled in), and nobody who reads a journal can use it. Meanwhile standard error goes to
@@ -18,7 +18,7 @@ _STDERR = 2
 
 @contextmanager
 def without(line: bytes = DELEGATE) -> Iterator[None]:
-    """Drop ``line`` from what is written to standard error meanwhile. For a process that has one thread as yet."""
+    """Drop ``line`` from what the block writes to standard error. Only for a process that has one thread as yet."""
     try:
         kept, memory = os.dup(_STDERR), os.memfd_create("stderr", os.MFD_CLOEXEC)
     except OSError:  # without standard error there is nothing to keep clean

@@ -1,4 +1,4 @@
-"""Recordings and pipes in place of a microphone, for development: ``file:PATH[,speed=N]`` and ``fifo:PATH``.
+"""Plays recordings and pipes in place of a microphone, for development: ``file:PATH[,speed=N]`` and ``fifo:PATH``.
 
 A file is 16-bit WAV (mono or more channels, 8 kHz or more) or raw S16_LE, mono, 16 kHz; it is played once. A FIFO
 carries such raw samples; it is opened again when its writer goes away, and paced by its writer.
@@ -48,7 +48,11 @@ class FileSource:
         self._flushed = False
 
     def read(self) -> Captured | None:
-        """The next block when it is due, None when that is more than ``WAIT_S`` away; then ``SourceEnded``."""
+        """Return the next block when it is due, None when that is more than ``WAIT_S`` away.
+
+        Raises:
+            SourceEnded: the recording was played to its end.
+        """
         while not self._ready:
             self._ready.extend(self._convert())
         if self._due is None:
@@ -74,7 +78,7 @@ class FileSource:
         return self._converter.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the recording's file."""
         self._close()
 
 
@@ -97,7 +101,7 @@ class FifoSource:
         self._left_at: float | None = None  # when the last writer went
 
     def read(self) -> Captured | None:
-        """The next block, or None when the writer has none for ``WAIT_S`` or has gone."""
+        """Return the next block, or None when the writer has none for ``WAIT_S`` or has gone."""
         if not self._ready:
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
@@ -130,7 +134,7 @@ class FifoSource:
             raise _unreadable(self._path, error) from error
 
     def close(self) -> None:
-        """Close the pipe."""
+        """Close the pipe, also when it is closed already."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -169,7 +173,7 @@ def _open_wav(reader: wave.Wave_read, close: Callable[[], None]) -> _Opened:
 
 
 def _whole_frames(data: bytes, size: int) -> bytes:
-    """Without the part of a frame at the end of a file that was cut short."""
+    """Return data without the part of a frame at the end of a file that was cut short."""
     return data[: len(data) - len(data) % size]
 
 

@@ -1,4 +1,7 @@
-"""What one person taught, as the stream hears with it: shifts of base phrases, and phrases of their own."""
+"""One person's adapter as the stream hears with it: shifts of base phrases, and phrases of their own.
+
+Only values are in here. ``learning.adapter_file`` reads them from a file, ``household`` hears with them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class Shift:
     vector: NDArray[np.float32]
     evidence: float
     floor: float = 0.0
-    """What a row has to exceed, before the gain: what other people's other words reach."""
+    """The score that a row has to exceed, before the gain: the one that other people's other words reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +59,4 @@ class Adapter:
     voice: NDArray[np.float32] | None = None
     """(D,) of length 1: the direction in which this person differs, with the consent voice_match only."""
     standard: Standard | None = None
-    """By which embeddings are compared with takes; None where there are none."""
+    """The measures by which embeddings are compared with takes; None where there are no takes."""

@@ -1,4 +1,7 @@
-"""What is being said, followed along the takes of the phrases that somebody taught."""
+"""Follows what is being said along the takes of the phrases that somebody taught.
+
+Goes in: each embedding of a turn. Comes out: how surely each phrase was said by now, and whether more of one may come.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ SLOPE = np.float32(60.0)
 HEARD = 64
 """Newest frames (5 s) in which the parts of a phrase are looked for."""
 OWN_LIMIT = np.float32(0.25)
-"""How far a phrase's own limit counts where phrases are compared: one whose takes vary much is not likelier for it."""
+"""Weight of a phrase's own limit where phrases are compared: one whose takes vary much is not likelier for it."""
 
 
 def allowance(clearness: float) -> np.float32:
-    """What a match may cost more where speech stands out from the room by so many dB only."""
+    """Return by how much more a match may cost where speech stands out from the room by so many dB only."""
     return np.float32(np.interp(clearness, CLEARNESS, ALLOWED))
 
 
@@ -33,12 +36,12 @@ CLEARNESS, ALLOWED = (12.0, 24.0, 40.0), (0.30, 0.20, 0.0)
 """Measured on synthetic and real speakers in a quiet room and in a kitchen: nine in ten utterances of a phrase cost no
 more, at 10, 20 and 40 dB, while sentences of other people cost 0.4 and more in any of them."""
 FAVOURED, FAVOUR = (6.0, 12.0), 10.0
-"""Of two phrases that were both heard the longer one was said: a word inside of it is a good match, too. So a phrase
+"""When two phrases were both heard, the longer one was said: a word inside it is a good match, too. So a phrase
 that was matched from begin to end is given up to FAVOUR log-odds more, by the frames of its takes."""
 
 
 LENT = 0.11
-"""What a match with a phrase of somebody else's may cost more, less what its window scores above its threshold, in
+"""Cost that a match with a phrase of somebody else's may have more, less what its window scores above its threshold, in
 cosine: windows know other voices better than takes do. Measured on 8 who teach and 22 others who say it, none of whom
 `scripts/evaluate` hears by default: at 0.07, 0.11 and 0.15 the others are heard in 76, 78 and 81 of 100 phrases, and in
 a turn 1, 1 and 3 of 200 sentences are taken for one."""
@@ -55,9 +58,11 @@ class Aligned:
     """
 
     def __init__(self, taught: Sequence[Taught], columns: Sequence[int], standard: Standard, *, lent: int = 0) -> None:
-        """``columns``: of the household's classes, for each phrase; one that several people taught is one phrase.
+        """Start with nothing said.
 
-        The last ``lent`` ones are other people's: what is said goes along with them as a whole or not at all.
+        Args:
+            columns: of the household's classes, for each phrase; one that several people taught is one phrase.
+            lent: the last so many are other people's: what is said goes along with them as a whole or not at all.
         """
         unique, self._places = np.unique(np.array(columns, np.intp), return_inverse=True)
         self.columns: NDArray[np.intp] = unique
@@ -71,19 +76,19 @@ class Aligned:
         self._heard: deque[NDArray[np.float32]] = deque(maxlen=HEARD)
         others = np.arange(len(taught)) >= len(taught) - lent
         self.whole: NDArray[np.intp] = np.unique(np.array(columns, np.intp)[others])
-        """Their classes."""
+        """Classes of these phrases of other people."""
         self._lent = np.isin(unique, self.whole)
         self._aligner = Aligner(Takes([t.takes for t in taught]), others if lent else None)
         self.reset()
 
     def _best_of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The highest value of each phrase, whoever taught it."""
+        """Return the highest value of each phrase, whoever taught it."""
         best = np.full(len(self.columns), -np.inf, np.float32)
         np.maximum.at(best, self._places, values)
         return best
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget what was said before."""
         self._heard.clear()
         self._aligner.reset()
         nothing = np.full(len(self.columns), -np.inf, np.float32)
@@ -96,7 +101,7 @@ class Aligned:
         self._paused = False
 
     def unevenness(self, column: int) -> float:
-        """By how much the worst part of the phrase of this class was said less well than all of it.
+        """Return by how much the worst part of the phrase of this class was said less well than all of it.
 
         0 where there was a pause in it, as the part behind that is heard worse, and of what somebody else taught.
         """
@@ -123,7 +128,7 @@ class Aligned:
         self, embedding: NDArray[np.float32], clearness: float, windows: NDArray[np.float32] | None = None, *,
         fresh: bool = True,
     ) -> NDArray[np.float32]:  # fmt: skip
-        """Take the next embedding, (96,); the score of each phrase, (phrases,), 0..1, at its limit 0.5.
+        """Take the next embedding, (96,); return the score of each phrase, (phrases,), 0..1, at its limit 0.5.
 
         A match ends with one embedding and not with its neighbours, so each score stands for two steps.
 
@@ -151,7 +156,7 @@ class Aligned:
         return (1.0 / (1.0 + np.exp(np.minimum(-self.odds, 30.0)))).astype(np.float32)
 
     def _by_windows(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Log-odds of other people's phrases by the best of the last windows."""
+        """Return log-odds of other people's phrases by the best of the last windows."""
         self._windows = np.roll(self._windows, 1, axis=0)
         self._windows[0] = np.clip(windows, 1e-6, 1.0 - 1e-6)
         best = self._windows.max(0)

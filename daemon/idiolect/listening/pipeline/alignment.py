@@ -38,14 +38,14 @@ SHORTEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Standard:
-    """What makes embeddings comparable, float32 (96,) each: the mean and the spread of other people's."""
+    """The measures that make embeddings comparable, float32 (96,) each: the mean and the spread of other people's."""
 
     mean: NDArray[np.float32]
     spread: NDArray[np.float32]
 
     @classmethod
     def of(cls, embeddings: NDArray[np.floating]) -> Standard:
-        """Measure embeddings (..., 96), in double precision so that every machine finds the same."""
+        """Return the measures of embeddings (..., 96), in double precision so that every machine finds the same."""
         rows = np.asarray(embeddings, np.float64).reshape(-1, EMBEDDING)
         if not len(rows):
             return cls(np.zeros(EMBEDDING, np.float32), np.ones(EMBEDDING, np.float32))
@@ -53,12 +53,12 @@ class Standard:
         return cls(rows.mean(0).astype("<f2").astype(np.float32), spread.astype("<f2").astype(np.float32))
 
     def frames(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Embeddings (..., 96), standardised and of length 1."""
+        """Return embeddings (..., 96), standardised and of length 1."""
         return unit((np.asarray(embeddings, np.float32) - self.mean) / self.spread)
 
 
 def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
-    """The embeddings of an utterance of ``length`` blocks in an example (18, 96) that ends two blocks behind it.
+    """Return the embeddings of an utterance of ``length`` blocks in an example (18, 96) that ends two blocks behind it.
 
     The first two blocks of an utterance are left out: their embeddings are of what was before it. A longer utterance
     than a window was squeezed into one, and is drawn out again as far as speech needs to get through it.
@@ -69,7 +69,7 @@ def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
 
 
 def most_frames(length: int) -> int:
-    """How many frames the take of an utterance of ``length`` blocks has at most.
+    """Return how many frames the take of an utterance of ``length`` blocks has at most.
 
     With two of them for three blocks it may be said by a third more slowly than it was taught.
     """
@@ -77,7 +77,7 @@ def most_frames(length: int) -> int:
 
 
 def _drawn_out(frames: NDArray[np.floating], count: int) -> NDArray[np.floating]:
-    """As many frames in the place of these, each between two of them."""
+    """Return ``count`` frames in the place of these, each interpolated between two of them."""
     if count == len(frames):
         return frames
     place = np.linspace(0.0, len(frames) - 1.0, count)
@@ -91,7 +91,7 @@ class Takes:
     """The takes of several phrases, laid out for matching them all at once."""
 
     def __init__(self, phrases: Sequence[Sequence[NDArray[Any]]]) -> None:
-        """``phrases``: for each its takes, (frames, 96) of any length in space, SHORTEST frames or more."""
+        """Lay the takes out. ``phrases``: for each its takes, (frames, 96) of any scale, of SHORTEST frames or more."""
         takes = [take for each in phrases for take in each]
         longest = max(len(take) for take in takes)
         starts = np.cumsum([0, *(len(take) for take in takes[:-1])])
@@ -115,14 +115,14 @@ class Takes:
         self.steps = (np.arange(longest) + 1).astype(np.float32)
 
     def by_phrase(self, matches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The cost of each phrase, (..., phrases), of matches (..., takes, longest) that end now."""
+        """Return the cost of each phrase, (..., phrases), of matches (..., takes, longest) that end now."""
         ends = matches[..., np.arange(len(self.lengths)), self.lengths - 1] / self.lengths
         total = np.add.reduceat(np.minimum(ends, 2.0), self.first, axis=-1)
         return (total / self.count).astype(np.float32)
 
 
 def step(last: NDArray[np.float32], before: NDArray[np.float32], costs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Matches (..., frames of a take) after one more embedding, from those of the two steps before it."""
+    """Return matches (..., frames of a take) after one more embedding, from those of the two steps before it."""
     now = np.full(last.shape, NEVER, np.float32)
     now[..., 0] = costs[..., 0]
     now[..., 1:] = np.minimum(last[..., :-1], before[..., :-1] + PENALTY) + costs[..., 1:]
@@ -135,20 +135,20 @@ class Aligner:
     """Follows a stream along all takes. ``reset`` where nothing said before counts."""
 
     def __init__(self, takes: Takes, early: NDArray[np.bool_] | None = None) -> None:
-        """``early``, (phrases,): those of which a match may begin only with what is being said."""
+        """Start with no match begun. ``early``, (phrases,): those whose match may begin only when speech does."""
         self._takes = takes
         self._early = np.flatnonzero(early[takes.of]) if early is not None else np.zeros(0, np.intp)
         self.reset()
 
     def reset(self) -> None:
-        """Forget all embeddings."""
+        """Forget all embeddings, so that no match has begun."""
         self._last = np.full(self._takes.index.shape, NEVER, np.float32)
         self._before = self._last.copy()
 
     def push(self, frame: NDArray[np.float32], *, fresh: bool = True) -> NDArray[np.float32]:
-        """Take the next frame, (96,) of length 1; the cost of each phrase's best match that ends with it, (phrases,).
+        """Take the next frame, (96,) of length 1; return the cost of each phrase's best match that ends now.
 
-        ``fresh``: whether somebody has only begun to speak.
+        ``fresh``: whether somebody has only begun to speak. The costs are (phrases,).
         """
         costs = 1.0 - frame @ self._takes.frames
         self._before, self._last = self._last, step(self._last, self._before, costs[self._takes.index])
@@ -157,11 +157,11 @@ class Aligner:
         return self._takes.by_phrase(self._last)
 
     def begun(self) -> NDArray[np.float32]:
-        """What it costs each phrase, (phrases,), that what is being said is its beginning, by its best take."""
+        """Return the cost, (phrases,), of what is being said as the beginning of each phrase, by its best take."""
         return self._least(self._takes.begun)
 
     def inside(self) -> NDArray[np.float32]:
-        """What it costs each phrase, (phrases,), that what is being said is some part of it, by its best take."""
+        """Return the cost, (phrases,), of what is being said as some part of each phrase, by its best take."""
         return self._least(self._takes.inside)
 
     def _least(self, where: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -173,14 +173,14 @@ class Aligner:
 
 
 def unit(frames: NDArray[Any]) -> NDArray[np.float32]:
-    """The same frames (..., 96), each of length 1."""
+    """Return frames (..., 96) scaled to length 1."""
     x: NDArray[np.float32] = np.array(frames, np.float32)
     x /= np.sqrt((x * x).sum(-1, keepdims=True)) + np.float32(1e-9)
     return x
 
 
 def costs(phrases: Sequence[Sequence[NDArray[Any]]], heard: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The least cost of each phrase anywhere in what was heard, (..., n, 96) of length 1: (..., phrases)."""
+    """Return the least cost of each phrase anywhere in what was heard, (..., n, 96) of length 1: (..., phrases)."""
     takes = Takes(phrases)
     several = heard.reshape(-1, *heard.shape[-2:])
     found = [_least_of(takes, several[i : i + _TOGETHER]) for i in range(0, len(several), _TOGETHER)]

@@ -41,32 +41,32 @@ class Chain:
 
     @property
     def position(self) -> int:
-        """The sample behind the newest block's last."""
+        """Return the sample behind the newest block's last."""
         return self._hearing.position
 
     @property
     def last_speech(self) -> int:
-        """Position behind the newest block in which somebody seemed to speak: a few in a row, not just any sound."""
+        """Return the position behind the newest block in which somebody seemed to speak: a few in a row count."""
         return self._hearing.last_speech
 
     @property
     def profile(self) -> str:
-        """Who is taken to speak: between turns, or where nobody's voice is known, whom ``address`` named."""
+        """Return who is taken to speak: between turns, or where no voice is known, whom ``address`` named."""
         return self._hearing.profile
 
     @property
     def state(self) -> State:
-        """Whether a turn is open."""
+        """Return where the conversation stands: whether a turn is open, and whether it needs one."""
         return self._hearing.decoder.state
 
     @property
     def awake(self) -> bool:
-        """Whether the encoder is running, that is, whether there is sound."""
+        """Return whether the encoder is running, that is, whether there is sound."""
         return self._awake
 
     @property
     def runtime(self) -> str:
-        """The TFLite runtime in use."""
+        """Return the name of the TFLite runtime in use."""
         return self._encoder.runtime
 
     def listen_for(
@@ -88,11 +88,11 @@ class Chain:
         self._hearing.demand(more)
 
     def knows(self, phrase: str) -> bool:
-        """Whether a phrase is the bundle's, and not one that somebody taught."""
+        """Return whether a phrase is the bundle's, and not one that somebody taught."""
         return self._hearing.knows(phrase)
 
     def recent(self, count: int) -> NDArray[np.float32] | None:
-        """The newest embeddings, (count, 96); None when there are not so many yet."""
+        """Return the newest embeddings, (count, 96); None when there are not so many yet."""
         return self._hearing.recent(count)
 
     def reset(self, *, same_room: bool = False) -> None:
@@ -128,7 +128,7 @@ class Chain:
         return [step.detection for step in steps if step.detection]
 
     def steps(self, samples: NDArray[np.int16]) -> list[Step]:
-        """Like ``process``, with what every processed block brought (none for a block skipped in silence)."""
+        """Take samples as ``process`` does; return what each processed block brought (one skipped in silence: none)."""
         if not self._filled and len(samples) == BLOCK:  # what a microphone brings: no copies
             return self._block(samples)
         steps: list[Step] = []

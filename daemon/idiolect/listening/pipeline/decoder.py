@@ -47,7 +47,7 @@ UTTERANCE_LEAST = 3
 
 
 class State(Enum):
-    """Where in a conversation the decoder is."""
+    """The places in a conversation where the decoder can be."""
 
     IDLE = "idle"
     """Waiting for a wake word; only always-on phrases count besides."""
@@ -58,7 +58,7 @@ class State(Enum):
 
 
 class Signal(Enum):
-    """What can happen to a conversation."""
+    """The things that can happen to a conversation."""
 
     WAKE = "wake"
     PHRASE = "phrase"
@@ -82,33 +82,33 @@ TURNS: dict[tuple[State, Signal], tuple[State, EventKind | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What scores must reach, each (classes,), 0..1: at any time, and in a turn."""
+    """Scores that must be reached, each (classes,), 0..1: at any time, and in a turn."""
 
     free: NDArray[np.float32]
     turn: NDArray[np.float32]
 
 
 def raised(thresholds: NDArray[np.floating], by: float) -> NDArray[np.float32]:
-    """Thresholds with ``by`` more in log-odds, so that none reaches 0 or 1; a 1 is no phrase's, and stays."""
+    """Return thresholds with ``by`` more in log-odds, so that none reaches 0 or 1; a 1 is no phrase's, and stays."""
     odds = thresholds / np.maximum(1.0 - thresholds, 1e-7) * np.exp(by)
     return np.where(thresholds < 1.0, odds / (1.0 + odds), thresholds).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """What is listened for. ``classes`` are those of the head, in order; all masks and thresholds follow it."""
+    """The classes listened for: masks and thresholds in the order of ``classes``, which begin with the head's."""
 
     classes: tuple[str, ...]
     wake: NDArray[np.bool_]
-    """Which classes are enabled wake words."""
+    """True for classes that are enabled wake words."""
     phrases: NDArray[np.bool_]
-    """Which classes are enabled phrases."""
+    """True for classes that are enabled phrases."""
     always_on: NDArray[np.bool_]
-    """Which enabled phrases need no wake word."""
+    """True for enabled phrases that need no wake word."""
     thresholds: NDArray[np.float32]
     """Per class, 0..1; for classes that are no phrase the value is never looked at."""
     turn_thresholds: NDArray[np.float32]
-    """The same for a turn, in which somebody is known to speak to us: lower, as a miss costs more than a slip."""
+    """Per class in a turn, in which somebody is known to speak to us: lower, as a miss costs more than a slip."""
     mode: State = State.IDLE
     """Where a conversation rests: ``IDLE`` or ``OPEN``."""
     timeout: int = 75
@@ -134,7 +134,7 @@ class Peaks:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all scores and all reports."""
         self._recent[:] = 0.0
         self._scores = self._recent[0]
         self._best: Peak | None = None
@@ -144,7 +144,7 @@ class Peaks:
         self._high[:] = False
 
     def hold(self, limits: Thresholds) -> None:
-        """Let phrases be reported again below half of these."""
+        """Let phrases be reported again below half of these thresholds."""
         self._release = np.minimum(limits.free, limits.turn) * RELEASE
 
     def push(
@@ -170,23 +170,23 @@ class Peaks:
         return self._report()
 
     def over(self, eligible: NDArray[np.bool_], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which classes have reached their thresholds with the newest step and may be reported."""
+        """Return which classes have reached their thresholds with the newest step and may be reported."""
         reached: NDArray[np.bool_] = self._scores >= thresholds
         return reached & self.may(eligible)
 
     def may(self, eligible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of these classes have not just been reported."""
+        """Return which of these classes have not just been reported."""
         free: NDArray[np.bool_] = eligible & ~self._high & (self._until <= self._step)
         return free
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """Smoothed, (classes,)."""
+        """Return the smoothed posteriors, (classes,)."""
         scores: NDArray[np.float32] = self._scores
         return scores
 
     def pass_over(self, posteriors: NDArray[np.float32]) -> None:
-        """Take one step's posteriors of what is not to be reported, nor what is left of it afterwards."""
+        """Take one step's posteriors and report nothing: a phrase that is up now counts only after it has fallen."""
         self._step += 1
         self._recent[self._step % SMOOTHING] = posteriors
         self._scores = self._recent.mean(axis=0)
@@ -239,7 +239,7 @@ class Decoder:
         self.reset()
 
     def serve(self, profile: str, more: float = 0.0, also: str | None = None) -> None:
-        """Hold on to the thresholds of who speaks from now on, raised by ``more`` log-odds; an open turn goes on.
+        """Use the thresholds of who speaks from now on, raised by ``more`` log-odds; an open turn goes on.
 
         Where ``also`` is heard beside ``profile``, each phrase has the lower of their two. What needs no wake word is
         not raised: that is what one says to a box that plays something.
@@ -267,10 +267,10 @@ class Decoder:
         self._peaks.take_over(before._peaks, same)
 
     def reset(self, position: int = 0, *, cut: int = 0) -> None:
-        """Back to rest at ``position``, as after broken audio: no event may rest on what was heard before.
+        """Go back to rest at ``position``, as after broken audio: no event may rest on what was heard before.
 
-        With ``cut`` sound is missing there: of what is being said only the end is heard, and no event is made of
-        that. It is over with the next pause, and after so many blocks at the latest.
+        With ``cut`` sound is missing there: of what is being said only the end is heard, and no event is made of that.
+        It is over with the next pause, and after so many blocks at the latest.
         """
         self.state = self._l.mode
         self._cut = cut
@@ -385,21 +385,21 @@ class Decoder:
 
     @property
     def timeout(self) -> int:
-        """Samples that a turn lasts."""
+        """Return how many samples a turn lasts."""
         return self._l.timeout * BLOCK
 
     @property
     def utterance(self) -> tuple[int, int]:
-        """Sample positions of the current or last utterance: its first and one behind its last active block."""
+        """Return the samples where the current or last utterance begins and, behind its last active block, ends."""
         return self._start, self._end
 
     def ending(self, *, weigh: bool = False) -> bool:
-        """Whether the next silent block ends an utterance that has had no event, or is to be settled on."""
+        """Return whether the next silent block ends an utterance that has had no event, or is to be settled on."""
         last = self._l.pause if weigh and self.state is State.TURN else self._gap
         return self._quiet == last - 1 and not self._answered
 
     def _pass_over(self, posteriors: NDArray[np.float32], position: int) -> None:
-        """A step of what was cut: heard, and not told."""
+        """Take a step of what was cut: it is heard, and not told."""
         self._peaks.pass_over(posteriors)
         self._cut = 0 if self._quiet >= UTTERANCE_GAP else self._cut - 1
         self._answered, self._active, self._start = True, 0, position
@@ -451,5 +451,5 @@ class Decoder:
 
 
 def blocks(seconds: float) -> int:
-    """Whole blocks in a span of time, at least one."""
+    """Return the whole blocks in a span of time, at least one."""
     return max(1, round(seconds * SAMPLE_RATE / BLOCK))

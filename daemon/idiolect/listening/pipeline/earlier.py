@@ -1,8 +1,8 @@
-"""An earlier encoder beside the stream's own, for phrases that were taught with it and by nobody anew.
+"""Runs an earlier encoder beside the stream's own, for phrases that were taught with it and by nobody anew.
 
 It gets the very frames that the stream's own encoder gets, at the same steps: the gate, its replays, gaps and naps hold
-for both. What comes of it are scores of those phrases, which stand beside all other scores in front of the one decoder:
-so an utterance has one event, and a phrase one way to be spoken in a turn, whoever heard it. Everything else is the
+for both. Scores of those phrases come out, and stand beside all other scores in front of the one decoder: so an
+utterance has one event, and a phrase one way to be spoken in a turn, whichever model heard it. Everything else is the
 stream's own.
 """
 
@@ -37,11 +37,11 @@ class EarlierModel:
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """What is listened for with it."""
+        """Return the phrases that are listened for with it."""
         return self.household.taught
 
     def number(self, profile: str, phrase: str) -> int:
-        """The version of the adapter by which ``profile`` is heard with it to say ``phrase``, 0 for none."""
+        """Return the version of the adapter by which ``profile`` is heard with it to say ``phrase``, 0 for none."""
         adapter = self.household.adapters.get(profile)
         return adapter.number if adapter and any(taught.name == phrase for taught in adapter.taught) else 0
 
@@ -50,7 +50,12 @@ class Beside:
     """One stream through an earlier model."""
 
     def __init__(self, carried: EarlierModel, *, keep: int, settle: int) -> None:
-        """``keep`` embeddings are remembered; in the first ``settle`` steps of joining a stream nothing is heard."""
+        """Join a stream with this model.
+
+        Args:
+            keep: embeddings that are remembered.
+            settle: steps after joining in which nothing is heard.
+        """
         self._encoder = carried.encoder
         self._scorer = Scorer(carried.head)
         self._embeddings: deque[NDArray[np.float32]] = deque(maxlen=keep)
@@ -59,12 +64,12 @@ class Beside:
         self.carried = carried
 
     def serves(self, carried: EarlierModel) -> bool:
-        """Whether this stream can go on for ``carried``, the encoder being the same."""
+        """Return whether this stream can go on for ``carried``, the encoder being the same."""
         return carried.encoder is self._encoder
 
     @property
     def carried(self) -> EarlierModel:
-        """For whom it listens, and for what."""
+        """Return the model with which it listens, and for whom."""
         return self._carried
 
     @carried.setter
@@ -75,7 +80,7 @@ class Beside:
         self._taught = slice(base, base + len(carried.phrases))
 
     def reset(self) -> None:
-        """Forget all audio."""
+        """Forget all audio that it was given."""
         self._encoder.reset()
         self._scorer.reset()
         self._embeddings.clear()
@@ -87,9 +92,9 @@ class Beside:
         self._unsettled = max(0, self._unsettled - 1)
 
     def scores(self, profile: str, also: str | None = None, *, attentive: bool) -> NDArray[np.float32]:
-        """How surely ``profile``, or ``also``, just said each of the phrases, (phrases,). Once a step.
+        """Return how surely ``profile``, or ``also``, just said each of the phrases, (phrases,).
 
-        0 while none may come.
+        All are 0 while none may come. To be called once a step.
         """
         known = [each for each in (profile, also) if each in self._carried.household.adapters]
         self._scorer.profile = known[0] if known else GUEST
@@ -101,7 +106,12 @@ class Beside:
     def whole(
         self, length: int, newest: int, resample: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     ) -> NDArray[np.float32] | None:
-        """The same for ``length`` embeddings, ``newest`` before the last, as one window; None without so many."""
+        """Return the phrases' scores for an utterance resampled to one window; None without so many embeddings.
+
+        Args:
+            length: embeddings of the utterance.
+            newest: embeddings that came after it.
+        """
         every = list(self._embeddings)
         if len(every) < length + newest or self._unsettled:
             return None

@@ -22,7 +22,11 @@ _OUTPUT_SHAPE = (1, EMBEDDING)
 
 
 def _load(runtime: str) -> tuple[Any, str]:
-    """The interpreter class and its name; ``runtime`` is "litert", "tflite" or "auto" (LiteRT where installed)."""
+    """Return the interpreter class and its name.
+
+    Args:
+        runtime: "litert", "tflite" or "auto" (LiteRT where installed).
+    """
     if runtime in ("auto", "litert"):
         try:
             from ai_edge_litert.interpreter import Interpreter
@@ -41,7 +45,7 @@ class Embedder(Protocol):
 
     @property
     def runtime(self) -> str:
-        """The TFLite runtime in use."""
+        """Return the name of the TFLite runtime in use."""
 
     def reset(self) -> None:
         """Start a new stream, preceded by digital silence."""

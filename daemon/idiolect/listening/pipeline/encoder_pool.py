@@ -1,8 +1,8 @@
-"""A few encoders for many streams: who has not had his turn lately lends his to who comes.
+"""Lends a few encoders to many streams: the stream that has not stepped for longest gives its encoder up.
 
 The graph's state lies inside it and cannot be taken out, 0.8 MiB for each interpreter. But an embedding depends on 76
 frames only, 68 of them before its own block (``encoder``), so a stream that keeps the features of its last nine blocks
-(9 KiB) can bring any encoder into the very state that one of its own would have: by replaying them. What comes out is
+(9 KiB) can bring any encoder into the very state that one of its own would have: by replaying them. The embeddings are
 the same to the bit, and a stream that finds its encoder as it left it pays nothing.
 
 All streams of a pool belong to one thread.
@@ -29,26 +29,32 @@ class EncoderPool:
     """Encoders of one model, made when they are first needed."""
 
     def __init__(self, model: bytes, size: int = SIZE, *, name: str = "encoder.tflite") -> None:
-        """``model`` is the .tflite file, ``name`` what it is called in errors; ``size`` 1 or more."""
+        """Make a pool without encoders yet.
+
+        Args:
+            model: the .tflite file.
+            size: encoders at most, 1 or more.
+            name: what the file is called in errors.
+        """
         self._model, self._size, self._name = model, size, name
         self._lent: OrderedDict[PooledEncoder, Encoder] = OrderedDict()  # who used his longest ago comes first
         self._free: list[Encoder] = []
         self.switches = 0
-        """How often an encoder went from one stream to another, or to its first."""
+        """Times that an encoder went from one stream to another, or to its first."""
         self.steps = 0
-        """What encoders had to do: blocks, and those that were replayed."""
+        """Steps that encoders have done: blocks, and those that were replayed."""
 
     @property
     def made(self) -> int:
-        """Encoders that there are."""
+        """Return how many encoders there are."""
         return len(self._lent) + len(self._free)
 
     def stream(self) -> PooledEncoder:
-        """A new stream, preceded by digital silence. ``BundleError`` when the model is damaged."""
+        """Return a new stream, preceded by digital silence. ``BundleError`` when the model is damaged."""
         return PooledEncoder(self, *self._kind())
 
     def lend(self, stream: PooledEncoder) -> tuple[Encoder, bool]:
-        """An encoder for ``stream``, and whether it is still in the state in which that left it."""
+        """Return an encoder for ``stream``, and whether it is still in the state in which that left it."""
         if stream in self._lent:
             self._lent.move_to_end(stream)
             return self._lent[stream], True
@@ -63,13 +69,13 @@ class EncoderPool:
         return encoder, False
 
     def give_back(self, stream: PooledEncoder) -> None:
-        """``stream`` has no use for an encoder until it steps again."""
+        """Take back the encoder of ``stream``, which needs none until it steps again."""
         encoder = self._lent.pop(stream, None)
         if encoder is not None:
             self._free.append(encoder)
 
     def _kind(self) -> tuple[str, bool]:
-        """Runtime and quantization: known once there is one."""
+        """Return runtime and quantization; make the first encoder where there is none to ask."""
         if not self.made:
             self._free.append(Encoder(self._model, name=self._name))
         one = self._free[0] if self._free else next(iter(self._lent.values()))
@@ -77,7 +83,7 @@ class EncoderPool:
 
 
 class PooledEncoder:
-    """One audio stream through whichever encoder of the pool it gets: see ``encoder.Encoder``."""
+    """One audio stream through whichever encoder of the pool it gets; an ``Embedder`` like ``encoder.Encoder``."""
 
     def __init__(self, pool: EncoderPool, runtime: str, quantized: bool) -> None:
         self._pool = pool

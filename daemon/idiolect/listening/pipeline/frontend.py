@@ -39,7 +39,7 @@ POWER_FLOOR = 1e-2
 
 
 def _slaney_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slaney's mel scale: linear (200/3 Hz a mel) up to 1 kHz, then 27 logarithmic steps to 6.4 kHz."""
+    """Return Hz on Slaney's mel scale: linear (200/3 Hz a mel) up to 1 kHz, then 27 logarithmic steps to 6.4 kHz."""
     return np.where(mel < 15.0, mel * (200.0 / 3.0), 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0))
 
 
@@ -48,7 +48,7 @@ def _hz_to_slaney(hz: float) -> float:
 
 
 def mel_filters() -> NDArray[np.float64]:
-    """The filter bank, shape (257, 32): each column a triangle of unit area (in Hz) over the power spectrum."""
+    """Return the filter bank, shape (257, 32): each column a triangle of unit area (in Hz) over the power spectrum."""
     bins = np.linspace(0.0, SAMPLE_RATE / 2, FFT_LENGTH // 2 + 1)[:, None]
     edges = _slaney_to_hz(np.linspace(_hz_to_slaney(MEL_LOW_HZ), _hz_to_slaney(MEL_HIGH_HZ), MELS + 2))
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
@@ -85,10 +85,12 @@ class Frontend:
         self._padded[:] = 0.0  # windows of it
 
     def frames(self, block: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Features of one block.
+        """Return the features of one block, float32 (8, 32), scaled ``dB / 10 + 2``, 0.0 to about 13.
 
-        Takes int16 samples, shape (1280,), at 16 kHz; returns float32, shape (8, 32), scaled ``dB / 10 + 2``,
-        0.0 to about 13. The last frame ends with the block's last sample.
+        The last frame ends with the block's last sample.
+
+        Args:
+            block: int16 samples, shape (1280,), at 16 kHz.
         """
         audio = self._audio
         audio[:CONTEXT] = audio[BLOCK:]

@@ -1,10 +1,12 @@
-"""The gate: is anybody making a sound? Four numpy calls a block decide whether the encoder has to run at all.
+"""The gate: tells from each block whether there is any sound, and so whether the encoder has to run.
+
+Four numpy calls a block decide it.
 
 Energy is taken on the first difference of the samples, which is blind to DC and nearly so to hum and lifts the
-consonants that words begin and end with. The noise floor follows minima at once and rises slowly (R. Martin,
-"Noise power spectral density estimation based on optimal smoothing and minimum statistics", IEEE Transactions on
-Speech and Audio Processing 9(5), 2001, is the full-grown form). Words dip to the floor several times a second, so
-speech cannot lift it; a fan that starts is absorbed within seconds.
+consonants that words begin and end with. The noise floor follows minima at once and rises slowly (R. Martin, "Noise
+power spectral density estimation based on optimal smoothing and minimum statistics", IEEE Transactions on Speech and
+Audio Processing 9(5), 2001, is the full-grown form). Words dip to the floor several times a second, so speech cannot
+lift it; a fan that starts is absorbed within seconds.
 """
 
 from __future__ import annotations
@@ -57,23 +59,23 @@ class Gate:
         self.active = False
 
     def clearness(self) -> float:
-        """By how many dB the loudest of the NEWEST blocks stands out from the quietest tenth of RECENT ones."""
+        """Return by how many dB the loudest of the NEWEST blocks stands out from the quietest tenth of RECENT ones."""
         if not self._energies:
             return 0.0
         quietest = sorted(self._energies)[len(self._energies) // 10]
         return 10.0 * math.log10(max(self._loudest(), QUIETEST) / max(quietest, QUIETEST))
 
     def loud(self) -> bool:
-        """Whether the newest block is as loud as speech is, and no echo of it: within 20 dB of the loudest."""
+        """Return whether the newest block is as loud as speech is, and no echo of it: within 20 dB of the loudest."""
         return bool(self._energies) and self._energies[-1] * LOUD >= self._loudest()
 
     def _loudest(self) -> float:
-        """The energy of the loudest of the NEWEST blocks, of which there is one at least."""
+        """Return the energy of the loudest of the NEWEST blocks, of which there is one at least."""
         return max(list(self._energies)[-NEWEST:])
 
     @property
     def open(self) -> bool:
-        """Whether blocks have to be processed now."""
+        """Return whether blocks have to be processed now."""
         return self._hang > 0
 
     def hear(self, block: NDArray[np.int16]) -> bool:

@@ -36,15 +36,15 @@ class Head:
     convolution: Array
     """(3 * 96, H): the oldest embedding's rows first; the standardisation of embeddings is folded in."""
     convolution_bias: Array
-    """(H,)"""
+    """(H,): added to each hidden unit."""
     projection: Array
     """(14 * H, Z): rows in order of time."""
     projection_bias: Array
-    """(Z,)"""
+    """(Z,): added to each feature."""
     scores: Array
-    """(Z, C)"""
+    """(Z, C): the linear score of each class."""
     scores_bias: Array
-    """(C,)"""
+    """(C,): added to each class's score."""
 
     @classmethod
     def from_arrays(cls, classes: tuple[str, ...], arrays: Mapping[str, NDArray[np.floating]]) -> Head:
@@ -69,7 +69,7 @@ class Head:
         return cls(classes=classes, **taken)
 
     def features(self, windows: Array) -> Array:
-        """z of a batch of windows, (n, 16, 96) -> (n, Z)."""
+        """Return z of a batch of windows, (n, 16, 96) -> (n, Z)."""
         columns = np.lib.stride_tricks.sliding_window_view(windows, TAPS, axis=1)  # (n, 14, 96, 3)
         taps = columns.transpose(0, 1, 3, 2).reshape(len(windows), COLUMNS, -1)
         hidden: Array = taps @ self.convolution
@@ -79,12 +79,12 @@ class Head:
         return z
 
     def logits(self, windows: Array) -> Array:
-        """Class scores of a batch of windows, (n, 16, 96) -> (n, C)."""
+        """Return class scores of a batch of windows, (n, 16, 96) -> (n, C)."""
         scores: Array = self.features(windows) @ self.scores + self.scores_bias
         return scores
 
     def posteriors(self, windows: Array) -> Array:
-        """Posteriors of a batch of windows, (n, 16, 96) -> (n, C); each row sums to 1."""
+        """Return posteriors of a batch of windows, (n, 16, 96) -> (n, C); each row sums to 1."""
         return softmax(self.logits(windows))
 
 
@@ -105,7 +105,7 @@ class Scorer:
         self.also: str | None = None
         """Another profile that is heard beside it; see ``Hearing._recognise``."""
         self.attentive = True
-        """Whether any phrase may come now. Otherwise only suspects can, and a person's own rows, which cost more than
+        """True when any phrase may come now. Otherwise only suspects can, and a person's own rows, which cost more than
         all of the head, are looked at where the head itself suspects one."""
         self.suspects: Sequence[int] = ()
         """Classes that are listened for at any time: wake words, and what is always on."""
@@ -146,11 +146,11 @@ class Scorer:
         return self._heard(household, logits, self._newest(slot))
 
     def _plain(self, household: Household) -> bool:
-        """Whether nothing but the base head is heard: a guest is, where nobody lets everybody say a phrase."""
+        """Return whether nothing but the base head is heard: for a guest, where nobody lets everybody say a phrase."""
         return self.profile == GUEST and not household.shared
 
     def _heard(self, household: Household, logits: Array, window: Array) -> Array:
-        """Posteriors of a window for whoever is heard, where more than the base head is."""
+        """Return posteriors of a window for whoever is heard, where more than the base head is."""
         rows = household.rows(household.space.features(window))
         if self.also is None:
             return household.posteriors(self.profile, logits, rows)
@@ -161,14 +161,14 @@ class Scorer:
         return window
 
     def who(self, phrase: str) -> str:
-        """Whose voice said ``phrase`` in the newest window; GUEST when that is not clear."""
+        """Return whose voice said ``phrase`` in the newest window; GUEST when that is not clear."""
         if self.household is None or not self._steps:
             return GUEST
         z = self.household.space.features(self._newest((self._steps - 1) % WINDOW))
         return self.household.who(z, phrase)[0]
 
     def window(self, window: Array) -> Array:
-        """Posteriors of one window that is not the stream's, (16, 96) -> (classes,)."""
+        """Return posteriors of one window that is not the stream's, (16, 96) -> (classes,)."""
         logits, household = self.head.logits(window[None])[0], self.household
         if household is None:
             return softmax(logits)

@@ -1,8 +1,8 @@
-"""Hearing: embeddings in, detections out, for whoever is taken to speak. What a chain does behind its encoder.
+"""Hearing: embeddings in, detections out, for whoever is taken to speak; a chain's part behind its encoder.
 
-Each embedding is scored (``adapter``), in a turn followed along the takes of taught phrases (``aligned``), and decided
-on (``decoder``); a detection is then said to be somebody's. All of it counts blocks and holds no sound, so what was
-kept of an utterance can be heard again (``learning.lived``) as the stream heard it.
+Each embedding is scored (``head``), in a turn followed along the takes of taught phrases (``aligned``), and decided on
+(``decoder``); a detection is then said to be somebody's. All of it counts blocks and holds no sound, so what was kept
+of an utterance can be heard again (``learning.lived``) as the stream heard it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST = 50
 BACKGROUND = "_background_"
 """The head's class for sound that is no speech."""
 CLEAR_DB = 26.0
-"""How clearly somebody is heard where the level tells whether speech goes on; and where no gate measures it."""
+"""Clearness from which on the level tells whether speech goes on; also the one taken where no gate measures it."""
 AFTERGLOW = 2
 """Blocks behind the last one with sound whose embeddings still belong to a phrase (``listening.attempt.AFTER``)."""
 FRESH = 6
@@ -39,34 +39,34 @@ MARGIN = 8
 
 
 class Room(Protocol):
-    """How somebody stands out from the room; a ``Gate`` knows."""
+    """The measure of how somebody stands out from the room; a ``Gate`` has it."""
 
     def clearness(self) -> float:
-        """By how many dB."""
+        """Return by how many dB speech stands out from the room."""
 
     def loud(self) -> bool:
-        """Whether the newest block is as loud as speech is."""
+        """Return whether the newest block is as loud as speech is."""
 
 
 class Still:
     """A room of which nothing is measured: whoever speaks there is heard clearly."""
 
     def __init__(self, clearness: float = CLEAR_DB) -> None:
-        """``clearness`` in dB."""
+        """Make a room in which speech stands out by ``clearness`` dB."""
         self.stands_out = clearness
 
     def clearness(self) -> float:
-        """As it was said to be."""
+        """Return the dB by which speech was said to stand out."""
         return self.stands_out
 
     def loud(self) -> bool:
-        """Any sound is."""
+        """Return True: any sound counts as loud."""
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one processed block brought. ``position`` is the sample behind the block's last."""
+    """The outcome of one processed block. ``position`` is the sample behind the block's last."""
 
     position: int
     embedding: NDArray[np.float32]
@@ -146,7 +146,7 @@ class Hearing:
         before, self.decoder = self.decoder, Decoder(listening)
         self.decoder.take_over(before, self.position)
         self._scorer.household = household
-        self._along_for = (None, "", None)
+        self._along_for = (None, "", None)  # so that the takes are laid out anew
         self._serve(self._addressed)
         self._listen_beside(listening, carried)
         at_any_time = listening.wake | listening.always_on
@@ -168,7 +168,7 @@ class Hearing:
 
     @property
     def profile(self) -> str:
-        """Who is taken to speak: between turns, or where nobody's voice is known, whom ``address`` named."""
+        """Return who is taken to speak: between turns, or where no voice is known, whom ``address`` named."""
         return self._scorer.profile
 
     def address(self, profile: str) -> None:
@@ -190,17 +190,17 @@ class Hearing:
         self.decoder.serve(profile, self._more, also)
 
     def knows(self, phrase: str) -> bool:
-        """Whether a phrase is the bundle's, and not one that somebody taught."""
+        """Return whether a phrase is the bundle's, and not one that somebody taught."""
         return phrase in self._scorer.head.classes
 
     def recent(self, count: int) -> NDArray[np.float32] | None:
-        """The newest embeddings, (count, 96); None when there are not so many yet."""
+        """Return the newest embeddings, (count, 96); None when there are not so many yet."""
         if len(self._embeddings) < count:
             return None
         return np.array(list(self._embeddings)[-count:], np.float32)
 
     def score(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The posteriors, (classes,), of the window that ends with an embedding, (96,)."""
+        """Return the posteriors, (classes,), of the window that ends with an embedding, (96,)."""
         self._embeddings.append(embedding)
         attentive = self._scorer.attentive = self._taught_at_any_time or self.decoder.state is not State.IDLE
         own = self._scorer.push(embedding)
@@ -209,7 +209,7 @@ class Hearing:
         return self._joined(own, self.beside.scores(self._scorer.profile, self._scorer.also, attentive=attentive))
 
     def _joined(self, own: NDArray[np.float32], beside: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """The scores of all classes that are listened for, the phrases of an earlier model among them."""
+        """Return the scores of all classes that are listened for, the phrases of an earlier model among them."""
         if beside is None:
             beside = np.zeros(len(self._places), np.float32)
         heard = self._heard.copy()
@@ -220,7 +220,7 @@ class Hearing:
     def go_along(
         self, posteriors: NDArray[np.float32], embedding: NDArray[np.float32], *, active: bool
     ) -> NDArray[np.float32]:
-        """In a turn, put the scores of phrases that have takes in the place of those that windows gave them.
+        """Put aligned scores in the place of those that windows gave the phrases that have takes, in a turn.
 
         In a pause nothing is aligned: what is said after it goes on where the phrase was.
         """
@@ -293,7 +293,7 @@ class Hearing:
         return replace(detection, profile=profile, adapter=number)
 
     def _lent(self, household: Household, profile: str, phrase: str) -> bool:
-        """Whether ``profile`` is heard to say this with what somebody else taught."""
+        """Return whether ``profile`` is heard to say this with what somebody else taught."""
         homes = [household, *([self.beside.carried.household] if self.beside else [])]
         return any(home.lent(profile, phrase) for home in homes) and not household.taught_by(profile, phrase)
 
@@ -313,7 +313,7 @@ class Hearing:
             self._known_until = self.position + self.decoder.timeout
 
     def _whose(self, household: Household, detection: Detection) -> str:
-        """Who said it: of two who are heard, whoever is known by voice, but for what only the other has taught."""
+        """Return who said it: of two, the one known by voice, but for what only the other has taught."""
         phrase, profile, also = detection.phrase, self._scorer.profile, self._scorer.also
         if also is None or detection.kind != "phrase" or self.knows(phrase):
             return profile
@@ -321,7 +321,7 @@ class Hearing:
         return taught[0] if taught else profile
 
     def _beside_of(self, profile: str, detection: Detection) -> int:
-        """The version of the earlier model's adapter by which the detection was made for ``profile``, 0 for none."""
+        """Return the version of the earlier model's adapter by which this was detected for ``profile``, 0 for none."""
         return self.beside.carried.number(profile, detection.phrase) if self.beside else 0
 
     def _whole_utterance(self, position: int) -> Detection | None:

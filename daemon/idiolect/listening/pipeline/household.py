@@ -1,7 +1,10 @@
-"""The personal half of the adapter: what was learnt about people, laid over the base head's scores.
+"""Everybody's adapters at once: what was learnt about people, laid over the base head's scores.
+
+Goes in: the base head's logits, the same window in the personal space, and who speaks. Comes out: the posterior of
+every class, those of taught phrases among them. It remembers nothing from one step to the next.
 
 Everything a household learnt is rows of one matrix over the personal space (``space``), so that each step costs one
-projection and one product however many people live there. What a row means:
+projection and one product however many people live there. The meaning of a row:
 
 * a *shift* of class c adds ``gain * ((z - mu_c) @ m_c - |m_c|^2 / 2)`` to the logit of c: how much better the person's
   own prototype mu_c + m_c explains z than everybody's, mu_c (Gaussian with unit covariance; mu_c and m_c are as
@@ -48,7 +51,7 @@ SURE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class _Lent:
-    """What others let a profile say: rows of the household's matrix, and the posterior that each raises."""
+    """The part of the matrix that others lend to a profile: rows, and the posterior that each raises."""
 
     rows: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
@@ -56,7 +59,7 @@ class _Lent:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Where one profile's rows lie in the household's matrix."""
+    """The place of one profile's rows in the household's matrix."""
 
     classes: NDArray[np.intp]
     """Base class of each shift row."""
@@ -76,7 +79,7 @@ class Household:
         self, space: Space, base: Sequence[str], adapters: Sequence[Adapter],
         shared: Mapping[str, Collection[str]] | None = None,
     ) -> None:  # fmt: skip
-        """``shared``: by profile, which of the phrases that this person taught everybody may say."""
+        """Lay all adapters out as one matrix. ``shared``: by profile, the phrases it taught that everybody may say."""
         self.space = space
         self._base = tuple(base)
         self.adapters = {adapter.profile: adapter for adapter in adapters}
@@ -84,7 +87,7 @@ class Household:
         self.taught = tuple(dict.fromkeys(extra))
         """Phrases that somebody taught and the base head does not have."""
         self.classes = (*self._base, *self.taught)
-        """What the posteriors are of, whoever speaks."""
+        """Names of the posteriors' columns, whoever speaks."""
         self._background = np.flatnonzero([name == "_background_" for name in base])
         columns: list[NDArray[np.float32]] = []
         biases: list[float] = []
@@ -143,7 +146,7 @@ class Household:
         )
 
     def aligned(self, profile: str, also: str | None = None) -> Aligned | None:
-        """What follows a stream along the takes of both profiles and of what everybody may say; None without takes."""
+        """Return what follows a stream along both profiles' takes and those everybody may say; None without takes."""
         heard = [self.adapters[each] for each in (profile, also) if each in self.adapters]
         own = [t for adapter in heard for t in adapter.taught if t.takes]
         mine = {t.name for adapter in heard for t in adapter.taught}
@@ -156,11 +159,11 @@ class Household:
 
     @property
     def voices(self) -> bool:
-        """Whether anybody can be told by voice."""
+        """Return whether anybody can be told by voice."""
         return any(adapter.voice is not None for adapter in self.adapters.values())
 
     def rows(self, z: NDArray[np.float32], rivals: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Every row of everybody for z (..., D): one product. ``rivals`` are ``Space.rival``'s, where known."""
+        """Return every row of everybody for z (..., D): one product. ``rivals`` are ``Space.rival``'s, where known."""
         said: NDArray[np.float32] = z @ self._matrix
         said += self._bias
         if len(self._of_taught):
@@ -169,10 +172,10 @@ class Household:
         return said
 
     def posteriors(self, profile: str, logits: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What ``profile`` hears: from base logits (..., C) and ``rows`` to (..., C + taught), each 0..1.
+        """Return what ``profile`` hears: from base logits (..., C) and ``rows`` to (..., C + taught), each 0..1.
 
-        A taught phrase stands beside the base classes, and counts as little as there is speech. A guest's are the
-        base head's, bit by bit, and of what is taught the phrases that everybody may say.
+        A taught phrase stands beside the base classes, and counts as little as there is speech. A guest's are the base
+        head's, bit by bit, and of what is taught the phrases that everybody may say.
         """
         mine = self._rows.get(profile)
         if mine is None:
@@ -191,7 +194,7 @@ class Household:
         return self._with_lent(profile, heard, rows)
 
     def _with_lent(self, profile: str, heard: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Beside what a profile hears, what others let it say; nothing else changes."""
+        """Add to what a profile hears the phrases that others let it say; change nothing else."""
         lent = self._lent[profile]
         if lent.rows:
             speech = 1.0 - heard[..., self._background].sum(-1)
@@ -203,27 +206,27 @@ class Household:
     def of_both(
         self, profile: str, other: str, logits: NDArray[np.float32], rows: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """What either of two profiles hears (``posteriors``), of each class the higher."""
+        """Return what either of two profiles hears (``posteriors``), of each class the higher."""
         heard = self.posteriors(profile, logits, rows)
         np.maximum(heard, self.posteriors(other, logits, rows), out=heard)
         return heard
 
     def has_voice(self, profile: str) -> bool:
-        """Whether this person agreed to be told by voice, and enough is known for that."""
+        """Return whether this person agreed to be told by voice, and enough is known for that."""
         adapter = self.adapters.get(profile)
         return adapter is not None and adapter.voice is not None
 
     def taught_by(self, profile: str, phrase: str) -> bool:
-        """Whether this person taught the phrase, or how they say it."""
+        """Return whether this person taught the phrase, or how they say it."""
         adapter = self.adapters.get(profile)
         return adapter is not None and any(taught.name == phrase for taught in adapter.taught)
 
     def lent(self, profile: str, phrase: str) -> bool:
-        """Whether ``profile`` is heard to say a phrase only because somebody else lets everybody say it."""
+        """Return whether ``profile`` is heard to say a phrase only because somebody else lets everybody say it."""
         return phrase in self.shared and not self.taught_by(profile, phrase)
 
     def as_guest(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The base head's posteriors, (..., C + taught), with 0 for what somebody taught."""
+        """Return the base head's posteriors, (..., C + taught), with 0 for what somebody taught."""
         base = logits.shape[-1]
         heard = np.empty((*logits.shape[:-1], len(self.classes)), np.float32)
         heard[..., base:] = 0.0
@@ -232,10 +235,10 @@ class Household:
         return heard
 
     def who(self, z: NDArray[np.float32], phrase: str) -> tuple[str, float]:
-        """The profile whose voice said ``phrase``, and the similarity (cosine of residuals, -1..1).
+        """Return the profile whose voice said ``phrase``, and the similarity (cosine of residuals, -1..1).
 
-        ``GUEST``, for nobody in particular, when no voice is near enough, or two are nearly as near: a convenience, not
-        a proof.
+        It is ``GUEST``, for nobody in particular, when no voice is near enough, or two are nearly as near: a
+        convenience, not a proof.
         """
         voices = [a for a in self.adapters.values() if a.voice is not None]
         if not voices or phrase not in self._base:
@@ -254,7 +257,7 @@ VOICE_LEAD = 0.05
 
 
 def _with_prior(base: NDArray[np.float32], prior: NDArray[np.float32]) -> NDArray[np.float32]:
-    """score + lambda * log prior, lambda going from 0 at an unsure guess (no margin) to 1 at a margin of SURE."""
+    """Return score + lambda * log prior, lambda rising from 0 for an unsure guess (no margin) to 1 at SURE."""
     top = np.partition(base, -2, axis=-1)[..., -2:]
     share = np.clip((top[..., 1] - top[..., 0]) / SURE, 0.0, 1.0)[..., None]
     weighted: NDArray[np.float32] = base * np.exp(share * prior).astype(np.float32)
@@ -263,13 +266,13 @@ def _with_prior(base: NDArray[np.float32], prior: NDArray[np.float32]) -> NDArra
 
 
 def _lowered(base: NDArray[np.float32], raises: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Posteriors whose log-odds are less by ``raises``."""
+    """Return posteriors whose log-odds are less by ``raises``."""
     odds = base / np.maximum(1.0 - base, 1e-7) * np.exp(-raises)
     return np.where(raises > 0.0, odds / (1.0 + odds), base).astype(np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Along the last axis, in place."""
+    """Turn logits into posteriors along the last axis, in place."""
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=-1, keepdims=True)

@@ -1,8 +1,10 @@
-"""Whether each part of a phrase was said, or only most of it.
+"""Tells whether each part of a phrase was said, or only most of it.
+
+Goes in: takes of a phrase, and the frames that were heard. Comes out: by how much the worst part stands out.
 
 "volume up" costs little against "volume down", for half of it is the same. Noise, pace and another day's voice raise
 the cost of all parts alike; another word raises that of one. So what is looked at is by how much the worst part costs
-more than the whole, beside what it costs in the person's own takes.
+more than the whole, less what it costs in the person's own takes.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ if TYPE_CHECKING:
 PARTS, PART = 12, 4
 """A phrase has so many points, and a part of it so many."""
 OWN = 0.5
-"""How much of a part's cost in one's own takes is no fault of it."""
+"""Share of a part's cost in the person's own takes that is taken off before it is judged."""
 
 
 def profile(take: NDArray[np.float32], heard: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What each of PARTS points of a take (frames, 96) costs in its best match in what was heard, (n, 96)."""
+    """Return what each of PARTS points of a take (frames, 96) costs in its best match in what was heard, (n, 96)."""
     costs = 1.0 - heard @ take.T
     matches = np.full((len(costs) + 2, len(take)), NEVER, np.float32)  # two rows before the first embedding
     for row, now in enumerate(costs, 2):
@@ -46,13 +48,13 @@ def profile(take: NDArray[np.float32], heard: NDArray[np.float32]) -> NDArray[np
 
 
 def of_takes(takes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """What each point costs when one of these takes is heard as another, (PARTS,); 0 of a single one."""
+    """Return what each point costs when one of these takes is heard as another, (PARTS,); 0 of a single one."""
     pairs = [profile(take, heard) for take in takes for heard in takes if heard is not take]
     return np.mean(pairs, axis=0, dtype=np.float32) if pairs else np.zeros(PARTS, np.float32)
 
 
 def unevenness(takes: Sequence[NDArray[np.float32]], own: NDArray[np.float32], heard: NDArray[np.float32]) -> float:
-    """By how much the worst part of a phrase costs more than all of it, where it was heard in ``heard`` (n, 96).
+    """Return by how much the worst part of a phrase costs more than all of it, in what was heard, (n, 96).
 
     ``own`` is ``of_takes``.
     """

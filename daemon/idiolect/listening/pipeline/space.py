@@ -30,12 +30,12 @@ NAMES = ("space_projection", "space_offset", "space_prototypes", "space_cohort")
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """D = dimensions, C = classes of the head, N = windows of the cohort. Everything float32."""
+    """The personal space's arrays, float32. D = dimensions, C = classes of the head, N = windows of the cohort."""
 
     projection: NDArray[np.float32]
     """(1536, D): standardisation, components and whitening in one."""
     offset: NDArray[np.float32]
-    """(D,)"""
+    """(D,): added to each dimension after the projection."""
     prototypes: NDArray[np.float32]
     """(C, D): mean of each class; a zero row for a class without one."""
     cohort: NDArray[np.float32]
@@ -53,7 +53,7 @@ class Space:
 
     @classmethod
     def from_arrays(cls, classes: int, arrays: Mapping[str, NDArray[Any]]) -> Space | None:
-        """The space of a bundle, or None when it ships none. ``ValueError`` names the array that does not fit."""
+        """Return the space of a bundle, or None when it ships none; ``ValueError`` names the array that is wrong."""
         if NAMES[0] not in arrays:
             return None
         taken = {}
@@ -76,11 +76,11 @@ class Space:
 
     @property
     def size(self) -> int:
-        """D."""
+        """Return D, the number of dimensions."""
         return self.offset.size
 
     def rival(self, z: NDArray[np.float32], *, itself: bool = False) -> NDArray[np.float32]:
-        """How near z (..., D) lies to anything known: the nearest prototype, or NEAREST windows of the cohort.
+        """Return how near z (..., D) lies to anything known: the nearest prototype, or NEAREST windows of the cohort.
 
         (..., C + 1): column c leaves the prototype of class c out, the last one none. What is near to everything, or
         plainly something else, is not the phrase that somebody taught: taking RIVAL of this from a phrase's score (in
@@ -100,7 +100,7 @@ class Space:
         return np.maximum(found, near[..., None])
 
     def features(self, windows: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Windows (..., 16, 96) to z (..., D) of length 1."""
+        """Return z (..., D) of length 1 for windows (..., 16, 96)."""
         flat = np.asarray(windows, np.float32).reshape(*windows.shape[:-2], WINDOW * EMBEDDING)
         z: NDArray[np.float32] = flat @ self.projection
         z += self.offset
@@ -109,11 +109,11 @@ class Space:
 
 
 def as_span(window: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One window, (16, 96), as an example keeps it, (18, 96), where nothing is known of what was around it."""
+    """Return one window, (16, 96), as an example keeps it, (18, 96), where nothing is known of what was around it."""
     return np.concatenate([window[:1], window, window[-1:]])
 
 
 def offset_windows(spans: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The windows of examples, (..., 18, 96) -> (..., 3, 16, 96)."""
+    """Return the windows of examples, (..., 18, 96) -> (..., 3, 16, 96)."""
     shifted = [spans[..., i : i + WINDOW, :] for i in range(len(OFFSETS))]
     return np.stack(shifted, axis=-3).astype(np.float32, copy=False)

@@ -1,4 +1,6 @@
-"""What was heard in one utterance of a turn, held until it is time to settle on the best of it.
+"""Holds the phrases heard in one utterance of a turn until it is time to settle on the best of them.
+
+Goes in: scores at each step. Comes out: the phrase that is held, when it is due, and whether another is as likely.
 
 "lights please" may begin like "one", and "volume down" like "volume up": in the turn of somebody who taught phrases a
 peak is not the end. The best phrase of the whole utterance wins, by its log-odds above its threshold. It is due when
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 PAUSE = 2
 """Blocks (0.16 s) without sound after which the best phrase so far is settled on."""
 INNER_PAUSE, LONGER_PAUSE = 3, 7
-"""The same where what was said may be the beginning of a longer phrase: of a taught one, and of one of the bundle's."""
+"""Blocks without sound where this may be the beginning of a longer phrase: a taught one, or one of the bundle's."""
 FOLLOWED = 4
 """Blocks (0.32 s) of further speech after which a word of the bundle's was a part of something else."""
 BEATEN, WORD_BEATEN = 4, 6
@@ -39,14 +41,14 @@ NEARLY = 6.0
 
 
 class Whole(Protocol):
-    """How what is being said goes along with taught phrases, from their begin to their end. Arrays are (phrases,)."""
+    """The measures of how what is said goes along with taught phrases, from begin to end. Arrays are (phrases,)."""
 
     columns: NDArray[np.intp]
-    """Their classes."""
+    """Classes of the taught phrases."""
     odds: NDArray[np.float32]
     """Log-odds of each to have been said just now, 0 where it would count at a threshold of 0.5."""
     likeness: NDArray[np.float32]
-    """The same by one measure for all phrases, whatever each one's limit is: which of them it is most like."""
+    """Log-odds by one measure for all phrases, whatever each one's limit is: tells which of them it is most like."""
     whole: NDArray[np.intp]
     """Classes of those that are said as a whole utterance, and not in a longer one."""
     favour: NDArray[np.float32]
@@ -56,14 +58,14 @@ class Whole(Protocol):
     inside: float
     """Log-odds that what is being said is some part of one, its end too."""
     lengths: NDArray[np.float32]
-    """Blocks that each lasts."""
+    """Blocks that each phrase lasts."""
     clear: bool
-    """Whether the level tells speech from the room."""
+    """True when the level tells speech from the room."""
     goes_on: bool
-    """Whether somebody is certainly still speaking; never in noise, where nobody can tell."""
+    """True when somebody is certainly still speaking; never in noise, where nobody can tell."""
 
     def unevenness(self, column: int) -> float:
-        """By how much the worst part of the phrase of this class was said less well than all of it."""
+        """Return by how much the worst part of the phrase of this class was said less well than all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,12 @@ class Weighing:
     """One utterance's phrases. ``best`` is the one that is held."""
 
     def __init__(self, pause: int, at_once: NDArray[np.bool_]) -> None:
-        """``pause``: blocks without sound that end an utterance; ``at_once`` (classes,): what needs no turn."""
+        """Start with nothing held.
+
+        Args:
+            pause: blocks without sound that end an utterance.
+            at_once: (classes,): phrases that need no turn.
+        """
         self._pause, self._at_once = pause, at_once
         self.clear()
 
@@ -129,7 +136,7 @@ class Weighing:
             self._lead, self._unbeaten, self._followed = float(leads[index]), -1, -1
 
     def due(self, whole: Whole, *, active: bool, quiet: int, spoken: int) -> bool:
-        """Whether it is time to settle, after a block that was ``active`` or is the ``quiet``-th without sound.
+        """Return whether it is time to settle, after a block that was ``active`` or is the ``quiet``-th without sound.
 
         ``spoken``: blocks with sound in the utterance so far.
         """
@@ -152,14 +159,14 @@ class Weighing:
         return quiet >= pause or (self._unbeaten >= (BEATEN if taught else WORD_BEATEN) and not whole.goes_on)
 
     def _too_long(self, whole: Whole, spoken: int) -> bool:
-        """Whether more was said than the phrase that is held."""
+        """Return whether more was said than the phrase that is held."""
         if self.best is None or not whole.clear:
             return False
         length = float(whole.lengths[whole.columns == self.best.index].max(initial=WORD))
         return spoken > LONGER * length + SPARE
 
     def whole_said(self, whole: Whole) -> bool:
-        """Whether every part of what is held was said; if not, hold it no more, nor again in this utterance."""
+        """Return whether every part of what is held was said; if not, hold it no more, nor again in this utterance."""
         if self.best is None or self.best.index not in self._taught:
             return True
         if whole.unevenness(self.best.index) <= (UNEVEN if whole.clear else UNEVEN_IN_NOISE):
@@ -170,11 +177,14 @@ class Weighing:
         return False
 
     def _drop(self) -> None:
-        """Hold nothing: what comes from here on is taken for itself."""
+        """Give up what is held: whatever phrase comes next is held in its place."""
         self.best, self._lead = None, 0.0
 
     def rival(self) -> int:
-        """The class of another taught phrase that was heard nearly as well as the best, -1 for none."""
+        """Return the class of another taught phrase that was heard nearly as well as the best, -1 for none.
+
+        Where a word of the bundle's is the best, the rival is a taught phrase that came near to its threshold.
+        """
         if self.best is None or self._at_once[self.best.index]:
             return -1
         if self.best.index not in self._taught:
@@ -186,7 +196,7 @@ class Weighing:
 
 
 def _odds(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The log-odds of 0..1, as far as these are finite."""
+    """Return the log-odds of 0..1, as far as these are finite."""
     clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1.0 - 1e-6)
     found: NDArray[np.float64] = np.log(clipped / (1.0 - clipped))
     return found

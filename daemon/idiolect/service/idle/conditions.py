@@ -1,11 +1,11 @@
-"""The conditions for learning: what is wished (``config.Idle``) and what is measured in, what stands in the way out.
+"""The conditions for learning: wishes (``config.Idle``) and measurements go in, obstacles come out.
 
-No clock and no file in here. Every obstacle is one sentence that a person can act on. Some are a matter of *comfort*:
-they are waived for somebody who asks to learn now, and for jobs that have waited too long for the right hours. The
-others (heat, power, pressure, memory, disk, an imminent shutdown) are never waived.
+There is no clock and no file in here. Every obstacle is one sentence that a person can act on. Some are a matter of
+*comfort*: they are waived for somebody who asks to learn now, and those of the hours for jobs that have waited too
+long. The others (heat, power, pressure, memory, disk, an imminent shutdown) are never waived.
 
-A sensor that is absent or tells nonsense does not stand in the way: a board without a battery is on mains, one without
-a thermometer is cool. The one exception is a battery that cannot be read while nothing says that there is mains.
+A sensor that is absent or tells nonsense is no obstacle: a board without a battery is on mains, one without a
+thermometer is cool. The one exception is a battery that cannot be read while nothing says that there is mains.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ DAY_MINUTES = 1440
 HYSTERESIS_C = 5.0
 """A round that the heat stopped starts again only when it is so much cooler."""
 HYSTERESIS_PERCENT = 5.0
-"""The same for a battery's charge."""
+"""A round that a low battery stopped starts again only when it has so much more charge."""
 LOAD_PER_CORE = 0.8
 """Beyond it a machine whose kernel has no PSI counts as busy."""
 ASKED_QUIET_S = 2.0
-"""How long nobody may have spoken where somebody asked to learn now."""
+"""Seconds without speech that are enough where somebody asked to learn now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What the machine says; all of it read at one moment."""
+    """The values of all sensors, read at one moment."""
 
     power: Power
     thermal: Thermal
@@ -44,15 +44,15 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """All that the conditions look at."""
+    """The values of one moment that the conditions look at."""
 
     sensed: Readings
     quiet_s: float
-    """Since anybody spoke."""
+    """Seconds since anybody spoke."""
     turn: bool = False
-    """Whether somebody has said a wake word and is about to go on."""
+    """True when somebody has said a wake word and is about to go on."""
     minute: int | None = None
-    """Of the local day; None for a clock that cannot be believed."""
+    """Minute of the local day, 0 to 1439; None for a clock that cannot be believed."""
     stalled: tuple[str, ...] = ()
     """Resources that others have just waited for, by a PSI trigger."""
     leaving: bool = False
@@ -61,12 +61,12 @@ class Moment:
     overdue: bool = False
     """Something has waited so long that the hours do not matter any more."""
     running: bool = False
-    """Whether a round runs already: it is stopped a little later than it would be started."""
+    """True when a round runs already: it is stopped a little later than it would be started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why learning waits. ``comfort``: waived for somebody who asks."""
+    """The reason why learning waits. ``comfort``: waived for somebody who asks."""
 
     name: str
     text: str
@@ -74,7 +74,10 @@ class Obstacle:
 
 
 def within(hours: str, minute: int) -> bool:
-    """Whether a minute of the day lies in "HH:MM-HH:MM", which may pass midnight; equal ends are the whole day."""
+    """Return whether a minute of the day lies in "HH:MM-HH:MM", which may pass midnight.
+
+    Equal ends, and "always", are the whole day. ``minute``: 0 to 1439.
+    """
     if hours == "always":
         return True
     start, end = (60 * int(part[:2]) + int(part[3:]) for part in hours.split("-"))
@@ -82,7 +85,7 @@ def within(hours: str, minute: int) -> bool:
 
 
 def obstacles(wishes: Idle, now: Moment) -> list[Obstacle]:
-    """What stands in the way now, the most telling first; empty when it may learn."""
+    """Return what stands in the way now, the most telling first; empty when it may learn."""
     found = [*_people(wishes, now), *_hours(wishes, now), *_machine(wishes, now)]
     return [each for each in found if not (each.comfort and now.asked)]
 

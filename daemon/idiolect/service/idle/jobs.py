@@ -1,4 +1,4 @@
-"""What there is to do when nobody needs the device, in order of need, in pieces small enough to stop between any two.
+"""Finds what there is to do when nobody needs the device, in order of need, and does one piece of it.
 
 | job | due when | what is done |
 | --- | --- | --- |
@@ -7,9 +7,9 @@
 | selftest | a week after the last, for every adapter in use | tested by slices; what is worse is taken back |
 | checkpoint | a week after the last | the log walked, quoted by the TPM where there is one, noted |
 
-What is due is found out from the vault alone, so that an interrupted job is simply due again, and a device that was
-off for a year does what has gathered. Rollout steps and drift are not here: they are counted with what people say
-(``feedback``). Everything runs on the thread that owns the vault.
+Jobs are small enough to stop between any two. What is due is found out from the vault alone, so that an interrupted job
+is simply due again, and a device that was off for a year does what has gathered. Rollout steps and drift are not here:
+they are counted with what people say (``feedback``). Everything runs on the thread that owns the vault.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ class Job:
 
 
 def due(learner: Learner, expired: int | None, checkpoint: int | None, *, asked: bool = False) -> list[Job]:
-    """What is to be done, in order. ``expired``: the day before which things have expired, None while none is certain;
-    ``checkpoint``: the day of the last one.
+    """Return the jobs that are due, in order.
+
+    Args:
+        expired: the day before which things have expired, None while none is certain.
+        checkpoint: the day of the last checkpoint, None for none.
+        asked: somebody asked to learn now.
     """
     return list(_due(learner, expired, checkpoint, asked))
 
@@ -64,12 +68,16 @@ def _due(learner: Learner, expired: int | None, checkpoint: int | None, asked: b
 
 
 def _over(today: int, last: int, days: int) -> bool:
-    """Whether so many days have passed; a last time that lies in the future was a wrong clock's."""
+    """Return whether so many days have passed; a last time that lies in the future was a wrong clock's."""
     return not 0 <= today - last < days
 
 
 def run(learner: Learner, job: Job, expired: int | None, checkpoint: Callable[[], object]) -> bool:
-    """Do one job; whether what is in use may have changed by it. ``Preempted`` when it gave way, with nothing done."""
+    """Do one job; return whether what is in use may have changed by it.
+
+    Raises:
+        Preempted: it gave way to somebody who needs the device, with nothing done.
+    """
     if job.kind == "expire" and expired is not None:
         learner.expire(expired)
     elif job.kind == "rebuild":

@@ -1,8 +1,10 @@
 """Idle windows: when the device learns, what it waits for, and how it stops at once when somebody needs it.
 
-The event loop's side. Whether anything is due is asked on the keys thread (``jobs``); whether it may be done now is
-decided by ``conditions`` from what the sensors say; jobs run one by one on the keys thread, their heavy part in the
-worker. While one runs, the conditions are looked at every second, the kernel says when others wait (PSI), and
+Goes in: jobs that are due (``jobs``, asked on the keys thread), what the sensors say, and that somebody speaks. Comes
+out: jobs done one by one on the keys thread, their heavy part in the worker. Whether they may be done now is decided by
+``conditions``.
+
+How it stops: while a job runs, the conditions are looked at every second, the kernel says when others wait (PSI), and
 ``interrupt``, which the inference thread calls at every event, kills the worker then and there. An interrupted job
 leaves nothing behind and is due again.
 """
@@ -36,36 +38,36 @@ from idiolect.trust.device.keys import DeviceKeys
 log = logging.getLogger(__name__)
 
 LOOK_S = 15.0
-"""Between two looks at the conditions while something waits for them."""
+"""Seconds between two looks at the conditions while a job waits for them."""
 REST_S = 600.0
-"""The same with nothing to do."""
+"""Seconds between two looks with nothing to do."""
 EAGER_S = 0.5
-"""The same while somebody waits for a round."""
+"""Seconds between two looks while somebody waits for a round."""
 RECHECK_S = 1.0
-"""The same while a round runs."""
+"""Seconds between two looks while a round runs."""
 FLUSH_S = 3600.0
 """Counts of what was said are written this rarely: flash wears out."""
 ASKED_S = 3600.0
-"""How long the wish to learn now is remembered."""
+"""Seconds that the wish to learn now is remembered."""
 CATCH_UP_S = 26 * 3600.0
-"""What has waited so long has missed its hours, and does not wait for them any more."""
+"""A job that has waited so long has missed its hours, and does not wait for them any more."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 600.0, 86_400.0
 """After a worker that failed: doubled each time."""
 STALLED_S = 10.0
-"""How long a PSI trigger is remembered."""
+"""Seconds that a PSI trigger is remembered."""
 WHILE_RUNNING = ("cpu", "memory")
 """Pressure that stops a round. Waiting for the disk is none of its doing, but for its own start."""
 
 
 class Sensors:
-    """What the machine says, below a root: / or, for development, a tree of files that look like it."""
+    """Reads the machine's sensors below a root: / or, for development, a tree of files that look like it."""
 
     def __init__(self, root: Path, state_dir: Path) -> None:
         self.root, self._state_dir = root, state_dir
         self._thermal = ThermalReader(root)
 
     def read(self) -> Readings:
-        """Everything, in a few milliseconds; never raises."""
+        """Return what every sensor says, within a few milliseconds; never raises."""
         return Readings(
             read_power(self.root), self._thermal.read(), read_pressure(self.root),
             read_resources(self.root, self._state_dir),
@@ -74,7 +76,7 @@ class Sensors:
 
 @dataclass(slots=True)
 class Log:
-    """What happened in windows since the start; for `status`."""
+    """Counts of what happened in windows since the start; for `status`."""
 
     jobs: Counter[str] = field(default_factory=Counter)
     preempted: int = 0
@@ -85,7 +87,10 @@ class Log:
 
 
 class IdleScheduler:
-    """See the module. ``interrupt`` may be called by any thread, all else belongs to the event loop."""
+    """Decides when jobs run, and runs them.
+
+    ``interrupt`` may be called by any thread, all else belongs to the event loop.
+    """
 
     def __init__(
         self, personal: Adapters, backend: Backend, *, wishes: Callable[[], Idle], state_dir: Path,
@@ -93,7 +98,13 @@ class IdleScheduler:
         synchronized: Callable[[], bool] = clock.synchronized, minute: Callable[[], int] = clock.minute_of_day,
         now: Callable[[], float] = clock.since_boot,
     ) -> None:  # fmt: skip
-        """``quiet`` tells for how long (s) nobody spoke and whether a turn is open; ``now`` is a clock nobody sets."""
+        """Take what is asked and watched; nothing runs before ``run``.
+
+        Args:
+            quiet: tells for how long (s) nobody spoke, and whether a turn is open.
+            minute: of the local day.
+            now: a clock that nobody sets, in seconds.
+        """
         self._personal, self._backend, self._wishes = personal, backend, wishes
         self._quiet, self._custody, self._synchronized = quiet, custody, synchronized
         self._minute, self._now = minute, now
@@ -117,7 +128,7 @@ class IdleScheduler:
     # -- what others ask ----------------------------------------------------------------------------------------
 
     def ask(self) -> None:
-        """Somebody wants a round now: neither comfort nor earlier failures count until it is done."""
+        """Remember that somebody wants a round now: neither comfort nor earlier failures count until it is done."""
         self._backoff.clear()
         self._asked_until = self._now() + ASKED_S
         self._wishes_made += 1
@@ -125,20 +136,20 @@ class IdleScheduler:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody does."""
+        """Return whether somebody wants a round now."""
         return self._now() < self._asked_until
 
     def changed(self) -> None:
-        """Something was added or removed: look what is due."""
+        """Look what is due, soon: something was added or removed."""
         self._wake.set()
 
     def interrupt(self) -> None:
-        """Somebody speaks: stop what runs, at once."""
+        """Stop what runs, at once: somebody speaks."""
         if self._backend.stop():
             self._halt = "somebody spoke"
 
     def status(self) -> dict[str, object]:
-        """What is due, what it waits for, and what happened; kinds and counts, no names."""
+        """Return what is due, what it waits for, and what happened; kinds and counts, no names."""
         state = "running" if self._running else "waiting" if self._due else "nothing due"
         if not self._personal.open:
             state = "off"
@@ -159,17 +170,17 @@ class IdleScheduler:
         }
 
     def closed(self) -> RequestError:
-        """Why the state is "off"."""
+        """Return the error that says why the state is "off"."""
         return self._personal.closed()
 
     async def examine(self) -> tuple[Readings, str]:
-        """For `doctor`: what the sensors say, and what logind does."""
+        """Return what the sensors say, and what logind does, for `doctor`."""
         return await asyncio.to_thread(self._sensors.read), self._logind.state
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look, wait, work; until cancelled."""
+        """Look, wait and work until cancelled."""
         watching = asyncio.create_task(self._logind.run())
         try:
             while True:
@@ -190,7 +201,7 @@ class IdleScheduler:
         self._wake.set()
 
     async def look(self) -> float:
-        """One look, and a window if there is one; how long to rest then, in seconds."""
+        """Take one look, and do what is due if nothing stands in the way; return how long to rest then, in seconds."""
         if not self._personal.open:
             await self._personal.opened()
         if not self._personal.open:
@@ -228,7 +239,7 @@ class IdleScheduler:
         self._note_waiting()
 
     def _looked(self, learner: Learner, day: int | None, asked: bool) -> list[Job]:
-        """What is due, on the keys thread: everything is read for it, so only when anything has changed."""
+        """Return what is due, on the keys thread: everything is read for it, so only when anything has changed."""
         key = (learner.vault.audit_head().count, learner.day, day, asked, frozenset(learner.recalled))
         if key != self._key:
             self._found = jobs.due(learner, day, self._custody.last_checkpoint(), asked=asked)
@@ -262,7 +273,7 @@ class IdleScheduler:
         )  # fmt: skip
 
     def _overdue(self, synchronized: bool) -> bool:
-        """Whether something has missed its hours: by this boot's clock, or by the wall's where that is believed."""
+        """Return whether a job has missed its hours: by this boot's clock, or by the wall clock where believed."""
         waited = self._now() - self._due_since if self._due_since is not None else 0.0
         if synchronized:
             waited = max(waited, self._personal.waited_s)
@@ -271,7 +282,7 @@ class IdleScheduler:
     # -- a window -----------------------------------------------------------------------------------------------
 
     async def _window(self) -> None:
-        """All jobs that are due, until something stands in the way."""
+        """Do all jobs that are due, until something stands in the way."""
         self._halt = ""
         with Triggers(self._sensors.root) as triggers:
             loop = asyncio.get_running_loop()
@@ -292,7 +303,7 @@ class IdleScheduler:
             await self._do(job)
 
     async def _do(self, job: Job) -> None:
-        """One job, and what follows from how it went."""
+        """Do one job, and note how it went."""
         personal = self._personal
         expired = personal.expired_day
 
@@ -326,7 +337,7 @@ class IdleScheduler:
         self.log.last = time.time()
 
     def _failed(self, job: Job, why: str) -> None:
-        """It is tried again, later and later."""
+        """Note a failure: the job is tried again, each time later."""
         self.log.failed += 1
         wait = min(2 * self._backoff.get(job, (0.0, FIRST_BACKOFF_S / 2))[1], LAST_BACKOFF_S)
         self._backoff[job] = (self._now() + wait, wait)
@@ -334,14 +345,14 @@ class IdleScheduler:
         log.warning("%s failed: %s; tried again in %.0f min", job.kind, why, wait / 60)
 
     async def _watch(self) -> None:
-        """While a window is open: stop it when a condition does not hold any more."""
+        """Stop the window when a condition does not hold any more; runs while one is open."""
         while True:
             await asyncio.sleep(RECHECK_S)
             if found := await self._obstacles(running=True):
                 self._stop(f"it needs {found[0].text}")
 
     def _stalled(self, triggers: Triggers) -> None:
-        """The kernel says that somebody waits."""
+        """Note that the kernel says others wait, and stop the window where that concerns it."""
         fired = triggers.fired()
         self._stalls |= dict.fromkeys(fired, self._now())
         if busy := [name for name in fired if name in WHILE_RUNNING]:
