@@ -55,7 +55,7 @@ _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """A user and all groups, by number."""
+    """A user with all groups, by number, as the kernel checks permissions."""
 
     user: str
     uid: int

@@ -38,7 +38,7 @@ def has_unit() -> bool:
 
 
 def examined(config: Config, *, as_unit: bool, files: Sequence[Path] = ()) -> Found:
-    """Return everything that is found.
+    """Return all problems and notes that are found.
 
     With ``as_unit`` the daemon is taken for one that systemd starts from ``files``.
     """

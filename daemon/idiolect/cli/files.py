@@ -111,6 +111,6 @@ def whole(text: str) -> int:
 
 
 def emit(options: argparse.Namespace, answer: Mapping[str, Any], lines: list[str]) -> int:
-    """Print ``answer`` with --json, else ``lines``; return the exit code of a command that is done."""
+    """Print ``answer`` with --json, else ``lines``; return exit code 0."""
     print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
     return 0

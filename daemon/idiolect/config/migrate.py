@@ -21,7 +21,7 @@ Entry = tuple[Node, Node]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """From a schema to the next.
+    """A step from one schema to the next.
 
     ``sign`` finds a key that only the older one has, which tells it where ``schema:`` is left out. ``instead`` is what
     a person writes where the text cannot be rewritten.

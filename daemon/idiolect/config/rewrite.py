@@ -204,7 +204,7 @@ class _Text:
 
 
 class _Editor:
-    """One text; ``edited`` gives the new one."""
+    """Edits one text; ``edited`` returns the new one."""
 
     def __init__(self, text: str, root: Node) -> None:
         self._source = _Text(text, root)

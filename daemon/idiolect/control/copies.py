@@ -61,7 +61,10 @@ class Copies:
             raise _busy() from None
 
     def holds(self, source: Source) -> None:
-        """Remember what whose turn it is has brought: it is given back then, whoever still holds a part of it."""
+        """Note the bytes that the caller of this turn has brought: their memory is given back when the turn ends.
+
+        That is done even where something else still holds a part of them.
+        """
         self._source = source
 
 

@@ -61,7 +61,7 @@ class KernelDoor:
 
 
 class OpenDoor:
-    """A socket for a few routes without secrets: whoever can connect may ask."""
+    """The door of a socket for a few routes without secrets: everybody who can connect may ask."""
 
     headers: Mapping[str, str] = {}
 

@@ -261,7 +261,7 @@ class Wire:
 
 
 class _Lines:
-    """A head as it comes in, refused at the first line that is wrong."""
+    """Collects a head line by line as it comes in, and refuses it at the first line that is wrong."""
 
     def __init__(self, line_bytes: int) -> None:
         self._line_bytes = line_bytes

@@ -61,7 +61,7 @@ class Stage(enum.IntEnum):
 
 @dataclass(eq=False, slots=True)
 class Guest:
-    """One connection. ``drop`` cuts it off."""
+    """One connection, and how far it has come; ``drop`` cuts it off."""
 
     uid: int
     drop: Callable[[], None]
@@ -107,7 +107,7 @@ class Guests:
 
 
 class Places:
-    """Requests that are being served."""
+    """Counts the requests that are being served, of all and of each caller."""
 
     def __init__(self, most: int) -> None:
         self._most, self._by = most, Counter[str]()

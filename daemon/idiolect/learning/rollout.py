@@ -1,4 +1,6 @@
-"""The life of an adapter's versions: one table, and the counts that move along it.
+"""The life of an adapter's versions: one table of states, the signals that move a version along it, and its counts.
+
+Versions and signals go in, versions come out; nothing is stored here (docs/architecture.md has a glossary).
 
 | state | means |
 | --- | --- |

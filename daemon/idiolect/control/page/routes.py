@@ -108,7 +108,7 @@ def _mine(named: object, caller: requests.Caller, field: str, *, nobody: bool) -
     if not isinstance(named, str) or not named:
         return False  # the request itself says what is wrong with it
     key = name_key(named)
-    if nobody and key in NOBODY:  # that nobody speaks whom it knows, anybody may say
+    if nobody and key in NOBODY:  # anybody may say that a guest speaks
         return False
     if named == caller.profile or key == name_key(caller.person):
         return True

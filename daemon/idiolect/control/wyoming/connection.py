@@ -141,7 +141,11 @@ class Wire:
             raise ConnectionResetError from None
 
     async def close(self) -> None:
-        """Close after all is sent. A client still at sending would lose our answer to a reset: that is let pass."""
+        """Close after all is sent.
+
+        A client that is still sending would lose our answer to a reset, so its bytes are read and dropped for
+        ``linger_s``.
+        """
         self._closing = True
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(self._limits.linger_s):

@@ -135,7 +135,7 @@ class Places:
         return guest.following
 
     def _free(self, uid: int, held: Counter[int]) -> bool:
-        """Return True if there is a place that is nobody's."""  # 2
+        """Return True if one more connection of ``uid`` fits without another one going (check 2)."""  # 2
         kept = 0 if held[uid] >= min(KEPT_EACH, self._most) else KEPT if uid == 0 else KEPT - 1
         return len(self._guests) < self._most + kept
 

@@ -225,7 +225,7 @@ class Client:
         return tuple(names)
 
     async def _ask(self, *, transcribing: bool) -> None:
-        """Wait for something else from here on, in the sound that is coming or else with the microphone."""
+        """Begin a new question of the client, about the sound that is coming or else about the microphone."""
         if self._stream is not None and self._sound:
             await self._stream.settle()  # what came before is answered as it was asked for
         self._transcribing, self._told = transcribing, False

@@ -39,7 +39,7 @@ class Power:
     trouble: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return all of it in one line for people."""
+        """Return source, battery and trouble in one line for people."""
         source = {True: "on mains", False: "on battery", None: "cannot tell whether on mains"}[self.mains]
         level = "" if self.battery_percent is None else f" {self.battery_percent:.0f} %"
         if not self.has_battery:

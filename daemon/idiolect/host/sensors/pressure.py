@@ -43,7 +43,7 @@ class Pressure:
         return any(value is not None for value in (self.cpu, self.memory, self.io))
 
     def describe(self) -> str:
-        """Return all of it in one line for people."""
+        """Return the three percentages and trouble in one line for people."""
         if not self.available:
             return "; ".join(("not known: the kernel keeps none (psi=1 on its command line?)", *self.trouble))
         values = {"processor": self.cpu, "memory": self.memory, "disk": self.io}

@@ -30,7 +30,7 @@ class Resources:
     trouble: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return all of it in one line for people."""
+        """Return memory, disk, load and trouble in one line for people."""
         memory, disk = (
             f"an unknown amount of {what}" if free is None else f"{free:.0f} MiB of {what}"
             for what, free in (("memory", self.memory_available_mib), ("disk", self.disk_free_mib))

@@ -49,7 +49,7 @@ class Thermal:
     trouble: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return all of it in one line for people."""
+        """Return temperature, reasons for being slowed down and trouble in one line for people."""
         heat = "no thermometer" if self.celsius is None else f"{self.celsius:.0f} °C ({self.zone})"
         return "; ".join((heat, *(self.throttled or ("not throttled",)), *self.trouble))
 

@@ -63,7 +63,7 @@ class Backend(Protocol):
 
 
 class Worker:
-    """A ``Backend``: one child at a time."""
+    """A ``Backend`` that runs one confined child for each request, one at a time."""
 
     def __init__(self, command: Sequence[str] = (), wall_s: float = WALL_S) -> None:
         self._command = list(command) or [sys.executable, "-m", _MODULE]

@@ -142,7 +142,7 @@ def obstacles(config: Config) -> tuple[Problem, ...]:
         phrases = choose(config, offered, anew=True).content
     except BundleError as error:
         field = "trust.keys_dir" if isinstance(error, KeyFileError) else "bundle"
-        place = config.places.get(field) or config.places.get("keystore", NOT_SET)  # who set that, wants a signed one
+        place = config.places.get(field) or config.places.get("keystore", NOT_SET)  # `tpm` demands a signed one
         return (Problem(place.source, place.line, field, str(error), section_of(field)),)
     names = {kind: [phrase.name for phrase in phrases if phrase.kind == kind] for kind in ("wake", "phrase")}
     return check_phrases(config, names["wake"], names["phrase"])
@@ -184,7 +184,7 @@ def _contents_unread(_: Verified) -> None:
 
 @dataclass(frozen=True)
 class _Rule:
-    """Says how a bundle is checked here."""
+    """The rules by which a bundle is checked here: the trusted keys, and if it may be unsigned."""
 
     keys: TrustedKeys | None
     allow_unsigned: bool

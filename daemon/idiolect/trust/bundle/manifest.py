@@ -62,7 +62,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest that is well-formed; whether files are as it says is another matter."""
+    """A well-formed manifest; whether the files are as it says is for ``bundle.verify`` to find out."""
 
     name: str
     version: int

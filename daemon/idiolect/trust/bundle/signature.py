@@ -51,7 +51,7 @@ _MAX_DER = 72
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A `model.sig` that is well-formed and says something consistent; only ``verify`` tells whether it is true."""
+    """A `model.sig` that is well-formed and consistent; only ``verify`` tells if it is true."""
 
     hint: str
     """Names the key, hex."""

@@ -48,7 +48,7 @@ class AttestationError(IdiolectError):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A parsed TPMS_ATTEST of a quote."""
+    """The facts that a quote states: a parsed TPMS_ATTEST."""
 
     signer: bytes
     extra: bytes

@@ -59,7 +59,7 @@ class _Stored:
 
 
 class FileKeystore:
-    """A ``Keystore`` over that file."""
+    """A ``Keystore`` that keeps its secrets in that file."""
 
     kind = "file"
     protected = False

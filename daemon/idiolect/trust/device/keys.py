@@ -131,7 +131,7 @@ class DeviceKeys:
                 fix = f"create {self._state_dir} and give it to the user that runs idiolectd"
                 state = DISK_STATES.get(error.errno or 0, "")
                 self._set(View(self._config.keystore, state or "readonly", detail, _DISK_FIXES.get(state, fix)))
-            except Exception as error:  # a bug: no keys for anybody, but nobody goes deaf of it
+            except Exception as error:  # a bug: no keys, and the base model serves on
                 self.close()
                 detail = f"an internal error ({type(error).__name__}) while asking for the keys"
                 self._set(View(self._config.keystore, "failed", detail, "restart idiolectd, and report it"))

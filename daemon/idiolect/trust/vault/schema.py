@@ -185,7 +185,7 @@ def probe(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         _configure(connection, "trusted_schema=OFF", "cell_size_check=ON")
         version = _version(connection)
-        if version > len(MIGRATIONS):  # where the header's was of before the WAL
+        if version > len(MIGRATIONS):  # the WAL may hold a newer one than the header
             raise VaultError(f"{path.name} was written by a newer version", "upgrade idiolect", "newer")
         if _tables(connection) != _expected(version):  # 4
             raise VaultError(f"{path.name} does not have the tables of a vault", RESET, "damaged")

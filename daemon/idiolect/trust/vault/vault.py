@@ -297,7 +297,7 @@ class Vault:
             self._flush()
 
     def log(self, kind: str, **fields: int | str) -> None:
-        """Make a change that is nothing but its audit entry."""
+        """Write one entry into the audit log, in a transaction of its own."""
         with self.change(kind, False, **fields):
             pass
 
