@@ -416,11 +416,11 @@ import sys
 from idiolect.cli import main
 def loaded(): return {"numpy", "cryptography"} & set(sys.modules)
 assert not loaded(), loaded()
-assert cli.main(["bundle", "keygen", sys.argv[1] + "/k"]) == 0
+assert main.main(["bundle", "keygen", sys.argv[1] + "/k"]) == 0
 k = sys.argv[1] + "/k/"
-assert cli.main(["bundle", "sign", "builtin", "--bundle-key", k + "bundle.key", "--policy-key", k + "policy.key",
+assert main.main(["bundle", "sign", "builtin", "--bundle-key", k + "bundle.key", "--policy-key", k + "policy.key",
                  "--out", sys.argv[1] + "/b"]) == 0
-assert cli.main(["bundle", "verify", sys.argv[1] + "/b", "--keys", k]) == 0
+assert main.main(["bundle", "verify", sys.argv[1] + "/b", "--keys", k]) == 0
 print(loaded())
 """
     done = subprocess.run(

@@ -25,6 +25,7 @@ OPENS_WITH = "correct horse battery"
 def home(tmp_path):
     for name in ("vault.db", "keystore.json"):
         shutil.copy(BEFORE / name, tmp_path / name)
+        (tmp_path / name).chmod(0o600)  # git keeps no more of a mode than whether a file is a program
     house = House(tmp_path)
     with house.open() as vault:
         yield Household(vault, house.clock)

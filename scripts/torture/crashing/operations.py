@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from idiolect.learning.ledger import PURPOSES
@@ -16,6 +17,7 @@ from idiolect.people.consent import Consents
 from idiolect.people.consent import Person as Agreed
 from idiolect.people.learner import Learner
 from idiolect.people.review import Rights
+from idiolect.people.versions import rollback
 from idiolect.trust.device.keys import DeviceKeys
 from idiolect.trust.vault import schema
 from torture.crashing.check import Boot
@@ -161,7 +163,7 @@ class Operations(Choosing):
         return self._said(profile, self._chance.choice((10, 20))) if profile else None
 
     def _rollback(self) -> Doing | None:
-        return self._taking_back(self._learner.rollback)
+        return self._taking_back(partial(rollback, self._learner))
 
     def _verify(self) -> Doing | None:
         profile = self._pick(lambda p: p.table)

@@ -25,6 +25,7 @@ from idiolect.people.consent import Consents
 from idiolect.people.feedback import observe
 from idiolect.people.learner import Learner
 from idiolect.people.review import Rights
+from idiolect.people.versions import rollback
 from idiolect.service.pause import Pausing
 from idiolect.trust.bundle.choose import Model
 from idiolect.trust.bundle.slots import FOLDER, Slots
@@ -248,7 +249,7 @@ OPERATIONS = (
     Operation("enrol", lambda s: s.teach(BEN, OTHER, 2)),
     Operation("correct", lambda s: s.correct(ANN, "no", 3)),
     Operation("round", lambda s: s.known.round(s.profile(ANN))),
-    Operation("rollback", lambda s: s.known.rollback(s.profile(ANN))),
+    Operation("rollback", lambda s: rollback(s.known, s.profile(ANN))),
     Operation("forget", _forget),
     Operation("withdraw", _withdraw),
     Operation("erase", lambda s: s.known.consents.erase(s.profile(ANN))),

@@ -61,11 +61,12 @@ async def test_connections_opened_without_pause_keep_nobody_out(folder):
             leave(kept)
 
         storming = asyncio.ensure_future(storm())
-        served = [await is_served(folder) for _ in range(10)]
+        served = []
+        while len(served) < 10 or opened <= 50:
+            served.append(await is_served(folder))
         over = True
         await storming
         assert all(served)
-        assert opened > 50
         assert server.connected <= 32 + KEPT + 1
 
 
