@@ -8,6 +8,7 @@ from idiolect.client.client import (
     RequestError,
     ServerEvent,
     UnreachableError,
+    explain,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "RequestError",
     "ServerEvent",
     "UnreachableError",
+    "explain",
 ]
