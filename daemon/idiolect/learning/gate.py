@@ -240,12 +240,13 @@ def heard_again(
         material: All examples.
         rows: The places in ``material`` of those to hear.
     """
-    lived, names = Lived(model, wish or Wish.of(model), adapter), []
-    windows = spoken(model, adapter, material.heard.take(rows))
-    for row, by_windows in zip(rows.tolist(), windows, strict=True):
-        said = material.utterances[row]
-        names.append(by_windows if said is None else lived.understands(said))
-    return names
+    again = {row: said for row in rows.tolist() if (said := material.utterances[row]) is not None}
+    rest = [row for row in rows.tolist() if row not in again]
+    names = dict(zip(rest, spoken(model, adapter, material.heard.take(rest)), strict=True)) if rest else {}
+    if again:
+        lived = Lived(model, wish or Wish.of(model), adapter)
+        names |= {row: lived.understands(said) for row, said in again.items()}
+    return [names[row] for row in rows.tolist()]
 
 
 def _own(model: Model, made: Round, wish: Wish | None, numbers: dict[str, float]) -> bool:

@@ -65,7 +65,8 @@ def take_of(span: NDArray[np.floating], length: int) -> NDArray[np.floating]:
     """
     if length <= len(span) - 2:
         return span[max(0, len(span) - length) :]
-    return _drawn_out(span[1:17], most_frames(length))
+    squeezed, count = span[1:17], most_frames(length)
+    return squeezed if count == len(squeezed) else resampled(squeezed, count)
 
 
 def most_frames(length: int) -> int:
@@ -76,15 +77,13 @@ def most_frames(length: int) -> int:
     return max(WINDOW, 2 * length // 3)
 
 
-def _drawn_out(frames: NDArray[np.floating], count: int) -> NDArray[np.floating]:
-    """Return ``count`` frames in the place of these, each interpolated between two of them."""
-    if count == len(frames):
-        return frames
+def resampled(frames: NDArray[np.floating], count: int) -> NDArray[np.float32]:
+    """Return a sequence (n >= 2, 96) stretched or squeezed linearly in time to ``count`` frames, (count, 96)."""
     place = np.linspace(0.0, len(frames) - 1.0, count)
     low = np.minimum(place.astype(np.intp), len(frames) - 2)
     part = (place - low).astype(np.float32)[:, None]
-    drawn: NDArray[np.floating] = frames[low] * (1 - part) + frames[low + 1] * part
-    return drawn
+    between: NDArray[np.float32] = frames[low] * (1 - part) + frames[low + 1] * part
+    return between
 
 
 class Takes:

@@ -425,10 +425,12 @@ class Decoder:
         self._turn_left -= 1
         if self._turn_left > 0 or active:  # nobody is cut off in mid-word
             return None
-        if whole and self._weighing.best and self._quiet < min(self._l.pause, PAUSE):
-            return None  # a dip in speech that goes on is not its end
-        told = self._settle(whole) if whole and self._weighing.best else None
-        return told or self._signal(Signal.TIME_OUT, None)
+        if whole and self._weighing.best:
+            if self._quiet < min(self._l.pause, PAUSE):
+                return None  # a dip in speech that goes on is not its end
+            if told := self._settle(whole):
+                return told
+        return self._signal(Signal.TIME_OUT, None)
 
     def _signal(self, signal: Signal, peak: Peak | None) -> Detection | None:
         if (self.state, signal) not in TURNS:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.listening.pipeline.aligned import Aligned
+from idiolect.listening.pipeline.alignment import resampled
 from idiolect.listening.pipeline.decoder import UTTERANCE_LEAST, Decoder, Listening, State
 from idiolect.listening.pipeline.earlier import Beside, EarlierModel
 from idiolect.listening.pipeline.encoder import WARM_UP
@@ -75,12 +76,8 @@ class Step:
 
 
 def resample_window(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stretch or squeeze a sequence, float32 (n >= 2, 96), linearly in time to one window, (16, 96)."""
-    place = np.linspace(0.0, len(embeddings) - 1.0, WINDOW)
-    low = np.minimum(place.astype(np.intp), len(embeddings) - 2)
-    part = (place - low).astype(np.float32)[:, None]
-    window: NDArray[np.float32] = embeddings[low] * (1 - part) + embeddings[low + 1] * part
-    return window
+    """Return a sequence, float32 (n >= 2, 96), stretched or squeezed linearly in time to one window, (16, 96)."""
+    return resampled(embeddings, WINDOW)
 
 
 class Hearing:
